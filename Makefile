@@ -1,0 +1,53 @@
+# make run: the whole pipeline on real digits.  make test: the tests.  Both set everything up first.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+CONFIG ?= configs/digits.yaml
+VENV   := .venv
+STAMP  := $(VENV)/.installed
+BIN    := $(VENV)/bin
+UV     := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_COMPILE_BYTECODE=1 $(BIN)/uv
+
+.PHONY: setup run test test-slow check format bench lock clean
+
+setup: $(STAMP)
+
+# Bytecode is compiled here, once: without it every Ray worker compiles torch and Ray again.
+$(STAMP): pyproject.toml requirements.lock bootstrap.lock
+	@test -n "$(PYTHON)" || { echo "error: Python (make setup): none found; expected python3.11 or newer on PATH" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "error: Python (make setup): $(PYTHON) is too old; expected 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock
+	$(UV) pip sync --quiet --require-hashes requirements.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(STAMP)
+	$(BIN)/gan run $(CONFIG)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks
+
+# Pins with hashes and no index address; bootstrap.lock holds the installer itself.
+lock: $(STAMP)
+	grep -o 'uv==[0-9.]*' pyproject.toml | $(UV) pip compile - --universal --generate-hashes --no-annotate --no-header --upgrade -o bootstrap.lock
+	$(UV) pip compile pyproject.toml --extra dev --universal --generate-hashes --no-annotate --no-header --upgrade -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache bench.json

@@ -1,0 +1,70 @@
+"""Examples and the four splits of a data set, checked."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from gan_core.errors import DataError
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images, one a row, as float32; and their labels."""
+
+    images: np.ndarray  # (count, pixels)
+    labels: np.ndarray  # (count,)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, chosen: slice | np.ndarray) -> "Examples":
+        return Examples(self.images[chosen], self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set's splits, each for one use.
+
+    `train` trains; `validation` chooses sigma and candidates; `gate` compares a model with the
+    champion, on points that nothing has used; `test` is reported once and decides nothing.
+    """
+
+    name: str
+    shape: tuple[int, ...]  # of one image, (height, width)
+    train: Examples
+    validation: Examples
+    gate: Examples
+    test: Examples
+
+    def splits(self) -> dict[str, Examples]:
+        """The splits by name."""
+        return {name: getattr(self, name) for name in ("train", "validation", "gate", "test")}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over all splits' images and labels."""
+        hasher = hashlib.sha256(f"{self.name} {self.shape}".encode())
+        for name, examples in self.splits().items():
+            hasher.update(f"{name} {len(examples)}".encode())
+            hasher.update(np.ascontiguousarray(examples.images))
+            hasher.update(np.ascontiguousarray(examples.labels))
+        return hasher.hexdigest()
+
+
+def check_images(images: np.ndarray, where: object) -> None:
+    """Refuse images that cannot be trained on.
+
+    Raises:
+        DataError: If there are none, or pixels are not finite, outside [0, 1] or all the same.
+    """
+    if images.size == 0:
+        raise DataError("no images", where, f"an array of shape {list(images.shape)}", "at least one image")
+    low, high = float(images.min()), float(images.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise DataError("pixels are not finite", where, f"a range of {low} to {high}", "numbers in [0, 1]")
+    if low < 0 or high > 1:
+        raise DataError("pixels out of range", where, f"{low:g} to {high:g}", "numbers in [0, 1]")
+    if low == high:
+        raise DataError("all images are constant", where, f"every pixel is {low:g}", "images that differ")

@@ -1,0 +1,47 @@
+"""Errors that say what was given, what is allowed and what to do."""
+
+
+class GanError(Exception):
+    """A fault a user can mend, in one line: what (where): got; expected.
+
+    `exit_code` is the status the `gan` command ends with.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, where: object, got: str, expected: str = "") -> None:
+        super().__init__(f"{what} ({where}): {got}" + (f"; expected {expected}" if expected else ""))
+        self._parts = (what, where, got, expected)
+
+    def __reduce__(self) -> tuple[type["GanError"], tuple[str, object, str, str]]:
+        return type(self), self._parts  # so that it survives the way back from a Ray worker
+
+
+class ConfigurationError(GanError):
+    """A setting or an argument that cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(GanError):
+    """A data set, or an array of samples, that cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(GanError):
+    """Weights that are missing, damaged or of another model; storage that refuses."""
+
+    exit_code = 4
+
+
+class RegistryError(GanError):
+    """A model registry that cannot be reached, or does not hold what was asked for."""
+
+    exit_code = 5
+
+
+class Diverged(GanError):
+    """A training whose losses stopped being finite, or a model that collapsed."""
+
+    exit_code = 6

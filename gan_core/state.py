@@ -1,0 +1,96 @@
+"""Everything Algorithm 1 changes: the two nets, their optimizers' moments and the step."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gan_core.errors import CheckpointError
+from gan_core.optimizers import Moments, OptimizerName, zero_moments
+
+
+@dataclass
+class State:
+    """A training's state. `tensors()` names all of it; nothing else is needed to go on."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    generator_moments: Moments
+    discriminator_moments: Moments
+    step: Tensor  # iterations of Algorithm 1 done, int64
+
+    @classmethod
+    def initial(cls, generator: nn.Module, discriminator: nn.Module, optimizer: OptimizerName) -> "State":
+        """The state before the first step: moments at zero."""
+        return cls(
+            generator,
+            discriminator,
+            zero_moments(optimizer, list(generator.parameters())),
+            zero_moments(optimizer, list(discriminator.parameters())),
+            torch.zeros((), dtype=torch.int64),
+        )
+
+    def to(self, device: torch.device) -> "State":
+        """The same state on a device."""
+
+        def moved(moments: Moments) -> Moments:
+            return {name: [tensor.to(device) for tensor in tensors] for name, tensors in moments.items()}
+
+        return State(
+            self.generator.to(device),
+            self.discriminator.to(device),
+            moved(self.generator_moments),
+            moved(self.discriminator_moments),
+            self.step.to(device),
+        )
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All tensors by group and name (not copies): one group, one file of a checkpoint."""
+        return {
+            "generator": dict(self.generator.state_dict()),
+            "discriminator": dict(self.discriminator.state_dict()),
+            "optimizer": {
+                "step": self.step,
+                **_named_moments("generator", self.generator, self.generator_moments),
+                **_named_moments("discriminator", self.discriminator, self.discriminator_moments),
+            },
+        }
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]], where: object = "checkpoint") -> None:
+        """Take over the values of `tensors`, whose groups, names and shapes must be this state's."""
+        for group, mine in self.tensors().items():
+            load_tensors(mine, tensors[group], f"{where}: {group}")
+
+
+@torch.no_grad()
+def load_tensors(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], where: object) -> None:
+    """Copy `theirs` into `mine`, or say the first three differences in names, shapes, types or values."""
+    differences = [f"{name} is missing" for name in mine.keys() - theirs.keys()]
+    differences += [f"{name} is unknown" for name in theirs.keys() - mine.keys()]
+    for name in sorted(mine.keys() & theirs.keys()):
+        ours, given = mine[name], theirs[name]
+        if ours.shape != given.shape or ours.dtype != given.dtype:
+            differences.append(f"{name} is {_kind(given)} where the model has {_kind(ours)}")
+        elif not torch.isfinite(given).all():
+            differences.append(f"{name} is not finite")
+    if differences:
+        raise CheckpointError(
+            "weights do not fit", where, ", ".join(sorted(differences)[:3]), "the architecture of this configuration"
+        )
+    for name, tensor in mine.items():
+        tensor.copy_(theirs[name])
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+
+
+def _named_moments(net: str, module: nn.Module, moments: Moments) -> dict[str, Tensor]:
+    names = [name for name, _ in module.named_parameters()]
+    return {
+        f"{net}.{moment}.{name}": tensor
+        for moment, tensors in moments.items()
+        for name, tensor in zip(names, tensors, strict=True)
+    }

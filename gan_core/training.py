@@ -1,0 +1,158 @@
+"""The loop over steps that Ray Train workers, Tune trials and plain scripts all run."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gan_core import networks
+from gan_core.algorithm1 import AlgorithmSettings, Batch, StepOutcome, train_step
+from gan_core.data_parallel import Shards
+from gan_core.datasets import Examples
+from gan_core.draws import DrawSource
+from gan_core.errors import Diverged
+from gan_core.networks import NetworkSettings
+from gan_core.noise import NoiseSettings
+from gan_core.randomness import stream
+from gan_core.state import State
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """All that decides a training's weights, beside the data: two equal ones give the same bits."""
+
+    seed: int = 0
+    noise: NoiseSettings = field(default_factory=NoiseSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    algorithm: AlgorithmSettings = field(default_factory=AlgorithmSettings)
+    virtual_shards: int = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """The metrics of one step, and the state after it (the live one: copy what you keep)."""
+
+    step: int
+    metrics: dict[str, float]
+    state: State
+
+
+def initial_state(settings: TrainingSettings, data: Examples) -> State:
+    """G, D and their optimizers before the first step."""
+    generator, discriminator = networks.build(
+        settings.network,
+        noise_size=settings.noise.size,
+        data_size=data.images.shape[1],
+        seed=settings.seed,
+        pixel_means=data.images.mean(axis=0, dtype=np.float64),
+    )
+    return State.initial(generator, discriminator, settings.algorithm.optimizer)
+
+
+def train(
+    settings: TrainingSettings,
+    data: Examples,
+    state: State,
+    steps: int,
+    report_due: Callable[[int], bool],
+    shards: Shards | None = None,
+) -> Iterator[Report]:
+    """Run Algorithm 1 from `state.step` to `steps`, in place, and yield a report wherever one is due.
+
+    The last step is always reported. `shards` says which rows of each batch are this worker's; by
+    default all of them.
+
+    Raises:
+        Diverged: If a loss or a gradient norm of a reported step is not finite.
+    """
+    algorithm = settings.algorithm
+    shards = shards or Shards(algorithm.batch_size, settings.virtual_shards)
+    batches = BatchSource(settings.seed, data, algorithm.batch_size, state.step.device)
+    draws = DrawSource(
+        settings.seed,
+        settings.noise,
+        state.discriminator.dropout,
+        algorithm.batch_size,
+        algorithm.discriminator_steps,
+        algorithm.share_draws,
+        state.step.device,
+    )
+    start = int(state.step)
+    reported, clock = start, time.perf_counter()
+    for step in range(start, steps):
+        first = step * algorithm.discriminator_steps
+        real = [batches.at(first + k, shards.rows) for k in range(algorithm.discriminator_steps)]
+        outcome = train_step(state, real, draws.at(step, shards.rows), algorithm, shards, batches.per_epoch)
+        done = step + 1
+        if done == steps or report_due(done):
+            metrics = step_metrics(outcome)
+            seconds = time.perf_counter() - clock
+            metrics["epoch"] = done * algorithm.discriminator_steps / batches.per_epoch
+            metrics["steps_per_second"] = (done - reported) / seconds
+            metrics["images_per_second"] = metrics["steps_per_second"] * algorithm.discriminator_steps * algorithm.batch_size
+            _check_finite(done, metrics)
+            yield Report(done, metrics, state)
+            reported, clock = done, time.perf_counter()
+
+
+@dataclass(frozen=True)
+class BatchSource:
+    """Minibatches of real examples: a permutation of the data for each epoch, drawn from the seed.
+
+    The examples that do not fill a last minibatch of an epoch are left out of that epoch.
+    """
+
+    seed: int
+    data: Examples
+    batch_size: int
+    device: torch.device = torch.device("cpu")
+    _order: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+    @property
+    def per_epoch(self) -> int:
+        """Minibatches in an epoch."""
+        return len(self.data.images) // self.batch_size
+
+    def at(self, index: int, rows: slice = slice(None)) -> Batch:
+        """The rows of the index-th minibatch since the first epoch."""
+        epoch, position = divmod(index, self.per_epoch)
+        if epoch not in self._order:
+            self._order.clear()
+            self._order[epoch] = stream(self.seed, "minibatches", epoch).permutation(len(self.data.images))
+        chosen = self._order[epoch][position * self.batch_size : (position + 1) * self.batch_size][rows]
+        images = torch.from_numpy(self.data.images[chosen]).to(self.device)
+        return Batch(images, images.new_empty(len(chosen), 0))
+
+
+def step_metrics(outcome: StepOutcome) -> dict[str, float]:
+    """A step's losses in nats, V(D, G), D's accuracies and the gradients' norms."""
+    ascent, descent = outcome
+    return {
+        "discriminator_loss": float(ascent.loss),
+        "generator_loss": float(descent.loss),
+        "value": -float(ascent.loss),
+        "real_accuracy": float(ascent.real_accuracy),
+        "fake_accuracy": float(ascent.fake_accuracy),
+        "discriminator_gradient_norm": _norm(ascent.gradients),
+        "generator_gradient_norm": _norm(descent.gradients),
+    }
+
+
+def sample(state_generator: torch.nn.Module, noise: Tensor) -> Tensor:
+    """G(z), without gradients and in blocks that bound the memory."""
+    with torch.no_grad():
+        return torch.cat([state_generator(block, block.new_empty(len(block), 0)) for block in noise.split(1000)])
+
+
+def _norm(gradients: list[Tensor]) -> float:
+    return float(torch.stack(torch._foreach_norm(gradients)).norm())
+
+
+def _check_finite(step: int, metrics: dict[str, float]) -> None:
+    broken = [f"{name} {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    if broken:
+        raise Diverged("training diverged", f"step {step}", ", ".join(broken), "finite losses; lower the learning rates")

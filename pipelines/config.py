@@ -1,0 +1,206 @@
+"""One YAML file and overrides become one frozen Configuration, or one line that says what is wrong."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from gan_core.errors import ConfigurationError
+from pipelines.settings import Configuration
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
+    """Read a configuration file and apply `a.b=c` overrides, whose values are YAML.
+
+    Raises:
+        ConfigurationError: If the file is missing or not YAML, a key is unknown or given twice, or
+            a value has the wrong type or is out of range.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            "unreadable configuration", path, getattr(error, "strerror", None) or str(error), "a YAML file"
+        ) from error
+    document = parse_yaml(text, path)
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise ConfigurationError("not a configuration", path, f"a {type(document).__name__}", "sections with settings")
+    for override in overrides:
+        _apply_override(document, override)
+    return build(document, path)
+
+
+def build(document: Mapping[str, Any], where: object = "configuration") -> Configuration:
+    """A Configuration from plain data."""
+    _check_keys(Configuration, document, "", where)
+    try:
+        result = _adapter().validate_json(json.dumps(document, default=_refuse), strict=True)
+    except ValidationError as error:
+        raise _readable(error, where) from None
+    for key in result.tune.space:
+        check_key(key, f"{where}: tune.space")
+    return result
+
+
+def override(configuration: Configuration, values: Mapping[str, Any]) -> Configuration:
+    """The configuration with some settings replaced, each by its dotted name, and validated again."""
+    document = to_plain(configuration)
+    for key, value in values.items():
+        check_key(key, "override")
+        *path, last = key.split(".")
+        section = document
+        for part in path:
+            section = section[part]
+        section[last] = value
+    return build(document, ", ".join(f"{key}={value}" for key, value in values.items()))
+
+
+def to_plain(configuration: Any) -> dict[str, Any]:
+    """The configuration as plain data, which `build` reads back."""
+    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(configuration))))
+
+
+def to_yaml(configuration: Configuration) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(to_plain(configuration), sort_keys=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def sources_digest() -> str:
+    """SHA-256 over the sources of both packages: a mended bug makes a new run."""
+    import gan_core
+    import pipelines
+
+    hasher = hashlib.sha256(version("torch").encode())
+    for package in (gan_core, pipelines):
+        root = Path(typing.cast(str, package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            hasher.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return hasher.hexdigest()
+
+
+def parse_yaml(text: str, where: object) -> Any:
+    """Safe YAML, with duplicate keys refused.
+
+    Raises:
+        ConfigurationError: With line and column.
+    """
+    try:
+        return _StrictLoader(text).get_single_data()  # type: ignore[no-untyped-call]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigurationError("not valid YAML", place, problem, "plain YAML, each key once") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _apply_override(document: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigurationError("not an override", f"--set {text}", "no '='", "section.key=value")
+    check_key(key, f"--set {text}")
+    *path, last = key.split(".")
+    section = document
+    for part in path:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise ConfigurationError("not a section", f"--set {text}", f"{part} is {section!r}", "a section of settings")
+    section[last] = parse_yaml(value, f"--set {text}")
+
+
+def check_key(key: str, where: object) -> None:
+    """Refuse a dotted name that is no setting, with a suggestion."""
+    parts = key.split(".")
+    document: Any = None
+    for part in reversed(parts):
+        document = {part: document}
+    _check_keys(Configuration, document, "", where)
+
+
+def _check_keys(kind: Any, document: Any, prefix: str, where: object) -> None:
+    """Walk the dataclasses beside the document: the first key without a field is the error."""
+    if not dataclasses.is_dataclass(kind) or not isinstance(document, Mapping):
+        return
+    hints = typing.get_type_hints(kind)
+    fields = [f.name for f in dataclasses.fields(kind)]
+    for key, value in document.items():
+        if key not in fields:
+            close = difflib.get_close_matches(str(key), fields, n=1)
+            hint = f"did you mean {prefix}{close[0]}?" if close else ""
+            expected = f"one of {', '.join(fields)}" + (f"; {hint}" if hint else "")
+            raise ConfigurationError("unknown setting", where, f"{prefix}{key}", expected)
+        _check_keys(_dataclass_of(hints[key]), value, f"{prefix}{key}.", where)
+
+
+def _dataclass_of(hint: Any) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next((option for option in options if dataclasses.is_dataclass(option)), None)
+
+
+@cache
+def _adapter() -> TypeAdapter[Configuration]:
+    return TypeAdapter(Configuration)
+
+
+def _readable(error: ValidationError, where: object) -> ConfigurationError:
+    first = error.errors()[0]
+    # Union members appear in the location in brackets or by type name: keep the setting's own path.
+    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("literal[", "int", "constrained-")))
+    place = f"{where}: {path}" if path else where
+    if first["type"] == "value_error":
+        return ConfigurationError("invalid setting", where, str(first["ctx"]["error"]))
+    given = first["input"]
+    shown = f"the text {given!r}" if isinstance(given, str) else repr(given)
+    expected = first["msg"].removeprefix("Input should be ")
+    if isinstance(given, str) and _is_number(given):
+        expected = f"a number, in YAML with a dot: {_with_dot(given)}"
+    kind = "not one of the choices" if first["type"] == "literal_error" else "wrong type"
+    return ConfigurationError(kind, place, shown, expected)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _with_dot(text: str) -> str:
+    mantissa, _, exponent = text.partition("e")
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}" + (f"e{exponent}" if exponent else "")
+
+
+def _refuse(value: Any) -> Any:
+    raise ConfigurationError("wrong type", "configuration", f"a {type(value).__name__}: {value}", "text, numbers, lists and sections")

@@ -1,0 +1,151 @@
+"""Score a generator on Ray tasks: Parzen log-likelihood by both protocols, coverage, reference rows."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from gan_core.datasets import Dataset
+from gan_core.errors import DataError
+from gan_core.noise import NoiseSettings, draw_noise
+from gan_core.parzen import (
+    POINT_TILE,
+    LogDensity,
+    Score,
+    cross_validated_protocol,
+    fixed_sigma,
+    paper_protocol,
+    parzen_log_density,
+)
+from gan_core.quality import coverage, reference_samples
+from gan_core.randomness import stream
+from gan_core.training import sample
+from pipelines.records import EvaluateRecord
+from pipelines.settings import EvaluateSettings
+
+
+def evaluate_generator(
+    generator: torch.nn.Module,
+    noise: NoiseSettings,
+    generator_sha256: str,
+    dataset: Dataset,
+    settings: EvaluateSettings,
+    seed: int,
+    say: Callable[[str], None],
+) -> EvaluateRecord:
+    """Both protocols on the test set, sigma from the validation points, and the reference rows."""
+    started = time.monotonic()
+    samples = draw_samples(generator, noise, settings.samples, seed)
+    validation, points = dataset.validation.images, dataset.test.images
+    log_density = on_cluster(samples)
+    paper = paper_protocol(log_density, validation, points, len(samples))
+    say(f"score  paper protocol: {paper.log_likelihood:.1f} ± {paper.standard_error:.1f} nats at sigma {paper.sigma:.4f}")
+    refined = cross_validated_protocol(log_density, validation, points, len(samples), settings.folds)
+    say(f"score  cross-validated: {refined.log_likelihood:.1f} ± {refined.standard_error:.1f} nats at sigma {refined.sigma:.4f}")
+    covered = coverage(points, samples, settings.neighbours)
+    references = {
+        name: _reference_row(rows, validation, points, settings)
+        for name, rows in reference_samples(dataset.train.images, settings.samples).items()
+    }
+    for name, row in references.items():
+        say(f"score  reference, {name}: {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats, coverage {row['coverage']:.2f}")
+    say(f"score  coverage {covered:.2f}")
+    return EvaluateRecord(
+        log_likelihood=paper.log_likelihood,
+        standard_error=paper.standard_error,
+        sigma=paper.sigma,
+        paper=asdict(paper),
+        cross_validated=asdict(refined),
+        coverage=covered,
+        references=references,
+        data_digest=dataset.digest,
+        generator_sha256=generator_sha256,
+        seconds=time.monotonic() - started,
+    )
+
+
+def evaluate_arrays(
+    samples: np.ndarray, points: np.ndarray, validation: np.ndarray | None, sigma: float | None, folds: int
+) -> dict[str, Any]:
+    """Parzen scores of any two arrays, in this process: the given sigma's, and both protocols'.
+
+    Without validation points, the `paper` protocol chooses sigma on the points themselves, and says
+    so by its count, and the folds are of the points.
+    """
+
+    def log_density(rows: np.ndarray, sigmas: Sequence[float]) -> np.ndarray:
+        return parzen_log_density(rows, samples, sigmas)
+
+    paper = paper_protocol(log_density, points if validation is None else validation, points, len(samples))
+    folds_of, scored = (points, None) if validation is None else (validation, points)
+    refined = cross_validated_protocol(log_density, folds_of, scored, len(samples), folds)
+    shown = paper if sigma is None else fixed_sigma(log_density, sigma, points, len(samples))
+    return {
+        "log_likelihood": shown.log_likelihood,
+        "standard_error": shown.standard_error,
+        "sigma": shown.sigma,
+        "paper": asdict(paper),
+        "cross_validated": asdict(refined),
+    }
+
+
+def draw_samples(generator: torch.nn.Module, noise: NoiseSettings, count: int, seed: int, set_number: int = 0) -> np.ndarray:
+    """`count` samples of G, one a row, as a function of the seed and the number of the set."""
+    device = next(generator.parameters()).device
+    return sample(generator, draw_noise(stream(seed, "samples", set_number), count, noise).to(device)).cpu().numpy()
+
+
+def on_cluster(samples: np.ndarray) -> LogDensity:
+    """The Parzen log-density on these samples, its points shared among Ray tasks.
+
+    Tasks take whole tiles of points and their results are put back in order, so the bits are the
+    same for any number of tasks, in any order, retried or not.
+    """
+    import ray
+
+    stored = ray.put(samples)
+    task = ray.remote(_block_log_density)
+
+    def log_density(points: np.ndarray, sigmas: Sequence[float]) -> np.ndarray:
+        tasks = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        tiles = -(-len(points) // POINT_TILE)
+        size = -(-tiles // tasks) * POINT_TILE
+        blocks = [points[start : start + size] for start in range(0, len(points), size)]
+        return np.concatenate(ray.get([task.remote(block, stored, list(sigmas)) for block in blocks]))
+
+    return log_density
+
+
+def _block_log_density(points: np.ndarray, samples: np.ndarray, sigmas: list[float]) -> np.ndarray:
+    torch.set_num_threads(1)
+    return parzen_log_density(points, samples, sigmas)
+
+
+def _reference_row(rows: np.ndarray, validation: np.ndarray, points: np.ndarray, settings: EvaluateSettings) -> dict[str, float]:
+    score: Score = paper_protocol(on_cluster(rows), validation, points, len(rows))
+    covered = coverage(points, rows, settings.neighbours)
+    return {
+        "log_likelihood": score.log_likelihood,
+        "standard_error": score.standard_error,
+        "sigma": score.sigma,
+        "coverage": covered,
+        "samples": len(rows),
+    }
+
+
+def load_array(path: str, where: str) -> np.ndarray:
+    """A `.npy` array of images, flattened to one a row, as float32.
+
+    Raises:
+        DataError: If the file is missing, not an array of numbers, or pickled.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError("unreadable array", f"{where} {path}", str(error), "a .npy file of numbers, one image a row") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim < 2:
+        raise DataError("not an array of images", f"{where} {path}", f"{getattr(array, 'dtype', type(array).__name__)}", "numbers, one image a row")
+    return np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)

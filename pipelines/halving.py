@@ -1,0 +1,77 @@
+"""Synchronous successive halving as a Ray Tune scheduler: a rung is cut when all have reached it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+
+class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
+    """Run every candidate to the first rung, keep the best, run those to the next, and so on.
+
+    Rungs count `step` of the results, so neither the speed of a trial nor the order in which
+    results arrive changes who survives. A trial that has reached its rung gives its resources to
+    one that has not, and waits, paused, on its checkpoint. One that ends early (it diverged or
+    failed) is out of the comparison.
+    """
+
+    def __init__(self, rungs: Sequence[int], keep: float) -> None:
+        super().__init__()
+        self.rungs, self.keep = list(rungs), keep
+        self.rung = 0
+        self.running: dict[Trial, float | None] = {}  # candidates still in, and their score at this rung
+        self.resumable: set[Trial] = set()
+        self.sign = 1.0
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        self._metric, self.sign = metric, -1.0 if mode == "min" else 1.0
+        return True
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self.running[trial] = None
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if result["step"] < self.rungs[self.rung]:
+            return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
+        self.running[trial] = self.sign * float(result[self.metric])
+        self.resumable.discard(trial)
+        return self._decide(tune_controller, trial)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self.on_trial_remove(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self.on_trial_remove(tune_controller, trial)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        if self.running.pop(trial, None) is None:  # one less to wait for
+            self._decide(tune_controller, None)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        waiting = [trial for trial in self.running if trial.status == Trial.PENDING]
+        paused = [trial for trial in self.running if trial.status == Trial.PAUSED and trial in self.resumable]
+        return next(iter(waiting + paused), None)
+
+    def debug_string(self) -> str:
+        return f"rung {self.rung + 1} of {len(self.rungs)}, {len(self.running)} candidates"
+
+    def _decide(self, tune_controller: Any, reporting: Trial | None) -> str:
+        """Cut if everyone has arrived, and say what the reporting trial does next."""
+        if not self.running or any(score is None for score in self.running.values()):
+            return TrialScheduler.PAUSE  # type: ignore[no-any-return]
+        last = self.rung == len(self.rungs) - 1
+        ranked = sorted(self.running, key=lambda trial: -float(self.running[trial] or 0))
+        survivors = set() if last else set(ranked[: max(1, int(len(ranked) * self.keep + 0.5))])
+        for trial in ranked:
+            if trial in survivors:
+                self.running[trial] = None
+                self.resumable.add(trial)
+        self.running = {trial: score for trial, score in self.running.items() if trial in survivors}
+        self.rung = min(self.rung + 1, len(self.rungs) - 1)
+        for trial in ranked:
+            if trial not in survivors and trial is not reporting:
+                tune_controller.stop_trial(trial)
+        if reporting in survivors:
+            return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
+        return TrialScheduler.STOP  # type: ignore[no-any-return]

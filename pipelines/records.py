@@ -1,0 +1,67 @@
+"""What stages hand on: frozen records, each written last by its stage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TuneRecord:
+    """A search's outcome: the settings it chose, and how many candidates it saw."""
+
+    chosen: Mapping[str, Any]  # configuration key -> value
+    candidate: int
+    log_likelihood: float  # validation, mean over the confirmed seeds
+    coverage: float
+    candidates: int
+    diverged: int
+    failed: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainRecord:
+    """A training's outcome: the checkpoint and what its weights are."""
+
+    run: str
+    step: int
+    checkpoint: str
+    weights_sha256: str  # of G's and D's tensors in name order
+    generator_sha256: str
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EvaluateRecord:
+    """A model's scores, each with its protocol, and the reference rows beside them."""
+
+    log_likelihood: float
+    standard_error: float
+    sigma: float
+    paper: Mapping[str, Any]
+    cross_validated: Mapping[str, Any]
+    coverage: float
+    references: Mapping[str, Mapping[str, float]]  # row -> log_likelihood, standard_error, sigma, coverage
+    data_digest: str
+    generator_sha256: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RegisterRecord:
+    """Where the model is in the registry, and what the gate said."""
+
+    model: str
+    version: int
+    alias: str  # the highest it holds: champion or challenger
+    promoted: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReportRecord:
+    """The run's page."""
+
+    report: str
+    seconds: float

@@ -1,0 +1,87 @@
+"""The Ray cluster a run works on: this machine's, or the one of RAY_ADDRESS."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+
+from gan_core.errors import ConfigurationError
+from pipelines.settings import Configuration
+
+# Read when Ray is imported, so set before. A value the user has set stays.
+ENVIRONMENT = {
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` makes workers build a second environment
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # reports are throttled by this poll
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "120",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_RESULT_BUFFER_LENGTH": "0",
+}
+
+
+def prepare_environment(start_timeout_s: float = 120.0) -> None:
+    """Quiet, quick defaults for Ray, to be called before it is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(start_timeout_s))
+    if not os.environ.keys() & {"RAY_ADDRESS", "RAY_AUTH_MODE"}:  # our own cluster: its token lives as long as it does
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+
+
+@contextlib.contextmanager
+def cluster(start_timeout_s: float = 120.0) -> Iterator[None]:
+    """Join the cluster of RAY_ADDRESS, or start one on this machine for as long as the block runs."""
+    prepare_environment(start_timeout_s)
+    import ray
+
+    if ray.is_initialized():  # the caller's own
+        yield
+        return
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", namespace="gan")
+    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+        where = os.environ.get("RAY_ADDRESS", "this machine")
+        raise ConfigurationError("no Ray cluster", where, str(error).splitlines()[0], "a running cluster in RAY_ADDRESS, or none") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_resources(configuration: Configuration) -> None:
+    """Refuse a configuration that the machine or cluster can never run.
+
+    Raises:
+        ConfigurationError: If workers or a trial ask for more CPUs or GPUs than there are.
+    """
+    available, where = _available()
+    train, trial = configuration.train, configuration.tune.resources_per_trial
+    wanted = [("train.workers x train.threads_per_worker", "CPU", float(train.workers * train.threads_per_worker))]
+    if train.gpu is True:
+        wanted.append(("train.workers with train.gpu", "GPU", float(train.workers)))
+    if configuration.tune.candidates:
+        wanted += [("tune.resources_per_trial.cpu", "CPU", trial.cpu), ("tune.resources_per_trial.gpu", "GPU", trial.gpu)]
+    for name, resource, amount in wanted:
+        if amount > available.get(resource, 0):
+            raise ConfigurationError(
+                "not enough resources", name, f"{amount:g} {resource}", f"at most {available.get(resource, 0):g}, what {where} has"
+            )
+
+
+def _available() -> tuple[dict[str, float], str]:
+    prepare_environment()
+    import ray
+
+    if ray.is_initialized():
+        return ray.cluster_resources(), "the cluster"
+    if "RAY_ADDRESS" in os.environ:
+        return {"CPU": float("inf"), "GPU": float("inf")}, "the cluster"  # asked again once it is joined
+    import torch
+
+    return {"CPU": float(len(os.sched_getaffinity(0))), "GPU": float(torch.cuda.device_count())}, "this machine"

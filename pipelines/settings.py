@@ -1,0 +1,204 @@
+"""What the stages can be told: one frozen dataclass for each, with its ranges."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gan_core.algorithm1 import AlgorithmSettings
+from gan_core.data_parallel import Shards
+from gan_core.datasets import DataSettings
+from gan_core.networks import NetworkSettings
+from gan_core.noise import NoiseSettings
+from gan_core.training import TrainingSettings
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Ray Train: how many workers, what they checkpoint and report."""
+
+    workers: int = 1
+    virtual_shards: int | None = None  # default: as many as workers
+    threads_per_worker: int = 1
+    gpu: Literal["auto", True, False] = "auto"
+    checkpoint_every: int = 1000  # steps
+    checkpoint_seconds: float = 300.0
+    keep_checkpoints: int = 2
+    report_every: int = 100  # steps
+    max_failures: int = 3
+    start_timeout_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads_per_worker", "checkpoint_every", "report_every"):
+            _at_least(1, f"train.{name}", getattr(self, name))
+        _at_least(2, "train.keep_checkpoints", self.keep_checkpoints)
+        _at_least(0, "train.max_failures", self.max_failures)
+        for name in ("checkpoint_seconds", "start_timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"train.{name} {getattr(self, name)} is not positive")
+
+    @property
+    def shards(self) -> int:
+        """V, the number of virtual shards that a batch is divided into."""
+        return self.virtual_shards or self.workers
+
+
+@dataclass(frozen=True)
+class ConfirmSettings:
+    """How many of the search's best are trained again, and over how many seeds in all."""
+
+    best: int = 2
+    seeds: int = 2
+
+    def __post_init__(self) -> None:
+        _at_least(1, "tune.confirm.best", self.best)
+        _at_least(1, "tune.confirm.seeds", self.seeds)
+
+
+@dataclass(frozen=True)
+class ResourceSettings:
+    """What one trial occupies."""
+
+    cpu: float = 1.0
+    gpu: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.cpu > 0 or not self.gpu >= 0:
+            raise ValueError(f"tune.resources_per_trial cpu {self.cpu}, gpu {self.gpu}: cpu must be positive, gpu not negative")
+
+
+@dataclass(frozen=True)
+class TuneSettings:
+    """Ray Tune: candidates drawn up front, cut at synchronous rungs, the best few confirmed over seeds.
+
+    `space` maps a configuration key to a distribution: {choice: [..]}, {uniform: [a, b]},
+    {log_uniform: [a, b]} or {integer: [a, b]}, bounds included.
+    """
+
+    candidates: int = 0  # 0: no search
+    searcher: Literal["random"] = "random"
+    scheduler: Literal["synchronous_halving", "none"] = "synchronous_halving"
+    rungs: tuple[int, ...] = (500, 1000)  # steps; the last one ends a candidate
+    keep: float = 0.5  # of a rung's candidates, at least one
+    space: Mapping[str, Mapping[str, list[Any]]] = field(default_factory=dict)
+    confirm: ConfirmSettings = field(default_factory=ConfirmSettings)
+    min_coverage: float = 0.0
+    samples: int = 2000  # of G, for a score
+    resources_per_trial: ResourceSettings = field(default_factory=ResourceSettings)
+    max_failures: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least(0, "tune.candidates", self.candidates)
+        _at_least(10, "tune.samples", self.samples)
+        _at_least(0, "tune.max_failures", self.max_failures)
+        if not self.rungs or self.rungs[0] < 1 or list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(f"tune.rungs {list(self.rungs)} are not steps in rising order")
+        if not 0 < self.keep < 1:
+            raise ValueError(f"tune.keep {self.keep} is not between 0 and 1")
+        if not 0 <= self.min_coverage <= 1:
+            raise ValueError(f"tune.min_coverage {self.min_coverage} is not in [0, 1]")
+        if self.candidates and not self.space:
+            raise ValueError("tune.space is empty; name the settings to search, or set tune.candidates to 0")
+        for key, distribution in self.space.items():
+            check_distribution(f"tune.space.{key}", distribution)
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """The Parzen score: samples of G, folds of the cross-validation, neighbours for coverage."""
+
+    samples: int = 10_000
+    folds: int = 5
+    neighbours: int = 5
+
+    def __post_init__(self) -> None:
+        _at_least(10, "evaluate.samples", self.samples)
+        _at_least(2, "evaluate.folds", self.folds)
+        _at_least(1, "evaluate.neighbours", self.neighbours)
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """When a challenger becomes champion: better by `min_margin` nats at this confidence, not collapsed."""
+
+    confidence: float = 0.95
+    min_margin: float = 0.0
+    min_coverage: float = 0.1
+    sample_sets: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.confidence < 1:
+            raise ValueError(f"registry.gate.confidence {self.confidence} is not in [0.5, 1)")
+        if not self.min_margin >= 0:
+            raise ValueError(f"registry.gate.min_margin {self.min_margin} is negative")
+        if not 0 <= self.min_coverage <= 1:
+            raise ValueError(f"registry.gate.min_coverage {self.min_coverage} is not in [0, 1]")
+        _at_least(2, "registry.gate.sample_sets", self.sample_sets)
+
+
+@dataclass(frozen=True)
+class RegistrySettings:
+    """The registered model's name, and the gate before its `champion` alias."""
+
+    model: str = "gan"
+    gate: GateSettings = field(default_factory=GateSettings)
+
+    def __post_init__(self) -> None:
+        if not MODEL_NAME.fullmatch(self.model):
+            raise ValueError(f"registry.model {self.model!r} is not a model name; use 1 to 128 of A-Z a-z 0-9 _ . -")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything a run is made from."""
+
+    seed: int | Literal["name"] = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    noise: NoiseSettings = field(default_factory=NoiseSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    algorithm: AlgorithmSettings = field(default_factory=AlgorithmSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    tune: TuneSettings = field(default_factory=TuneSettings)
+    evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, int) and not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed {self.seed} is not in [0, 2^63)")
+        Shards(self.algorithm.batch_size, self.train.shards, self.train.workers)
+
+    def training(self) -> TrainingSettings:
+        """What decides the weights, for gan_core."""
+        assert isinstance(self.seed, int)  # `name` was replaced when the run got its name
+        return TrainingSettings(self.seed, self.noise, self.network, self.algorithm, self.train.shards)
+
+
+def check_distribution(where: str, distribution: Mapping[str, list[Any]]) -> None:
+    """Refuse a search distribution that cannot be sampled.
+
+    Raises:
+        ValueError: If its kind is unknown, it is empty or inverted, or a log scale starts at 0.
+    """
+    kinds = ("choice", "uniform", "log_uniform", "integer")
+    if len(distribution) != 1 or next(iter(distribution)) not in kinds:
+        raise ValueError(f"{where} {dict(distribution)} is not a distribution; use one of {', '.join(kinds)}")
+    kind, values = next(iter(distribution.items()))
+    if kind == "choice":
+        if not values:
+            raise ValueError(f"{where} is an empty choice; name at least one value")
+        return
+    if len(values) != 2 or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        raise ValueError(f"{where} {values} is not a pair of numbers [low, high]")
+    if kind == "integer" and not all(isinstance(value, int) for value in values):
+        raise ValueError(f"{where} {values} is not a pair of integers")
+    if not values[0] < values[1]:
+        raise ValueError(f"{where} {values} is inverted or empty; use [low, high] with low < high")
+    if kind == "log_uniform" and not values[0] > 0:
+        raise ValueError(f"{where} {values} has no logarithm at its lower end; use a positive one")
+
+
+def _at_least(minimum: int, name: str, value: int) -> None:
+    if value < minimum:
+        raise ValueError(f"{name} {value} is too small; use {minimum} or more")

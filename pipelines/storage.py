@@ -1,0 +1,239 @@
+"""A run's folder, on a disk or an object store: records, checkpoints and history, each written whole."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs
+from torch import Tensor
+
+from gan_core.checkpoint import (
+    MANIFEST,
+    Manifest,
+    checkpoint_name,
+    commit_checkpoint,
+    read_checkpoint,
+    read_manifest,
+    storage_error,
+    write_checkpoint,
+    write_durably,
+)
+from gan_core.errors import CheckpointError
+
+Tensors = dict[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder by its URI (a plain path is a local one). It can be sent to any worker."""
+
+    uri: str
+
+    @classmethod
+    def at(cls, place: str | Path) -> "Storage":
+        """The storage at a path or URI; a path is made absolute."""
+        text = str(place)
+        return cls(text if "://" in text else str(Path(text).expanduser().absolute()))
+
+    @cached_property
+    def _opened(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        try:
+            if self.local is not None:
+                return pyarrow.fs.LocalFileSystem(), str(self.local)
+            return pyarrow.fs.FileSystem.from_uri(self.uri)  # type: ignore[no-any-return]
+        except (OSError, ValueError) as error:
+            raise CheckpointError("unusable storage", self.uri, str(error), "a path, or a URI such as s3://bucket/folder") from error
+
+    @property
+    def local(self) -> Path | None:
+        """The local folder, if it is one."""
+        if "://" not in self.uri:
+            return Path(self.uri)
+        return Path(self.uri.removeprefix("file://")) if self.uri.startswith("file://") else None
+
+    def within(self, *parts: str) -> "Storage":
+        """A folder inside."""
+        return Storage("/".join([self.uri.rstrip("/"), *parts]))
+
+    def names(self) -> list[str]:
+        """What the folder holds, in order; nothing if there is no such folder."""
+        filesystem, root = self._opened
+        found = filesystem.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True))
+        return sorted(info.base_name for info in found)
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content, or None if there is no such file."""
+        filesystem, root = self._opened
+        try:
+            with filesystem.open_input_stream(f"{root}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all: by renaming on a disk, as one object elsewhere."""
+        filesystem, root = self._opened
+        try:
+            if self.local is None:
+                with filesystem.open_output_stream(f"{root}/{name}") as stream:
+                    stream.write(content)
+                return
+            path = self.local / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+            try:
+                write_durably(staged, content)
+                os.replace(staged, path)
+            finally:
+                staged.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(Path(root) / name, error, len(content)) from error
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file's value, or None if there is no such file.
+
+        Raises:
+            CheckpointError: If it is not JSON.
+        """
+        content = self.read(name)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError as error:
+            raise CheckpointError("damaged file", f"{self.uri}/{name}", str(error), "JSON; remove the file to redo its stage") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        self.write(name, json.dumps(value, indent=1).encode())
+
+    def remove(self) -> None:
+        """Remove the folder, if it is there."""
+        filesystem, root = self._opened
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.delete_dir(root)
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[bool]:
+        """Hold the folder while in use; False if another process holds it. Local folders only."""
+        if self.local is None:
+            yield True
+            return
+        self.local.mkdir(parents=True, exist_ok=True)
+        with (self.local / ".lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            yield True
+
+
+# Checkpoints: a folder each, the manifest last. On a disk the folder is renamed into place; on an
+# object store, which cannot rename, the manifest is the commit marker.
+
+
+def save_checkpoint(folder: Storage, step: int, tensors: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any], keep: int) -> None:
+    """Commit a checkpoint and then remove all but the `keep` newest."""
+    if folder.local is not None:
+        commit_checkpoint(folder.local, step, tensors, about)
+    else:
+        with tempfile.TemporaryDirectory() as staged:
+            write_checkpoint(Path(staged), step, tensors, about)
+            names = sorted(os.listdir(staged), key=lambda name: (name == MANIFEST, name))
+            for name in names:
+                folder.within(checkpoint_name(step)).write(name, (Path(staged) / name).read_bytes())
+    for old in checkpoint_names(folder)[:-keep]:
+        folder.within(old).remove()
+
+
+def checkpoint_names(folder: Storage) -> list[str]:
+    """Names of the folder's checkpoints, oldest first."""
+    return [name for name in folder.names() if name.startswith("step=")]
+
+
+def latest_checkpoint(folder: Storage) -> tuple[str, Manifest, Tensors] | None:
+    """The newest checkpoint that verifies, with its name; None if there has never been one.
+
+    Damaged ones are passed over with one warning.
+
+    Raises:
+        CheckpointError: If there are checkpoints and none is valid: never a silent fresh start.
+    """
+    names = checkpoint_names(folder)
+    faults = []
+    for name in reversed(names):
+        try:
+            with local_copy(folder.within(name)) as path:
+                manifest, tensors = read_checkpoint(path)
+        except CheckpointError as error:
+            faults.append(str(error))
+            continue
+        if faults:
+            print(f"warning: passed over {len(faults)} damaged checkpoint(s), using {name}: {faults[0]}", file=sys.stderr)
+        return name, manifest, tensors
+    if faults:
+        raise CheckpointError("no valid checkpoint", folder.uri, faults[0], "a whole one; remove the folder to start afresh")
+    return None
+
+
+@contextlib.contextmanager
+def local_copy(checkpoint: Storage) -> Iterator[Path]:
+    """A checkpoint's folder as a local path, downloaded if it is elsewhere."""
+    if checkpoint.local is not None:
+        yield checkpoint.local
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = checkpoint.read(MANIFEST)
+        if manifest is not None:
+            (Path(folder) / MANIFEST).write_bytes(manifest)
+            for name in read_manifest(Path(folder)).files:
+                content = checkpoint.read(name)
+                if content is not None:
+                    (Path(folder) / name).write_bytes(content)
+        yield Path(folder)
+
+
+# History: JSON lines in immutable segments, named by their first and last step.
+
+
+def append_history(folder: Storage, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows, in rising order of step, as one more segment."""
+    rows = list(rows)
+    if rows:
+        name = f"{rows[0]['step']:08d}-{rows[-1]['step']:08d}.jsonl"
+        folder.write(name, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def read_history(folder: Storage) -> list[dict[str, Any]]:
+    """All rows, one for each step, in order: steps repeated after a restart appear once."""
+    rows: dict[int, dict[str, Any]] = {}
+    for name in folder.names():
+        if name.endswith(".jsonl") and not name.startswith("."):
+            for line in (folder.read(name) or b"").decode().splitlines():
+                row = json.loads(line)
+                rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
+
+
+def copy_tree(source: Path, target: Storage) -> None:
+    """Copy a local folder's files into a storage."""
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            target.write(path.relative_to(source).as_posix(), path.read_bytes())
+
+
+def free_bytes(storage: Storage) -> int | None:
+    """Free space on a local storage's disk."""
+    if storage.local is None:
+        return None
+    existing = next(folder for folder in [storage.local, *storage.local.parents] if folder.exists())
+    return shutil.disk_usage(existing).free

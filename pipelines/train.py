@@ -1,0 +1,207 @@
+"""Ray Train: data-parallel adversarial training, resumed from the last verified checkpoint."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gan_core.checkpoint import Manifest, tensors_digest
+from gan_core.data_parallel import Shards
+from gan_core.datasets import Dataset, Examples
+from gan_core.errors import CheckpointError, Diverged, GanError
+from gan_core.state import State
+from gan_core.training import Report, TrainingSettings, initial_state, train
+from pipelines.config import to_plain
+from pipelines.records import TrainRecord
+from pipelines.settings import Configuration, TrainSettings
+from pipelines.storage import Storage, Tensors, append_history, latest_checkpoint, save_checkpoint
+
+CHECKPOINTS, HISTORY, LIVE = "checkpoints", "history", "live.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What each worker is told."""
+
+    run: Storage
+    training: TrainingSettings
+    train: TrainSettings
+    data_digest: str
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint notes of its training, and a resumed one must agree with."""
+        return {"data_digest": self.data_digest, "training": to_plain(self.training)}
+
+
+def train_run(configuration: Configuration, dataset: Dataset, run: Storage, say: Callable[[str], None]) -> TrainRecord:
+    """Train G and D on the cluster and return where the weights are.
+
+    Raises:
+        Diverged: If the losses stopped being finite; the last finite checkpoint is kept.
+        CheckpointError: If the workers failed more often than `train.max_failures`.
+    """
+    import ray
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    started = time.monotonic()
+    settings = configuration.train
+    use_gpu = settings.gpu is True or (settings.gpu == "auto" and ray.cluster_resources().get("GPU", 0) >= settings.workers)
+    job = Job(run, configuration.training(), settings, dataset.digest)
+    # Ray's own snapshot of the run is not what we resume from, and a damaged one would be an error.
+    run.within("ray-train").remove()
+    trainer = TorchTrainer(
+        train_loop_per_worker,
+        train_loop_config={"job": job, "data": ray.put(dataset.train)},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=settings.workers, use_gpu=use_gpu, resources_per_worker={"CPU": settings.threads_per_worker, "GPU": int(use_gpu)}
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray-train",
+            storage_path=run.uri,
+            failure_config=ray.train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=1),
+            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    with _Progress(run, configuration.algorithm.steps, say):
+        try:
+            outcome = trainer.fit().return_value
+        except ray.train.TrainingFailedError as error:
+            raise _cause(error, run) from error
+    if "diverged" in outcome:
+        raise outcome["diverged"]
+    name, manifest, tensors = _trained(run)
+    return TrainRecord(
+        run=run.uri.rsplit("/", 1)[-1],
+        step=manifest.step,
+        checkpoint=run.within(CHECKPOINTS, name).uri,
+        weights_sha256=tensors_digest(tensors["generator"], tensors["discriminator"]),
+        generator_sha256=tensors_digest(tensors["generator"]),
+        device=outcome["device"],
+        seconds=time.monotonic() - started,
+    )
+
+
+def train_loop_per_worker(told: dict[str, Any]) -> dict[str, Any]:
+    """What each Ray Train worker runs: the loop of gan_core on its shards, checkpoints by rank 0."""
+    import ray
+    import ray.train
+    from ray.train.torch import get_device
+
+    job: Job = told["job"]
+    data: Examples = ray.get(told["data"])
+    torch.set_num_threads(job.train.threads_per_worker)
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    device = get_device()
+    algorithm = job.training.algorithm
+    state = initial_state(job.training, data).to(device)
+    resume(state, job)
+    shards = Shards(algorithm.batch_size, job.training.virtual_shards, workers, rank)
+    every, last = job.train.report_every, algorithm.steps
+    keeper = _Keeper(job) if rank == 0 else None
+    try:
+        for report in train(job.training, data, state, last, lambda step: step % every == 0, shards):
+            at_checkpoint = report.step % job.train.checkpoint_every == 0 or report.step == last
+            if keeper:
+                keeper.keep(report, at_checkpoint)
+            if at_checkpoint:  # every rank, or the others would wait for it
+                ray.train.report({"step": report.step, **report.metrics})
+    except Diverged as error:
+        return {"diverged": error}
+    return {"step": int(state.step), "device": str(device)}
+
+
+def resume(state: State, job: Job) -> None:
+    """Take over the run's last verified checkpoint, if it has one.
+
+    Raises:
+        CheckpointError: If it comes of other settings or other data (a longer training excepted).
+    """
+    saved = latest_checkpoint(job.run.within(CHECKPOINTS))
+    if saved is None:
+        return
+    name, manifest, tensors = saved
+    theirs, ours = _flat(manifest.about), _flat(job.about())
+    for key in sorted(theirs.keys() | ours.keys()):
+        if key != "training.algorithm.steps" and theirs.get(key) != ours.get(key):
+            raise CheckpointError(
+                "checkpoint of another training", name, f"{key} was {theirs.get(key)}", f"{ours.get(key)}; start a new run: --name NAME"
+            )
+    state.load(tensors, name)
+
+
+class _Keeper:
+    """What rank 0 does with a report: history, a live line for the driver, checkpoints."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.rows: list[dict[str, float]] = []
+        self.saved = self.shown = time.monotonic()
+
+    def keep(self, report: Report, at_checkpoint: bool) -> None:
+        self.rows.append({"step": report.step, **report.metrics})
+        now = time.monotonic()
+        if at_checkpoint or now - self.saved >= self.job.train.checkpoint_seconds:
+            append_history(self.job.run.within(HISTORY), self.rows)
+            folder, keep = self.job.run.within(CHECKPOINTS), self.job.train.keep_checkpoints
+            save_checkpoint(folder, report.step, report.state.tensors(), self.job.about(), keep)
+            self.rows.clear()
+            self.saved = now
+        if now - self.shown >= 1:
+            self.job.run.write_json(LIVE, {"step": report.step, **report.metrics})
+            self.shown = now
+
+
+class _Progress:
+    """Says, while the driver waits, what rank 0 last showed."""
+
+    def __init__(self, run: Storage, steps: int, say: Callable[[str], None]) -> None:
+        self.run, self.steps, self.say = run, steps, say
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        last, said = -1, 0.0
+        while not self.done.wait(1.0):
+            row = self.run.read_json(LIVE) or {"step": -1}
+            if row["step"] > last and time.monotonic() - said >= 5:
+                last, said = row["step"], time.monotonic()
+                left = (self.steps - last) / row["steps_per_second"]
+                self.say(
+                    f"train  step {last}/{self.steps}  V(D,G) {row['value']:.3f}  D right on real {row['real_accuracy']:.0%}, "
+                    f"fake {row['fake_accuracy']:.0%}  {row['images_per_second']:,.0f} images/s  about {left:.0f} s left"
+                )
+
+
+def _trained(run: Storage) -> tuple[str, Manifest, Tensors]:
+    saved = latest_checkpoint(run.within(CHECKPOINTS))
+    if saved is None:
+        raise CheckpointError("no checkpoint", run.uri, "none was written", "at least one after a training")
+    return saved
+
+
+def _cause(error: Exception, run: Storage) -> GanError:
+    """A worker's own error in our words, or the failure with the place to look."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        for cause in (failure, getattr(failure, "cause", None), failure.__cause__):
+            if isinstance(cause, GanError):
+                return cause
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return CheckpointError("training failed", run.uri, lines[-1], "workers that live; the last checkpoint is kept: run the same command again")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}" if prefix else name).items()}

@@ -209,7 +209,7 @@ class Step:
         loss = discriminator_loss(real_logits, fake_logits)
         return loss, (real_logits > 0).float().mean(dim=-1), (fake_logits < 0).float().mean(dim=-1)
 
-    def _gradients(self, loss: Tensor, parameters: list[Tensor], retain_graph: bool = False) -> list[Tensor]:
+    def _gradients(self, loss: Tensor, parameters: Sequence[Tensor], retain_graph: bool = False) -> list[Tensor]:
         # The sum over members gives every member exactly its own gradient.
         scaled = self.settings.discriminator_loss_scale * loss.sum()
         return list(torch.autograd.grad(scaled, parameters, retain_graph=retain_graph))
@@ -218,7 +218,12 @@ class Step:
         return GENERATOR_LOSSES[self.settings.generator_loss](fake_logits)
 
     def _update(
-        self, parameters: list[Tensor], gradients: list[Tensor], moments: Moments, initial_rate: float, updates: Tensor
+        self,
+        parameters: Sequence[Tensor],
+        gradients: list[Tensor],
+        moments: Moments,
+        initial_rate: float,
+        updates: Tensor,
     ) -> None:
         settings = self.settings
         rate = decayed_rate(initial_rate, settings.learning_rate_decay, settings.minimum_learning_rate, self.state.step)

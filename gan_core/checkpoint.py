@@ -87,15 +87,28 @@ def read_manifest(folder: Path) -> Manifest:
         document = json.loads(path.read_bytes())
         schema = document["schema"]
         if schema != SCHEMA:
-            raise CheckpointError("unknown schema", path, f"schema {schema!r}", f"{SCHEMA}, or a newer version of this package")
-        files = {str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in document["files"].items()}
+            raise CheckpointError(
+                "unknown schema", path, f"schema {schema!r}", f"{SCHEMA}, or a newer version of this package"
+            )
+        files = {
+            str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in document["files"].items()
+        }
         if not files or any(Path(name).name != name or not name.endswith(".safetensors") for name in files):
-            raise CheckpointError("manifest lists a strange file", path, ", ".join(files) or "no file", "plain names ending in .safetensors")
+            raise CheckpointError(
+                "manifest lists a strange file",
+                path,
+                ", ".join(files) or "no file",
+                "plain names ending in .safetensors",
+            )
         return Manifest(int(document["step"]), files, dict(document["about"]))
     except FileNotFoundError as error:
-        raise CheckpointError("no such checkpoint", folder, f"no {MANIFEST}", "a folder written by this package") from error
+        raise CheckpointError(
+            "no such checkpoint", folder, f"no {MANIFEST}", "a folder written by this package"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError("unreadable manifest", path, f"{type(error).__name__}: {error}", "a manifest of this package") from error
+        raise CheckpointError(
+            "unreadable manifest", path, f"{type(error).__name__}: {error}", "a manifest of this package"
+        ) from error
 
 
 def read_checkpoint(folder: Path, groups: Iterable[str] | None = None) -> tuple[Manifest, dict[str, dict[str, Tensor]]]:
@@ -156,7 +169,9 @@ def storage_error(path: Path, error: OSError, wanted: int | None = None) -> Chec
     parent = next((folder for folder in [path, *path.parents] if folder.exists()), Path("/"))
     free = shutil.disk_usage(parent).free
     room = f"; {wanted:,} bytes wanted, {free:,} free" if wanted is not None else f"; {free:,} bytes free"
-    return CheckpointError("storage refused", path, (error.strerror or str(error)) + room, "a writable folder with room")
+    return CheckpointError(
+        "storage refused", path, (error.strerror or str(error)) + room, "a writable folder with room"
+    )
 
 
 def _on_cpu(named: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -99,5 +99,3 @@ def adam_update(
 def _like(rate: Tensor, parameter: Tensor) -> Tensor:
     """A rate per member, shaped to multiply that member's parameters."""
     return rate.reshape(rate.shape + (1,) * (parameter.dim() - rate.dim())) if rate.dim() else rate
-
-

@@ -108,7 +108,9 @@ class _Window:
         for column, rate in enumerate(self.rates):
             removed = torch.exp(approximate * rate).double().sum(dim=1)
             rest = (total[:, column] - removed).clamp(min=0) * torch.exp((reference.double() - closest) * rate)
-            result[:, column] = closest * rate + torch.log(rest + torch.exp((exact - closest[:, None]) * rate).sum(dim=1))
+            result[:, column] = closest * rate + torch.log(
+                rest + torch.exp((exact - closest[:, None]) * rate).sum(dim=1)
+            )
         return result
 
 
@@ -163,7 +165,12 @@ def cross_validated_protocol(
         DataError: If there are fewer validation points than folds, or fewer than two folds.
     """
     if not 2 <= folds <= len(validation):
-        raise DataError("too few folds or points", "cross-validation", f"{folds} folds of {len(validation)} points", "2 folds or more, each with a point")
+        raise DataError(
+            "too few folds or points",
+            "cross-validation",
+            f"{folds} folds of {len(validation)} points",
+            "2 folds or more, each with a point",
+        )
     curves = log_density(validation, SEARCH_GRID)
     parts = fold_indices(len(validation), folds, seed)
     sigmas = tuple(refined_sigma(np.delete(curves, part, axis=0).mean(axis=0)) for part in parts)
@@ -173,7 +180,17 @@ def cross_validated_protocol(
         for column, part in enumerate(parts):
             chosen[part] = held_out[part, column]
         mean, error = mean_and_standard_error(chosen)
-        return Score("cross_validated", mean, error, float(np.mean(sigmas)), SEARCH_GRID, sigmas, samples, len(validation), len(validation))
+        return Score(
+            "cross_validated",
+            mean,
+            error,
+            float(np.mean(sigmas)),
+            SEARCH_GRID,
+            sigmas,
+            samples,
+            len(validation),
+            len(validation),
+        )
     sigma = refined_sigma(curves.mean(axis=0))
     mean, error = mean_and_standard_error(log_density(points, [sigma])[:, 0])
     return Score("cross_validated", mean, error, sigma, SEARCH_GRID, sigmas, samples, len(validation), len(points))
@@ -189,7 +206,9 @@ def refined_sigma(curve: Float[np.ndarray, " sigmas"], grid: Sequence[float] = S
     logs = np.log(grid)
     spline = CubicSpline(logs, curve)
     low, high = logs[max(best - 1, 0)], logs[min(best + 1, len(logs) - 1)]
-    found = minimize_scalar(lambda log_sigma: -spline(log_sigma), bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    found = minimize_scalar(
+        lambda log_sigma: -spline(log_sigma), bounds=(low, high), method="bounded", options={"xatol": 1e-6}
+    )
     return float(np.exp(found.x))
 
 
@@ -214,4 +233,9 @@ def _check(points: np.ndarray, samples: np.ndarray, sigmas: Sequence[float]) -> 
         if not np.isfinite(array).all():
             raise DataError(f"{name} are not finite", where, f"{int((~np.isfinite(array)).sum())} values", "numbers")
     if points.shape[1] != samples.shape[1]:
-        raise DataError("widths differ", where, f"points of {points.shape[1]} and samples of {samples.shape[1]}", "as wide as each other")
+        raise DataError(
+            "widths differ",
+            where,
+            f"points of {points.shape[1]} and samples of {samples.shape[1]}",
+            "as wide as each other",
+        )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_core.errors import CheckpointError
+from gan_core.networks import Discriminator, Generator
 from gan_core.optimizers import Moments, OptimizerName, zero_moments
 
 
@@ -14,14 +15,14 @@ from gan_core.optimizers import Moments, OptimizerName, zero_moments
 class State:
     """A training's state. `tensors()` names all of it; nothing else is needed to go on."""
 
-    generator: nn.Module
-    discriminator: nn.Module
+    generator: Generator
+    discriminator: Discriminator
     generator_moments: Moments
     discriminator_moments: Moments
     step: Tensor  # iterations of Algorithm 1 done, int64
 
     @classmethod
-    def initial(cls, generator: nn.Module, discriminator: nn.Module, optimizer: OptimizerName) -> "State":
+    def initial(cls, generator: Generator, discriminator: Discriminator, optimizer: OptimizerName) -> "State":
         """The state before the first step: moments at zero."""
         return cls(
             generator,

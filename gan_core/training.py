@@ -93,7 +93,9 @@ def train(
             seconds = time.perf_counter() - clock
             metrics["epoch"] = done * algorithm.discriminator_steps / batches.per_epoch
             metrics["steps_per_second"] = (done - reported) / seconds
-            metrics["images_per_second"] = metrics["steps_per_second"] * algorithm.discriminator_steps * algorithm.batch_size
+            metrics["images_per_second"] = (
+                metrics["steps_per_second"] * algorithm.discriminator_steps * algorithm.batch_size
+            )
             _check_finite(done, metrics)
             yield Report(done, metrics, state)
             reported, clock = done, time.perf_counter()
@@ -155,4 +157,6 @@ def _norm(gradients: list[Tensor]) -> float:
 def _check_finite(step: int, metrics: dict[str, float]) -> None:
     broken = [f"{name} {value}" for name, value in metrics.items() if not math.isfinite(value)]
     if broken:
-        raise Diverged("training diverged", f"step {step}", ", ".join(broken), "finite losses; lower the learning rates")
+        raise Diverged(
+            "training diverged", f"step {step}", ", ".join(broken), "finite losses; lower the learning rates"
+        )

@@ -78,6 +78,23 @@ def to_yaml(configuration: Configuration) -> str:
     return yaml.safe_dump(to_plain(configuration), sort_keys=False)
 
 
+def first_difference(ours: Any, theirs: Any, but: Sequence[str] = ()) -> tuple[str, Any, Any] | None:
+    """The first setting, by dotted name, in which two plain documents differ, and both values."""
+    flat, other = _flat(ours), _flat(theirs)
+    for key in sorted(flat.keys() | other.keys()):
+        if key not in but and flat.get(key) != other.get(key):
+            return key, flat.get(key), other.get(key)
+    return None
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {
+        k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}" if prefix else name).items()
+    }
+
+
 def digest(value: Any) -> str:
     """SHA-256 of plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
@@ -120,7 +137,9 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
             if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
             if isinstance(key, str):
                 seen.add(key)
         return super().construct_mapping(node, deep)
@@ -136,7 +155,9 @@ def _apply_override(document: dict[str, Any], text: str) -> None:
     for part in path:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
-            raise ConfigurationError("not a section", f"--set {text}", f"{part} is {section!r}", "a section of settings")
+            raise ConfigurationError(
+                "not a section", f"--set {text}", f"{part} is {section!r}", "a section of settings"
+            )
     section[last] = parse_yaml(value, f"--set {text}")
 
 
@@ -203,4 +224,6 @@ def _with_dot(text: str) -> str:
 
 
 def _refuse(value: Any) -> Any:
-    raise ConfigurationError("wrong type", "configuration", f"a {type(value).__name__}: {value}", "text, numbers, lists and sections")
+    raise ConfigurationError(
+        "wrong type", "configuration", f"a {type(value).__name__}: {value}", "text, numbers, lists and sections"
+    )

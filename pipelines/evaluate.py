@@ -10,7 +10,6 @@ import torch
 
 from gan_core.datasets import Dataset
 from gan_core.errors import DataError
-from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.parzen import (
     POINT_TILE,
     LogDensity,
@@ -20,17 +19,14 @@ from gan_core.parzen import (
     paper_protocol,
     parzen_log_density,
 )
+from gan_core.portable import PortableGenerator
 from gan_core.quality import coverage, reference_samples
-from gan_core.randomness import stream
-from gan_core.training import sample
 from pipelines.records import EvaluateRecord
 from pipelines.settings import EvaluateSettings
 
 
 def evaluate_generator(
-    generator: torch.nn.Module,
-    noise: NoiseSettings,
-    generator_sha256: str,
+    model: PortableGenerator,
     dataset: Dataset,
     settings: EvaluateSettings,
     seed: int,
@@ -38,20 +34,26 @@ def evaluate_generator(
 ) -> EvaluateRecord:
     """Both protocols on the test set, sigma from the validation points, and the reference rows."""
     started = time.monotonic()
-    samples = draw_samples(generator, noise, settings.samples, seed)
+    samples = model.draw(settings.samples, seed).reshape(settings.samples, -1)
     validation, points = dataset.validation.images, dataset.test.images
     log_density = on_cluster(samples)
     paper = paper_protocol(log_density, validation, points, len(samples))
-    say(f"score  paper protocol: {paper.log_likelihood:.1f} ± {paper.standard_error:.1f} nats at sigma {paper.sigma:.4f}")
+    say(
+        f"score  paper protocol: {paper.log_likelihood:.1f} ± {paper.standard_error:.1f} nats at sigma {paper.sigma:.4f}"
+    )
     refined = cross_validated_protocol(log_density, validation, points, len(samples), settings.folds)
-    say(f"score  cross-validated: {refined.log_likelihood:.1f} ± {refined.standard_error:.1f} nats at sigma {refined.sigma:.4f}")
+    say(
+        f"score  cross-validated: {refined.log_likelihood:.1f} ± {refined.standard_error:.1f} nats at sigma {refined.sigma:.4f}"
+    )
     covered = coverage(points, samples, settings.neighbours)
     references = {
         name: _reference_row(rows, validation, points, settings)
         for name, rows in reference_samples(dataset.train.images, settings.samples).items()
     }
     for name, row in references.items():
-        say(f"score  reference, {name}: {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats, coverage {row['coverage']:.2f}")
+        say(
+            f"score  reference, {name}: {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats, coverage {row['coverage']:.2f}"
+        )
     say(f"score  coverage {covered:.2f}")
     return EvaluateRecord(
         log_likelihood=paper.log_likelihood,
@@ -62,7 +64,7 @@ def evaluate_generator(
         coverage=covered,
         references=references,
         data_digest=dataset.digest,
-        generator_sha256=generator_sha256,
+        generator_sha256=model.sha256,
         seconds=time.monotonic() - started,
     )
 
@@ -82,20 +84,16 @@ def evaluate_arrays(
     paper = paper_protocol(log_density, points if validation is None else validation, points, len(samples))
     folds_of, scored = (points, None) if validation is None else (validation, points)
     refined = cross_validated_protocol(log_density, folds_of, scored, len(samples), folds)
-    shown = paper if sigma is None else fixed_sigma(log_density, sigma, points, len(samples))
+    fixed = None if sigma is None else fixed_sigma(log_density, sigma, points, len(samples))
+    shown = fixed or paper
     return {
+        **({"fixed": asdict(fixed)} if fixed else {}),
         "log_likelihood": shown.log_likelihood,
         "standard_error": shown.standard_error,
         "sigma": shown.sigma,
         "paper": asdict(paper),
         "cross_validated": asdict(refined),
     }
-
-
-def draw_samples(generator: torch.nn.Module, noise: NoiseSettings, count: int, seed: int, set_number: int = 0) -> np.ndarray:
-    """`count` samples of G, one a row, as a function of the seed and the number of the set."""
-    device = next(generator.parameters()).device
-    return sample(generator, draw_noise(stream(seed, "samples", set_number), count, noise).to(device)).cpu().numpy()
 
 
 def on_cluster(samples: np.ndarray) -> LogDensity:
@@ -124,7 +122,9 @@ def _block_log_density(points: np.ndarray, samples: np.ndarray, sigmas: list[flo
     return parzen_log_density(points, samples, sigmas)
 
 
-def _reference_row(rows: np.ndarray, validation: np.ndarray, points: np.ndarray, settings: EvaluateSettings) -> dict[str, float]:
+def _reference_row(
+    rows: np.ndarray, validation: np.ndarray, points: np.ndarray, settings: EvaluateSettings
+) -> dict[str, float]:
     score: Score = paper_protocol(on_cluster(rows), validation, points, len(rows))
     covered = coverage(points, rows, settings.neighbours)
     return {
@@ -145,7 +145,14 @@ def load_array(path: str, where: str) -> np.ndarray:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise DataError("unreadable array", f"{where} {path}", str(error), "a .npy file of numbers, one image a row") from error
+        raise DataError(
+            "unreadable array", f"{where} {path}", str(error), "a .npy file of numbers, one image a row"
+        ) from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim < 2:
-        raise DataError("not an array of images", f"{where} {path}", f"{getattr(array, 'dtype', type(array).__name__)}", "numbers, one image a row")
+        raise DataError(
+            "not an array of images",
+            f"{where} {path}",
+            f"{getattr(array, 'dtype', type(array).__name__)}",
+            "numbers, one image a row",
+        )
     return np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)

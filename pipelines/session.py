@@ -47,7 +47,9 @@ def cluster(start_timeout_s: float = 120.0) -> Iterator[None]:
         ray.init(log_to_driver=False, logging_level="ERROR", namespace="gan")
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")
-        raise ConfigurationError("no Ray cluster", where, str(error).splitlines()[0], "a running cluster in RAY_ADDRESS, or none") from error
+        raise ConfigurationError(
+            "no Ray cluster", where, str(error).splitlines()[0], "a running cluster in RAY_ADDRESS, or none"
+        ) from error
     try:
         yield
     finally:
@@ -66,11 +68,17 @@ def check_resources(configuration: Configuration) -> None:
     if train.gpu is True:
         wanted.append(("train.workers with train.gpu", "GPU", float(train.workers)))
     if configuration.tune.candidates:
-        wanted += [("tune.resources_per_trial.cpu", "CPU", trial.cpu), ("tune.resources_per_trial.gpu", "GPU", trial.gpu)]
+        wanted += [
+            ("tune.resources_per_trial.cpu", "CPU", trial.cpu),
+            ("tune.resources_per_trial.gpu", "GPU", trial.gpu),
+        ]
     for name, resource, amount in wanted:
         if amount > available.get(resource, 0):
             raise ConfigurationError(
-                "not enough resources", name, f"{amount:g} {resource}", f"at most {available.get(resource, 0):g}, what {where} has"
+                "not enough resources",
+                name,
+                f"{amount:g} {resource}",
+                f"at most {available.get(resource, 0):g}, what {where} has",
             )
 
 

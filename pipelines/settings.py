@@ -66,7 +66,9 @@ class ResourceSettings:
 
     def __post_init__(self) -> None:
         if not self.cpu > 0 or not self.gpu >= 0:
-            raise ValueError(f"tune.resources_per_trial cpu {self.cpu}, gpu {self.gpu}: cpu must be positive, gpu not negative")
+            raise ValueError(
+                f"tune.resources_per_trial cpu {self.cpu}, gpu {self.gpu}: cpu must be positive, gpu not negative"
+            )
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import shutil
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,6 +30,7 @@ from gan_core.checkpoint import (
 )
 from gan_core.errors import CheckpointError
 
+logger = logging.getLogger(__name__)
 Tensors = dict[str, dict[str, Tensor]]
 
 
@@ -52,7 +53,9 @@ class Storage:
                 return pyarrow.fs.LocalFileSystem(), str(self.local)
             return pyarrow.fs.FileSystem.from_uri(self.uri)  # type: ignore[no-any-return]
         except (OSError, ValueError) as error:
-            raise CheckpointError("unusable storage", self.uri, str(error), "a path, or a URI such as s3://bucket/folder") from error
+            raise CheckpointError(
+                "unusable storage", self.uri, str(error), "a path, or a URI such as s3://bucket/folder"
+            ) from error
 
     @property
     def local(self) -> Path | None:
@@ -109,7 +112,9 @@ class Storage:
         try:
             return None if content is None else json.loads(content)
         except ValueError as error:
-            raise CheckpointError("damaged file", f"{self.uri}/{name}", str(error), "JSON; remove the file to redo its stage") from error
+            raise CheckpointError(
+                "damaged file", f"{self.uri}/{name}", str(error), "JSON; remove the file to redo its stage"
+            ) from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file, whole or not at all."""
@@ -141,7 +146,9 @@ class Storage:
 # object store, which cannot rename, the manifest is the commit marker.
 
 
-def save_checkpoint(folder: Storage, step: int, tensors: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any], keep: int) -> None:
+def save_checkpoint(
+    folder: Storage, step: int, tensors: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any], keep: int
+) -> None:
     """Commit a checkpoint and then remove all but the `keep` newest."""
     if folder.local is not None:
         commit_checkpoint(folder.local, step, tensors, about)
@@ -178,10 +185,12 @@ def latest_checkpoint(folder: Storage) -> tuple[str, Manifest, Tensors] | None:
             faults.append(str(error))
             continue
         if faults:
-            print(f"warning: passed over {len(faults)} damaged checkpoint(s), using {name}: {faults[0]}", file=sys.stderr)
+            logger.warning(f"passed over {len(faults)} damaged checkpoint(s), using {name}: {faults[0]}")
         return name, manifest, tensors
     if faults:
-        raise CheckpointError("no valid checkpoint", folder.uri, faults[0], "a whole one; remove the folder to start afresh")
+        raise CheckpointError(
+            "no valid checkpoint", folder.uri, faults[0], "a whole one; remove the folder to start afresh"
+        )
     return None
 
 

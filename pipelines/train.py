@@ -14,7 +14,7 @@ from gan_core.datasets import Dataset, Examples
 from gan_core.errors import CheckpointError, Diverged, GanError
 from gan_core.state import State
 from gan_core.training import Report, TrainingSettings, initial_state, train
-from pipelines.config import to_plain
+from pipelines.config import first_difference, to_plain
 from pipelines.records import TrainRecord
 from pipelines.settings import Configuration, TrainSettings
 from pipelines.storage import Storage, Tensors, append_history, latest_checkpoint, save_checkpoint
@@ -30,10 +30,15 @@ class Job:
     training: TrainingSettings
     train: TrainSettings
     data_digest: str
+    image_shape: tuple[int, ...]
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint notes of its training, and a resumed one must agree with."""
-        return {"data_digest": self.data_digest, "training": to_plain(self.training)}
+        return {
+            "data_digest": self.data_digest,
+            "image_shape": list(self.image_shape),
+            "training": to_plain(self.training),
+        }
 
 
 def train_run(configuration: Configuration, dataset: Dataset, run: Storage, say: Callable[[str], None]) -> TrainRecord:
@@ -49,15 +54,19 @@ def train_run(configuration: Configuration, dataset: Dataset, run: Storage, say:
 
     started = time.monotonic()
     settings = configuration.train
-    use_gpu = settings.gpu is True or (settings.gpu == "auto" and ray.cluster_resources().get("GPU", 0) >= settings.workers)
-    job = Job(run, configuration.training(), settings, dataset.digest)
+    use_gpu = settings.gpu is True or (
+        settings.gpu == "auto" and ray.cluster_resources().get("GPU", 0) >= settings.workers
+    )
+    job = Job(run, configuration.training(), settings, dataset.digest, dataset.shape)
     # Ray's own snapshot of the run is not what we resume from, and a damaged one would be an error.
     run.within("ray-train").remove()
     trainer = TorchTrainer(
         train_loop_per_worker,
         train_loop_config={"job": job, "data": ray.put(dataset.train)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=settings.workers, use_gpu=use_gpu, resources_per_worker={"CPU": settings.threads_per_worker, "GPU": int(use_gpu)}
+            num_workers=settings.workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": settings.threads_per_worker, "GPU": int(use_gpu)},
         ),
         run_config=ray.train.RunConfig(
             name="ray-train",
@@ -125,12 +134,12 @@ def resume(state: State, job: Job) -> None:
     if saved is None:
         return
     name, manifest, tensors = saved
-    theirs, ours = _flat(manifest.about), _flat(job.about())
-    for key in sorted(theirs.keys() | ours.keys()):
-        if key != "training.algorithm.steps" and theirs.get(key) != ours.get(key):
-            raise CheckpointError(
-                "checkpoint of another training", name, f"{key} was {theirs.get(key)}", f"{ours.get(key)}; start a new run: --name NAME"
-            )
+    changed = first_difference(job.about(), dict(manifest.about), but=["training.algorithm.steps"])
+    if changed:
+        key, ours, theirs = changed
+        raise CheckpointError(
+            "checkpoint of another training", name, f"{key} was {theirs}", f"{ours}; start a new run: --name NAME"
+        )
     state.load(tensors, name)
 
 
@@ -143,7 +152,7 @@ class _Keeper:
         self.saved = self.shown = time.monotonic()
 
     def keep(self, report: Report, at_checkpoint: bool) -> None:
-        self.rows.append({"step": report.step, **report.metrics})
+        self.rows.append({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
         now = time.monotonic()
         if at_checkpoint or now - self.saved >= self.job.train.checkpoint_seconds:
             append_history(self.job.run.within(HISTORY), self.rows)
@@ -198,10 +207,9 @@ def _cause(error: Exception, run: Storage) -> GanError:
             if isinstance(cause, GanError):
                 return cause
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return CheckpointError("training failed", run.uri, lines[-1], "workers that live; the last checkpoint is kept: run the same command again")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}" if prefix else name).items()}
+    return CheckpointError(
+        "training failed",
+        run.uri,
+        lines[-1],
+        "workers that live; the last checkpoint is kept: run the same command again",
+    )

@@ -1,9 +1,8 @@
 """Ray Tune: candidates drawn up front, cut at synchronous rungs, the best few confirmed over seeds."""
 
-import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from gan_core.quality import coverage
 from gan_core.randomness import stream
 from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
+from pipelines.candidates import draw_candidates
 from pipelines.records import TuneRecord
 from pipelines.settings import Configuration, TuneSettings
 from pipelines.storage import Storage
@@ -37,35 +37,6 @@ class Search:
     rungs: tuple[int, ...]
 
 
-def draw_candidates(settings: TuneSettings, seed: int) -> list[dict[str, Any]]:
-    """The candidates, by configuration key, as a function of the seed: the same on every machine."""
-    return [
-        {key: draw_value(dict(distribution), stream(seed, f"candidate {key}", index)) for key, distribution in settings.space.items()}
-        for index in range(settings.candidates)
-    ]
-
-
-def draw_value(distribution: Mapping[str, list[Any]], random: np.random.Generator) -> Any:
-    """One draw: a choice's own value, or a number rounded to four digits."""
-    (kind, values), *_ = distribution.items()
-    if kind == "choice":
-        return values[int(random.integers(len(values)))]
-    low, high = values
-    if kind == "integer":
-        return int(random.integers(low, high + 1))
-    if kind == "log_uniform":
-        value = math.exp(random.uniform(math.log(low), math.log(high)))
-    else:
-        value = random.uniform(low, high)
-    return min(max(float(f"{value:.4g}"), low), high)
-
-
-def candidate_configurations(configuration: Configuration) -> list[Configuration]:
-    """Each candidate as a whole configuration, validated before any trial starts."""
-    assert isinstance(configuration.seed, int)
-    return [config.override(configuration, candidate) for candidate in draw_candidates(configuration.tune, configuration.seed)]
-
-
 def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: Callable[[str], None]) -> TuneRecord:
     """Search, confirm, keep the table of every result, and return the settings that won.
 
@@ -78,7 +49,6 @@ def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: 
     assert isinstance(configuration.seed, int)
     settings = configuration.tune
     candidates = draw_candidates(settings, configuration.seed)
-    candidate_configurations(configuration)
     say(f"tune   {len(candidates)} candidates, rungs at {', '.join(map(str, settings.rungs))} steps")
     jobs = [{"candidate": index, "seed": configuration.seed, **values} for index, values in enumerate(candidates)]
     rows, failed = _run_trials("search", jobs, configuration, dataset, run, say)
@@ -105,7 +75,9 @@ def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: 
         path = Path(folder) / "table.parquet"
         pandas.DataFrame(rows).sort_values(["stage", "candidate", "seed", "step"]).to_parquet(path, index=False)
         run.write(TABLE, path.read_bytes())
-    say(f"tune   chosen: candidate {winner}, {', '.join(f'{key} {value}' for key, value in candidates[winner].items())}")
+    say(
+        f"tune   chosen: candidate {winner}, {', '.join(f'{key} {value}' for key, value in candidates[winner].items())}"
+    )
     return TuneRecord(
         chosen=candidates[winner],
         candidate=winner,
@@ -136,11 +108,18 @@ def trial(told: dict[str, Any], search: Search, dataset: Dataset) -> None:
             state.load(read_checkpoint(Path(folder))[1], "trial checkpoint")
     started, rungs = time.monotonic(), search.rungs
     try:
-        for report in train(settings, dataset.train, state, rungs[-1], lambda step: step in rungs or step % CHECK_EVERY == 0):
+        for report in train(
+            settings, dataset.train, state, rungs[-1], lambda step: step in rungs or step % CHECK_EVERY == 0
+        ):
             if report.step not in rungs:
                 continue
-            result = score(state.generator, settings, dataset, search.configuration.tune.samples)
-            result |= {"step": report.step, "status": "finite", "seconds": time.monotonic() - started, "value": report.metrics["value"]}
+            result: dict[str, Any] = {**score(state.generator, settings, dataset, search.configuration.tune.samples)}
+            result |= {
+                "step": report.step,
+                "status": "finite",
+                "seconds": time.monotonic() - started,
+                "value": report.metrics["value"],
+            }
             with tempfile.TemporaryDirectory() as folder:
                 write_checkpoint(Path(folder), report.step, state.tensors())
                 tune.report(result, checkpoint=tune.Checkpoint.from_directory(folder))
@@ -160,7 +139,12 @@ def score(generator: torch.nn.Module, settings: TrainingSettings, dataset: Datas
 
 
 def _run_trials(
-    stage: str, jobs: list[dict[str, Any]], configuration: Configuration, dataset: Dataset, run: Storage, say: Callable[[str], None]
+    stage: str,
+    jobs: list[dict[str, Any]],
+    configuration: Configuration,
+    dataset: Dataset,
+    run: Storage,
+    say: Callable[[str], None],
 ) -> tuple[list[dict[str, Any]], int]:
     """Run one trial for each job; return all their results, and how many failed."""
     from ray import tune
@@ -207,7 +191,9 @@ def _collector(stage: str, say: Callable[[str], None]) -> Any:
         def __init__(self) -> None:
             self.rows: list[dict[str, Any]] = []
 
-        def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
             kept = ("step", "status", "log_likelihood", "sigma", "coverage", "value", "seconds")
             row = {"stage": stage, **result["config"]["job"], **{name: result[name] for name in kept}}
             self.rows.append(row)
@@ -238,7 +224,9 @@ def _at_last_rung(rows: list[dict[str, Any]], settings: TuneSettings) -> list[di
 
 def _mean_over_seeds(candidate: int, rows: list[dict[str, Any]], settings: TuneSettings) -> tuple[float, float]:
     """Mean log-likelihood and coverage over a candidate's seeds; a seed that diverged counts as the worst."""
-    mine = [row for row in rows if row["candidate"] == candidate and (row["step"] == settings.rungs[-1] or row["status"] == "diverged")]
+    mine = [
+        row
+        for row in rows
+        if row["candidate"] == candidate and (row["step"] == settings.rungs[-1] or row["status"] == "diverged")
+    ]
     return float(np.mean([row["log_likelihood"] for row in mine])), float(np.mean([row["coverage"] for row in mine]))
-
-

@@ -48,8 +48,8 @@ class Dataset:
         hasher = hashlib.sha256(f"{self.name} {self.shape}".encode())
         for name, examples in self.splits().items():
             hasher.update(f"{name} {len(examples)}".encode())
-            hasher.update(np.ascontiguousarray(examples.images))
-            hasher.update(np.ascontiguousarray(examples.labels))
+            hasher.update(np.ascontiguousarray(examples.images).data)
+            hasher.update(np.ascontiguousarray(examples.labels).data)
         return hasher.hexdigest()
 
 

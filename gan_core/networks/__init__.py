@@ -9,11 +9,16 @@ from gan_core.networks.dense import (
     build,
 )
 
+Generator = DenseGenerator
+Discriminator = DenseDiscriminator
+
 __all__ = [
     "DenseDiscriminator",
     "DenseDiscriminatorSettings",
     "DenseGenerator",
     "DenseGeneratorSettings",
+    "Discriminator",
+    "Generator",
     "NetworkSettings",
     "build",
 ]

@@ -1,5 +1,6 @@
 """Fully connected adversarial nets: a rectifier generator and a maxout discriminator (section 5)."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -75,7 +76,12 @@ class DenseGenerator(nn.Module):
     """
 
     def __init__(
-        self, noise_size: int, condition_size: int, data_size: int, settings: DenseGeneratorSettings, members: tuple[int, ...] = ()
+        self,
+        noise_size: int,
+        condition_size: int,
+        data_size: int,
+        settings: DenseGeneratorSettings,
+        members: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         widths = [noise_size + condition_size, *settings.hidden, data_size]
@@ -158,7 +164,7 @@ def build(
 
 
 def _layers(widths: list[int], members: tuple[int, ...]) -> tuple[nn.ParameterList, nn.ParameterList]:
-    weights = nn.ParameterList(torch.zeros(*members, i, o) for i, o in zip(widths, widths[1:], strict=False))
+    weights = nn.ParameterList(torch.zeros(*members, i, o) for i, o in itertools.pairwise(widths))
     return weights, nn.ParameterList(torch.zeros(*members, o) for o in widths[1:])
 
 

@@ -1,0 +1,113 @@
+"""A trained generator as a folder of data: config.json, generator.safetensors, MANIFEST.json."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from gan_core.checkpoint import read_checkpoint, tensors_digest, write_checkpoint, write_durably
+from gan_core.errors import CheckpointError
+from gan_core.networks import DenseGenerator, DenseGeneratorSettings
+from gan_core.noise import PRIORS, NoiseSettings, draw_noise
+from gan_core.randomness import stream
+from gan_core.state import load_tensors
+from gan_core.training import sample
+
+CONFIG, WEIGHTS = "config.json", "generator.safetensors"
+FILES = (CONFIG, "MANIFEST.json", WEIGHTS)  # all that is ever read of such a folder
+MAX_BYTES = 2**31  # of one file
+
+
+@dataclass(frozen=True)
+class PortableGenerator:
+    """G with what it takes to sample from it: the prior, and the shape of its images."""
+
+    generator: DenseGenerator
+    noise: NoiseSettings
+    network: DenseGeneratorSettings
+    image_shape: tuple[int, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights, in name order."""
+        return tensors_digest(self.generator.state_dict())
+
+    def draw(self, count: int, seed: int, sample_set: int = 0) -> Float[np.ndarray, "count *shape"]:
+        """`count` images, a function of the seed (and of the number of the set) alone."""
+        return self.images(draw_noise(stream(seed, "samples", sample_set), count, self.noise))
+
+    def images(self, noise: Float[Tensor, "count size"]) -> Float[np.ndarray, "count *shape"]:
+        """G(z) as images, pixels in [0, 1]."""
+        if noise.dim() != 2 or noise.shape[1] != self.noise.size:
+            raise CheckpointError(
+                "noise does not fit",
+                "generator",
+                f"an array of shape {list(noise.shape)}",
+                f"(count, {self.noise.size})",
+            )
+        device = next(self.generator.parameters()).device
+        pixels = sample(self.generator, noise.to(device)).cpu().numpy()
+        return pixels.reshape(len(pixels), *self.image_shape)
+
+
+def save_generator(folder: Path, model: PortableGenerator, about: Mapping[str, Any] | None = None) -> None:
+    """Write the folder."""
+    described = {
+        "architecture": "dense",
+        "noise": asdict(model.noise),
+        "generator": asdict(model.network),
+        "condition_size": 0,
+        "image_shape": list(model.image_shape),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_durably(folder / CONFIG, json.dumps(described, indent=1).encode())
+    write_checkpoint(folder, 0, {"generator": dict(model.generator.state_dict())}, about)
+
+
+def load_generator(folder: Path) -> PortableGenerator:
+    """Read such a folder, trusting nothing in it: data only, sizes capped, keys and shapes exact.
+
+    Raises:
+        CheckpointError: If a file is missing, damaged, too large, or not what this package writes.
+    """
+    for name in FILES:
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise CheckpointError("not a generator", path, "no plain file of this name", ", ".join(FILES))
+        if path.stat().st_size > MAX_BYTES:
+            raise CheckpointError("file too large", path, f"{path.stat().st_size} bytes", f"at most {MAX_BYTES}")
+    noise, network, shape = _parse(folder / CONFIG)
+    _, tensors = read_checkpoint(folder, ["generator"])
+    generator = DenseGenerator(noise.size, 0, int(np.prod(shape)), network)
+    load_tensors(generator.state_dict(), tensors["generator"], folder / WEIGHTS)
+    return PortableGenerator(generator.eval(), noise, network, shape)
+
+
+def _parse(path: Path) -> tuple[NoiseSettings, DenseGeneratorSettings, tuple[int, ...]]:
+    try:
+        document = json.loads(path.read_bytes())
+        architecture, condition_size = document.pop("architecture"), document.pop("condition_size")
+        if (architecture, condition_size) != ("dense", 0):
+            raise ValueError(f"architecture {architecture!r} with condition size {condition_size!r}")
+        noise = NoiseSettings(**document.pop("noise"))
+        generator = document.pop("generator")
+        network = DenseGeneratorSettings(**{**generator, "hidden": tuple(int(width) for width in generator["hidden"])})
+        shape = tuple(int(length) for length in document.pop("image_shape"))
+        if document:
+            raise ValueError(f"unknown keys {', '.join(sorted(document))}")
+        if (
+            noise.prior not in PRIORS
+            or not 0 < noise.size * int(np.prod(shape)) < 2**31
+            or max(network.hidden) >= 2**20
+        ):
+            raise ValueError(f"prior {noise.prior!r}, noise size {noise.size}, image shape {shape}")
+        return noise, network, shape
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            "unreadable generator", path, f"{type(error).__name__}: {error}", "what this package writes"
+        ) from error

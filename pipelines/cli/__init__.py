@@ -1,0 +1,80 @@
+"""The `gan` command."""
+
+import os
+import signal
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from gan_core.errors import GanError
+from pipelines.cli import judging, looking, making
+
+# Torch, Ray and MLflow are imported by the commands that need them: --help answers at once.
+
+PREEMPTED = 143
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="adversarial-nets-on-ray")
+def cli() -> None:
+    """Adversarial nets as a pipeline: Ray Tune searches, Ray Train trains, a Parzen window judges, MLflow keeps.
+
+    \b
+    Examples:
+      gan run configs/digits.yaml
+      gan run configs/mnist.yaml --set data.root=/data --name nightly-2026-11-24
+      gan sample gan-digits@champion -n 64 --output grid.png
+      gan models show gan-digits@champion --json
+    """
+
+
+for command in (
+    making.run,
+    making.tune,
+    making.train,
+    judging.evaluate,
+    making.register,
+    making.report,
+    judging.sample,
+    looking.models,
+    looking.runs,
+):
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """Run the command; errors are one line on stderr and an exit code that says of what kind."""
+    debug = "--debug" in sys.argv[1:]
+    signal.signal(signal.SIGTERM, _preempted)
+    try:
+        cli.main(standalone_mode=False)
+        code = 0
+    except GanError as error:
+        code = _failed(str(error), error.exit_code, debug)
+    except click.ClickException as error:
+        code = _failed(f"usage (gan): {error.format_message()}; expected a command of gan --help", 2, debug)
+    except (click.Abort, KeyboardInterrupt):
+        code = _failed("interrupted (gan): by the user; the same command resumes", 130, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:  # a fault of ours: say so, and how to see more
+        code = _failed(
+            f"unexpected {type(error).__name__} (gan): {str(error).splitlines()[0] if str(error) else ''}; --debug shows where",
+            1,
+            debug,
+        )
+    sys.exit(code)
+
+
+def _failed(text: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"error: {text}", err=True)
+    return code
+
+
+def _preempted(*signal_and_frame: object) -> NoReturn:
+    sys.exit(PREEMPTED)

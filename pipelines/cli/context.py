@@ -1,0 +1,87 @@
+"""What every command shares: its options, how it answers, how it finds a run or a model."""
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+class Context:
+    """What is the same for every command: how to speak, and where things are."""
+
+    def __init__(self, storage: str, tracking_uri: str | None, as_json: bool, quiet: bool) -> None:
+        from pipelines import tracking
+        from pipelines.storage import Storage
+
+        self.as_json, self.quiet = as_json, quiet
+        self.storage = Storage.at(storage)
+        self.tracking_uri = functools.partial(tracking.tracking_uri, tracking_uri, self.storage)
+
+    def say(self, text: str) -> None:
+        """Text for people, on stderr."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def answer(self, result: Any, text: str) -> None:
+        """The result: one JSON object as the last line of stdout, or text for people."""
+        if self.as_json:
+            click.echo(json.dumps(result))
+        else:
+            self.say(text)
+
+
+def common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options every command has."""
+    options = [
+        click.option("--storage", metavar="URI", envvar="GAN_STORAGE", default="gan-storage", show_default=True, help="Where runs are kept: a path, or a URI such as s3://bucket/folder."),
+        click.option("--tracking-uri", metavar="URI", help="MLflow server or database  [default: MLFLOW_TRACKING_URI, or mlflow.db in the storage]."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of stdout."),
+        click.option("--debug", is_flag=True, help="Show a traceback with an error."),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing while working."),
+    ]  # fmt: skip
+
+    @functools.wraps(command)
+    def wrapped(
+        storage: str, tracking_uri: str | None, as_json: bool, debug: bool, quiet: bool, **arguments: Any
+    ) -> None:
+        command(Context(storage, tracking_uri, as_json, quiet), **arguments)
+
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def configured(command: Callable[..., None]) -> Callable[..., None]:
+    """The arguments of commands that make a run from a configuration."""
+    options = [
+        click.argument("configuration", metavar="CONFIG"),
+        click.option(
+            "--set", "overrides", metavar="a.b=c", multiple=True, help="Replace a setting; can be given more than once."
+        ),
+        click.option(
+            "--name", metavar="RUN", help="The run's name  [default: the file's name and the configuration's digest]."
+        ),
+        click.option("--dry-run", is_flag=True, help="Check everything and say what would be done."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return common(command)
+
+
+def open_run(context: Context, name: str) -> Any:
+    """The run of this name in the storage."""
+    from pipelines.run import Run
+
+    return Run.open(name, context.storage)
+
+
+def load_model(context: Context, reference: str) -> Any:
+    """The generator of a run, or of NAME@ALIAS or NAME/VERSION."""
+    if "@" in reference or "/" in reference:
+        from pipelines.registry import Registry
+
+        registry = Registry(context.tracking_uri())
+        return registry.load(registry.resolve(reference))
+    return open_run(context, reference).generator()

@@ -1,0 +1,122 @@
+"""Pictures: sample grids with neighbours (Fig. 2), interpolation (Fig. 3), curves, the search."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from gan_core.noise import draw_noise
+from gan_core.portable import PortableGenerator
+from gan_core.quality import nearest_neighbours
+from gan_core.randomness import stream
+
+
+def image_grid(images: np.ndarray, columns: int, scale: int = 2, gap: int = 2, mark_last: bool = False) -> np.ndarray:
+    """Images (count, height, width) as one 8-bit picture; `mark_last` sets the last column apart."""
+    count, height, width = images.shape
+    rows = -(-count // columns)
+    extra = 3 * gap if mark_last else 0
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap + extra), 255, np.uint8)
+    for index, image in enumerate(to_bytes(images)):
+        row, column = divmod(index, columns)
+        top = gap + row * (height + gap)
+        left = gap + column * (width + gap) + (extra if column == columns - 1 else 0)
+        canvas[top : top + height, left : left + width] = image
+    return np.kron(canvas, np.ones((scale, scale), np.uint8))
+
+
+def to_bytes(images: np.ndarray) -> np.ndarray:
+    """Pixels in [0, 1] as 8-bit values, rounded."""
+    return np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
+
+
+def samples_with_neighbours(
+    model: PortableGenerator, training_images: np.ndarray, seed: int, rows: int = 8, columns: int = 8
+) -> np.ndarray:
+    """Fig. 2: uncurated samples; the last column is the nearest training image of the sample beside it."""
+    images = model.draw(rows * columns, seed)
+    beside = images.reshape(rows, columns, -1)[:, -1]
+    nearest = training_images[nearest_neighbours(beside, training_images)].reshape(rows, 1, *model.image_shape)
+    grid = np.concatenate([images.reshape(rows, columns, *model.image_shape), nearest], axis=1)
+    return image_grid(
+        grid.reshape(-1, *model.image_shape), columns + 1, scale=_scale(model.image_shape), mark_last=True
+    )
+
+
+def interpolation(model: PortableGenerator, seed: int, rows: int = 4, columns: int = 12) -> np.ndarray:
+    """Fig. 3: images along straight lines in z, one line a row."""
+    ends = draw_noise(stream(seed, "interpolation"), 2 * rows, model.noise).view(rows, 2, 1, -1)
+    weights = torch.linspace(0, 1, columns)[None, :, None]
+    lines = torch.lerp(ends[:, 0], ends[:, 1], weights)
+    return image_grid(model.images(lines.reshape(rows * columns, -1)), columns, scale=_scale(model.image_shape))
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A grey picture as PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def curves(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """The training's curves: V(D, G) with Theorem 1's -log 4, G's loss, D's accuracies, gradient norms."""
+    figure, axes = _figure(1, 3, width=12)
+    steps = [row["step"] for row in history]
+    value, accuracy, norms = axes
+    value.plot(steps, [row["value"] for row in history], label="V(D, G)")
+    value.plot(steps, [row["generator_loss"] for row in history], label="generator loss", alpha=0.7)
+    value.axhline(-np.log(4), color="grey", linestyle=":", label="-log 4, the equilibrium")
+    value.set_ylabel("nats")
+    accuracy.plot(steps, [row["real_accuracy"] for row in history], label="D right on real")
+    accuracy.plot(steps, [row["fake_accuracy"] for row in history], label="D right on fake")
+    accuracy.axhline(0.5, color="grey", linestyle=":")
+    accuracy.set_ylim(0, 1.02)
+    norms.semilogy(steps, [row["discriminator_gradient_norm"] for row in history], label="|gradient| of D")
+    norms.semilogy(steps, [row["generator_gradient_norm"] for row in history], label="|gradient| of G")
+    for axis in axes:
+        axis.set_xlabel("step")
+        axis.legend(frameon=False, fontsize=8)
+    return _saved(figure)
+
+
+def search_plot(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bytes:
+    """Each result of the search, its validation log-likelihood against each searched setting."""
+    finite = [row for row in rows if row["status"] == "finite"]
+    figure, axes = _figure(1, max(1, len(keys)), width=3.2 * max(1, len(keys)))
+    best = max((row["log_likelihood"] for row in finite), default=0.0)
+    for axis, key in zip(np.atleast_1d(axes), keys, strict=False):
+        points = axis.scatter(
+            [row[key] for row in finite],
+            [row["log_likelihood"] for row in finite],
+            c=[row["step"] for row in finite],
+            s=18,
+        )
+        values = [row[key] for row in finite]
+        if values and isinstance(values[0], float) and min(values) > 0 and max(values) > 5 * min(values):
+            axis.set_xscale("log")
+        axis.set_xlabel(key, fontsize=8)
+        axis.axhline(best, color="grey", linewidth=0.5)
+    np.atleast_1d(axes)[0].set_ylabel("validation log-likelihood, nats")
+    figure.colorbar(points, ax=axes, label="step")
+    return _saved(figure)
+
+
+def _scale(shape: Sequence[int]) -> int:
+    return max(1, 56 // shape[0])
+
+
+def _figure(rows: int, columns: int, width: float) -> Any:
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    figure = Figure(figsize=(width, 3.2), layout="constrained")
+    return figure, figure.subplots(rows, columns)
+
+
+def _saved(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

@@ -1,0 +1,174 @@
+"""tune -> train -> evaluate -> register -> report: once, in order, resumable."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+from gan_core.datasets import Dataset, load
+from gan_core.errors import CheckpointError, ConfigurationError
+from pipelines import config, session, tracking
+from pipelines.candidates import candidate_configurations
+from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
+from pipelines.run import Run
+from pipelines.settings import Configuration
+
+
+class Flow:
+    """One pass over a run's stages, with what they share: data, cluster and MLflow, each when first needed."""
+
+    def __init__(self, run: Run, tracking_uri: str, say: Callable[[str], None]) -> None:
+        self.run, self.uri, self.say = run, tracking_uri, say
+        self.stack = contextlib.ExitStack()
+        self.registry: Future[Any] | None = None
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[bool]:
+        """Hold the run while working on it; False if another process does."""
+        with self.run.folder.exclusively() as free, self.stack:
+            if free:
+                self.run.save()
+            yield free
+
+    def check(self) -> None:
+        """What can be known to be wrong before anything starts: the data, the candidates, the registry.
+
+        Raises:
+            GanError: The first fault found.
+        """
+        if self.run.configuration.tune.candidates:
+            candidate_configurations(self.run.configuration)
+        smallest = min(len(examples) for examples in self.dataset.splits().values())
+        batch, train = self.run.configuration.algorithm.batch_size, len(self.dataset.train)
+        if batch > train:
+            raise ConfigurationError(
+                "batch too large", "algorithm.batch_size", f"{batch}", f"at most {train}, the training examples"
+            )
+        if self.run.configuration.evaluate.folds > smallest:
+            raise ConfigurationError(
+                "too many folds", "evaluate.folds", f"{self.run.configuration.evaluate.folds}", f"at most {smallest}"
+            )
+        if self.uri:
+            tracking.check_reachable(self.uri)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set, read and verified once, on the driver."""
+        return load(self.run.configuration.data)
+
+    def prepare_registry(self) -> None:
+        """Open the registry in the background: an sqlite database takes seconds to create."""
+        pool = ThreadPoolExecutor(1)
+        self.registry = pool.submit(_open_registry, self.uri)
+        pool.shutdown(wait=False)
+
+    def join_cluster(self) -> None:
+        """Start or join Ray, once, and check that the run fits."""
+        import ray
+
+        if not ray.is_initialized():
+            self.stack.enter_context(session.cluster(self.run.configuration.train.start_timeout_s))
+        session.check_resources(self.run.configuration)
+
+    def chosen(self) -> Configuration:
+        """The configuration with the search's choice, if the run searches."""
+        settings = self.run.configuration
+        if not settings.tune.candidates:
+            return settings
+        record = self.run.record("tune")
+        if record is None:
+            raise CheckpointError(
+                "not searched yet", self.run.name, "no record of a search", "gan tune CONFIG, or gan run CONFIG"
+            )
+        return config.override(settings, record["chosen"])
+
+    def tune(self) -> TuneRecord | None:
+        """Search, if the configuration asks for it."""
+        plain = config.to_plain(self.run.configuration)
+        if not self.run.configuration.tune.candidates:
+            return None
+
+        def work() -> TuneRecord:
+            from pipelines.tune import tune_run
+
+            self.join_cluster()
+            return tune_run(self.run.configuration, self.dataset, self.run.folder, self.say)
+
+        inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
+        return self.run.stage("tune", TuneRecord, [inputs, self.dataset.digest], work)
+
+    def train(self) -> TrainRecord:
+        """Train with the chosen settings."""
+        chosen = self.chosen()
+
+        def work() -> TrainRecord:
+            from pipelines.train import train_run
+
+            self.join_cluster()
+            return train_run(chosen, self.dataset, self.run.folder, self.say)
+
+        return self.run.stage("train", TrainRecord, [config.to_plain(chosen.training()), self.dataset.digest], work)
+
+    def evaluate(self) -> EvaluateRecord:
+        """Score the trained generator."""
+        settings = self.run.configuration
+
+        def work() -> EvaluateRecord:
+            from pipelines.evaluate import evaluate_generator
+
+            self.join_cluster()
+            model = self.run.generator()
+            assert isinstance(settings.seed, int)
+            return evaluate_generator(model, self.dataset, settings.evaluate, settings.seed, self.say)
+
+        trained = self._done("train")
+        return self.run.stage(
+            "evaluate",
+            EvaluateRecord,
+            [trained["generator_sha256"], config.to_plain(settings.evaluate), self.dataset.digest],
+            work,
+        )
+
+    def register(self) -> RegisterRecord:
+        """Copy the run into MLflow, register the model, and let the gate decide on `champion`."""
+
+        def work() -> RegisterRecord:
+            from pipelines.publish import publish
+
+            return publish(self.run, self._registry(), self.dataset, self.say)
+
+        settings = config.to_plain(self.run.configuration.registry)
+        return self.run.stage(
+            "register", RegisterRecord, [self._done("evaluate"), settings, tracking.redacted(self.uri)], work
+        )
+
+    def report(self) -> ReportRecord:
+        """Write the run's page, and hand it to MLflow."""
+
+        def work() -> ReportRecord:
+            from pipelines.publish import write_report
+
+            return write_report(self.run, self.dataset, self._registry() if self.run.record("register") else None)
+
+        return self.run.stage("report", ReportRecord, {**self.run.records(), "report": None}, work)
+
+    def _registry(self) -> Any:
+        if self.registry is None:
+            self.prepare_registry()
+        assert self.registry is not None
+        return self.registry.result()
+
+    def _done(self, stage: str) -> dict[str, Any]:
+        record = self.run.record(stage)
+        if record is None:
+            raise CheckpointError(
+                f"no {stage} stage yet", self.run.name, "no record of it", f"gan run CONFIG --name {self.run.name}"
+            )
+        return record
+
+
+def _open_registry(uri: str) -> Any:
+    from pipelines.registry import Registry
+
+    return Registry(uri, create=True)

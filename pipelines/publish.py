@@ -1,0 +1,142 @@
+"""What the driver makes of a finished run: its MLflow runs, its registered version, its page."""
+
+import io
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gan_core.datasets import Dataset
+from pipelines import config, figures, report
+from pipelines.promotion import Contender, judge
+from pipelines.records import RegisterRecord, ReportRecord
+from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+from pipelines.run import Run
+from pipelines.storage import read_history
+from pipelines.tracking import Tracking
+
+PAGE = "report.html"
+
+
+def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str], None]) -> RegisterRecord:
+    """Copy the run into MLflow, register its model once, and let the gate decide on `champion`.
+
+    Raises:
+        RegistryError: If MLflow cannot be reached; everything of the run is kept.
+    """
+    settings = run.configuration
+    records = run.records()
+    runs = Tracking(registry.client, registry.uri, settings.registry.model, run.name, run.storage.within("mlartifacts"))
+    chosen = records["tune"]["chosen"] if "tune" in records else {}
+    runs.describe(
+        config.to_yaml(settings), {"seed": settings.seed, **_headline(run), **chosen}, dataset, f"`{run.name}`"
+    )
+    history, table = read_history(run.folder.within("history")), run.folder.read("tune/table.parquet")
+    for stage in ("tune", "train", "evaluate"):
+        if stage in records:
+            files = {"table.parquet": table} if stage == "tune" and table else {}
+            runs.stage(stage, run.name, records[stage], history if stage == "train" else (), files)
+    version = registry.register(settings.registry.model, runs.parent, run.generator(), _tags(run, records))
+    return _promote(run, registry, version, dataset, say)
+
+
+def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> ReportRecord:
+    """Draw the pictures, write the page into the run's folder, and copy both to MLflow if it is there."""
+    started = time.monotonic()
+    records, model, seed = run.records(), run.generator(), run.configuration.seed
+    assert isinstance(seed, int)
+    pictures = {
+        "samples.png": figures.png(figures.samples_with_neighbours(model, dataset.train.images, seed)),
+        "interpolation.png": figures.png(figures.interpolation(model, seed)),
+        "curves.png": figures.curves(read_history(run.folder.within("history"))),
+    }
+    table = run.folder.read("tune/table.parquet")
+    if table and "tune" in records:
+        pictures["search.png"] = figures.search_plot(_rows(table), sorted(records["tune"]["chosen"]))
+    yaml = config.to_yaml(run.configuration)
+    page = report.render(run.name, dataset.name, records, pictures, yaml, run.commit).encode()
+    for name, content in {PAGE: page, **pictures}.items():
+        run.folder.within("report").write(name, content)
+    if registry is not None:
+        model_name, score = run.configuration.registry.model, records["evaluate"]
+        runs = Tracking(registry.client, registry.uri, model_name, run.name, run.storage.within("mlartifacts"))
+        runs.finish(
+            {key: score[key] for key in ("log_likelihood", "standard_error", "sigma", "coverage")},
+            {PAGE: page, **pictures},
+        )
+    return ReportRecord(f"{run.folder.uri}/report/{PAGE}", time.monotonic() - started)
+
+
+def _promote(
+    run: Run, registry: Registry, version: ModelVersion, dataset: Dataset, say: Callable[[str], None]
+) -> RegisterRecord:
+    settings = run.configuration
+    assert isinstance(settings.seed, int)
+    champion = registry.holder(version.name, CHAMPION)
+    if champion is not None and champion.version == version.version:
+        return RegisterRecord(
+            version.name, version.version, CHAMPION, True, version.tags.get("gate", "champion already")
+        )
+    registry.set_alias(version, CHALLENGER)
+    verdict = judge(
+        _contender(registry, version),
+        _contender(registry, champion) if champion else None,
+        dataset,
+        settings.registry.gate,
+        settings.evaluate.samples,
+        settings.seed,
+    )
+    registry.tag(version, {"gate": verdict.reason})
+    if verdict.promoted:
+        registry.set_alias(version, CHAMPION)
+    say(f"gate   {version.name}/{version.version}: {verdict.reason}")
+    return RegisterRecord(
+        version.name, version.version, CHAMPION if verdict.promoted else CHALLENGER, verdict.promoted, verdict.reason
+    )
+
+
+def _contender(registry: Registry, version: ModelVersion) -> Contender:
+    return Contender(f"{version.name}/{version.version}", registry.load(version), float(version.tags["sigma"]))
+
+
+def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The version's tags: what it is, what it was made from, and its numbers with their protocol."""
+    trained, score = records["train"], records["evaluate"]
+    metrics = {key: score[key] for key in ("log_likelihood", "standard_error", "sigma", "coverage")}
+    return {
+        "run": run.name,
+        "data": run.configuration.data.name,
+        "data_digest": score["data_digest"],
+        "config_digest": run.config_digest,
+        "commit": run.commit,
+        "weights_sha256": trained["weights_sha256"],
+        "generator_sha256": trained["generator_sha256"],
+        "step": trained["step"],
+        "protocol": f"paper: {score['paper']['samples']} samples, sigma from {score['paper']['validation_points']} validation points",
+        **metrics,
+        "metrics": json.dumps(
+            {**metrics, "cross_validated_log_likelihood": score["cross_validated"]["log_likelihood"]}
+        ),
+    }
+
+
+def _headline(run: Run) -> dict[str, Any]:
+    settings = run.configuration
+    algorithm = settings.algorithm
+    return {
+        "data.name": settings.data.name,
+        "noise.size": settings.noise.size,
+        "algorithm.scheme": algorithm.scheme,
+        "algorithm.discriminator_steps": algorithm.discriminator_steps,
+        "algorithm.generator_learning_rate": algorithm.generator_learning_rate,
+        "algorithm.discriminator_learning_rate": algorithm.discriminator_learning_rate,
+        "algorithm.batch_size": algorithm.batch_size,
+        "algorithm.steps": algorithm.steps,
+        "train.workers": settings.train.workers,
+    }
+
+
+def _rows(table: bytes) -> list[dict[str, Any]]:
+    import pyarrow.parquet
+
+    return list(pyarrow.parquet.read_table(io.BytesIO(table)).to_pylist())

@@ -1,0 +1,78 @@
+"""One self-contained HTML page per run: scores with their protocol, pictures, curves, the search."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import Environment
+
+# Table 1 of the paper: Parzen-window log-likelihood on MNIST, nats.
+PAPER_TABLE_1 = (("DBN", 138, 2.0), ("Stacked CAE", 121, 1.6), ("Deep GSN", 214, 1.1), ("Adversarial nets", 225, 2.0))
+
+TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ run }}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c }
+table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid #ddd }
+td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-width: 100% } .grid { image-rendering: pixelated }
+pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .85rem } .note { color: #666; font-size: .9rem }
+</style></head><body>
+<h1>{{ run }}</h1>
+<p>{{ score.log_likelihood | round(1) }} ± {{ score.standard_error | round(1) }} nats on the test set of {{ data }}, Parzen window,
+protocol <em>paper</em>, sigma {{ '%.4f' | format(score.sigma) }}; coverage {{ '%.2f' | format(score.coverage) }}.
+{% if registered %}Registered as <strong>{{ registered.model }}/{{ registered.version }}</strong> ({{ registered.alias }}): {{ registered.reason }}.{% endif %}</p>
+<h2>Scores</h2>
+<table><tr><th>samples from</th><th>log-likelihood, nats</th><th>sigma</th><th>coverage</th><th>protocol</th></tr>
+{% for row in rows %}<tr><td>{{ row.name }}</td><td class="number">{{ '%.1f' | format(row.log_likelihood) }} ± {{ '%.1f' | format(row.standard_error) }}</td>
+<td class="number">{{ '%.4f' | format(row.sigma) }}</td><td class="number">{% if row.coverage is not none %}{{ '%.2f' | format(row.coverage) }}{% endif %}</td><td>{{ row.protocol }}</td></tr>
+{% endfor %}</table>
+<p class="note">A Parzen score rewards smooth samples: read it beside the reference rows (the training images themselves, and their k-means
+centroids) and coverage, the fraction of test images with a sample nearer than their fifth real neighbour.
+{{ score.paper.samples }} samples; sigma from {{ score.paper.validation_points }} validation images; folds' sigmas
+{% for sigma in score.cross_validated.fold_sigmas %}{{ '%.4f' | format(sigma) }}{{ ", " if not loop.last }}{% endfor %}.</p>
+{% if data == "mnist" %}<h2>Table 1 of the paper, MNIST</h2><table>
+{% for name, mean, error in table %}<tr><td>{{ name }}</td><td class="number">{{ mean }} ± {{ error }}</td></tr>{% endfor %}</table>{% endif %}
+<h2>Samples and their nearest training images</h2>
+<p class="note">As Fig. 2: uncurated; the last column is the training image nearest to the sample beside it.</p>
+<img class="grid" alt="Samples, with nearest training images in the last column" src="{{ pictures['samples.png'] }}">
+<h2>Along straight lines in z</h2><img class="grid" alt="Interpolation between samples" src="{{ pictures['interpolation.png'] }}">
+<h2>Training</h2><p>{{ trained.step }} steps on {{ trained.device }} in {{ trained.seconds | round | int }} s.</p>
+<img alt="Training curves" src="{{ pictures['curves.png'] }}">
+{% if searched %}<h2>Search</h2><p>{{ searched.candidates }} candidates, {{ searched.diverged }} diverged; chosen:
+{% for key, value in searched.chosen.items() %}{{ key }} {{ value }}{{ ", " if not loop.last }}{% endfor %}.</p>
+<img alt="Search results" src="{{ pictures['search.png'] }}">{% endif %}
+<h2>Made from</h2><table><tr><td>weights</td><td><code>{{ trained.weights_sha256 }}</code></td></tr>
+<tr><td>data</td><td><code>{{ score.data_digest }}</code></td></tr><tr><td>commit</td><td><code>{{ commit }}</code></td></tr></table>
+<details><summary>Resolved configuration</summary><pre>{{ configuration }}</pre></details>
+</body></html>
+"""
+
+
+def render(
+    run: str,
+    data: str,
+    records: Mapping[str, Mapping[str, Any]],
+    pictures: Mapping[str, bytes],
+    configuration: str,
+    commit: str,
+) -> str:
+    """The page, everything inside it. `records` are those of the stages that ran, by stage."""
+    score = records["evaluate"]
+    rows = [
+        {"name": "the model", **_row(score["paper"]), "coverage": score["coverage"]},
+        {"name": "the model", **_row(score["cross_validated"]), "coverage": None},
+        *({"name": name, "protocol": "paper", **row} for name, row in score["references"].items()),
+    ]
+    embedded = {
+        name: "data:image/png;base64," + base64.b64encode(content).decode() for name, content in pictures.items()
+    }
+    page = Environment(autoescape=True).from_string(TEMPLATE)
+    return page.render(
+        run=run, data=data, score=score, rows=rows, pictures=embedded, table=PAPER_TABLE_1, configuration=configuration, commit=commit,
+        trained=records["train"], searched=records.get("tune"), registered=records.get("register"),
+    )  # fmt: skip
+
+
+def _row(score: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: score[key] for key in ("protocol", "log_likelihood", "standard_error", "sigma")}

@@ -1,0 +1,211 @@
+"""MLflow runs: what the driver, their one writer, copies from a run's own history and records."""
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gan_core.datasets import Dataset
+from gan_core.errors import RegistryError
+from pipelines.storage import Storage
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+# The client's own retries can create a thing twice; ours look first.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
+RUN_TAG, STAGE_TAG = "gan.run", "gan.stage"
+
+
+def tracking_uri(given: str | None, storage: Storage) -> str:
+    """The MLflow server or database to use: the one given, MLFLOW_TRACKING_URI, or one in the storage."""
+    if given or os.environ.get("MLFLOW_TRACKING_URI"):
+        return given or os.environ["MLFLOW_TRACKING_URI"]
+    if storage.local is None:
+        raise RegistryError(
+            "no MLflow", storage.uri, "a storage without a database of its own", "--tracking-uri or MLFLOW_TRACKING_URI"
+        )
+    return f"sqlite:///{storage.local / 'mlflow.db'}"
+
+
+def redacted(text: str) -> str:
+    """A message without the passwords of the URIs in it."""
+    return re.sub(r"(://)[^/@\s]*@", r"\1***@", text)
+
+
+@contextlib.contextmanager
+def registry_errors(uri: str) -> Iterator[None]:
+    """MLflow's and its database's errors in one line, credentials removed."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError, ConnectionError) as error:
+        reason = redacted((str(error).strip().splitlines() or [type(error).__name__])[0])
+        raise RegistryError(
+            "MLflow refused",
+            redacted(uri),
+            reason,
+            "a server that answers; all else is kept: gan register RUN completes it",
+        ) from error
+
+
+def database_exists(uri: str) -> bool:
+    """False only for an sqlite file that is not there: a look-up must not create one."""
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
+
+
+def check_reachable(uri: str) -> None:
+    """Ask a server for its health, so that a wrong address is found before hours of work.
+
+    Raises:
+        RegistryError: If it does not answer within five seconds.
+    """
+    if uri.startswith(("http://", "https://")):
+        import requests
+
+        try:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=5).raise_for_status()
+        except requests.RequestException as error:
+            raise RegistryError(
+                "MLflow does not answer",
+                redacted(uri),
+                type(error).__name__,
+                "a server that is up, or another --tracking-uri",
+            ) from error
+
+
+def open_client(uri: str, create: bool = False) -> Any:
+    """An MLflow client; with `create`, its database exists afterwards.
+
+    Raises:
+        RegistryError: If it cannot be reached, or is an sqlite file that is not there.
+    """
+    if not create and not database_exists(uri):
+        raise RegistryError(
+            "no such registry", redacted(uri), "no database there", "a run to have registered a model: gan run CONFIG"
+        )
+    if create and uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    import logging
+
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with registry_errors(uri):
+        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+        return client
+
+
+class Tracking:
+    """One run of the pipeline in MLflow: a parent run, and a child for each stage."""
+
+    def __init__(self, client: Any, uri: str, experiment: str, run: str, artifacts: Storage | None) -> None:
+        self.client, self.uri = client, uri
+        with registry_errors(uri):
+            found = client.get_experiment_by_name(experiment)
+            location = artifacts.within(experiment).uri if artifacts and uri.startswith("sqlite") else None
+            self.experiment = (
+                found.experiment_id if found else client.create_experiment(experiment, artifact_location=location)
+            )
+            self.parent = self._run({RUN_TAG: run}, run, {})
+
+    def _run(self, tags: dict[str, str], name: str, more: dict[str, str]) -> str:
+        """The id of the run with these tags: the one there is, or a new one."""
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        if STAGE_TAG not in tags:
+            query += f" and tags.`{STAGE_TAG}` = 'all'"
+            tags = {**tags, STAGE_TAG: "all"}
+        found = self.client.search_runs([self.experiment], query, max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        return str(self.client.create_run(self.experiment, tags={**tags, **more}, run_name=name).info.run_id)
+
+    def stage(
+        self,
+        name: str,
+        run: str,
+        record: Mapping[str, Any],
+        history: Sequence[Mapping[str, Any]] = (),
+        files: Mapping[str, bytes] | None = None,
+    ) -> str:
+        """Copy a finished stage into its own child run; doing it again changes nothing."""
+        with registry_errors(self.uri):
+            run_id = self._run({RUN_TAG: run, STAGE_TAG: name}, f"{run}/{name}", {"mlflow.parentRunId": self.parent})
+            self._metrics(run_id, [{"step": 0, **_numbers(record)}])
+            self._metrics(run_id, history)
+            self._metrics(self.parent, history)
+            self._files(run_id, {**(files or {}), f"{name}.json": json.dumps(record, indent=1).encode()})
+            self.client.set_terminated(run_id, "FINISHED")
+            return run_id
+
+    def describe(
+        self, configuration_yaml: str, parameters: Mapping[str, Any], dataset: Dataset, description: str
+    ) -> None:
+        """What the run was made from: resolved configuration, parameters and the data set."""
+        from mlflow.entities import Dataset as DatasetEntity
+        from mlflow.entities import DatasetInput, InputTag, Param
+
+        with registry_errors(self.uri):
+            known = self.client.get_run(self.parent).data.params
+            new = [Param(key, str(value)) for key, value in parameters.items() if key not in known]
+            if new:
+                self.client.log_batch(self.parent, params=new)
+            self._files(self.parent, {"configuration.yaml": configuration_yaml.encode()})
+            counts = {name: len(examples) for name, examples in dataset.splits().items()}
+            entity = DatasetEntity(
+                dataset.name,
+                dataset.digest[:32],
+                "code",
+                json.dumps({"loader": "gan_core.datasets", "name": dataset.name}),
+                profile=json.dumps(counts),
+            )
+            self.client.log_inputs(
+                self.parent, datasets=[DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+            )
+            self.client.set_tag(self.parent, "mlflow.note.content", description)
+
+    def finish(self, metrics: Mapping[str, Any], files: Mapping[str, bytes], status: str = "FINISHED") -> None:
+        """The run's headline numbers and pages, and its end."""
+        with registry_errors(self.uri):
+            self._metrics(self.parent, [{"step": 0, **_numbers(metrics)}])
+            self._files(self.parent, files)
+            self.client.set_terminated(self.parent, status)
+
+    def _metrics(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        # A row keeps the time it was measured at, so that copying it twice is copying it once.
+        metrics = [
+            Metric(key, float(value), int(row.get("time_ms", now)), int(row["step"]))
+            for row in rows
+            for key, value in row.items()
+            if key not in ("step", "time_ms")
+        ]
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(run_id, metrics=metrics[start : start + 1000])
+
+    def _files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            if files:
+                self.client.log_artifacts(run_id, folder)
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        key: float(value)
+        for key, value in record.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }

@@ -1,0 +1,57 @@
+"""What the tests share: shape checks, one Ray cluster, one MLflow database to copy, and where MNIST is."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+# Every annotated function of the core checks its shapes, under the tests only.
+install_import_hook("gan_core", "beartype.beartype")
+
+import pytest  # noqa: E402
+
+from pipelines.session import prepare_environment  # noqa: E402
+
+prepare_environment()
+
+MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
+
+
+@pytest.fixture(scope="session")
+def mnist_root() -> str:
+    """A folder with MNIST in torchvision's layout."""
+    root = Path(os.environ.get("GAN_TEST_MNIST", MNIST))
+    if not (root / "MNIST" / "raw").is_dir():
+        pytest.skip(f"no MNIST at {root}; set GAN_TEST_MNIST to a folder that holds MNIST/raw")
+    return str(root)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """A real Ray cluster on this machine, shared by the tests."""
+    import ray
+
+    ray.init(
+        num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=True, log_to_driver=False, logging_level="ERROR"
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def database_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database: creating one takes seconds, copying it none."""
+    from pipelines.tracking import open_client
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    open_client(f"sqlite:///{path}", create=True)
+    return path
+
+
+@pytest.fixture
+def registry_uri(database_template: Path, tmp_path: Path) -> str:
+    """The URI of a fresh MLflow database."""
+    shutil.copy(database_template, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"

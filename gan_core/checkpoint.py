@@ -20,6 +20,9 @@ from gan_core.errors import CheckpointError
 SCHEMA = 1
 MANIFEST = "MANIFEST.json"
 
+# What reading a JSON document of any other form raises.
+MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -40,7 +43,8 @@ def write_checkpoint(
     """
     contents = {f"{group}.safetensors": serialize_tensors(_on_cpu(named)) for group, named in tensors.items()}
     files = {name: {"bytes": len(content), "sha256": _sha256(content)} for name, content in contents.items()}
-    manifest = {"schema": SCHEMA, "step": step, "files": files, "about": dict(about or {})}
+    manifest = json.loads(json.dumps({"schema": SCHEMA, "step": step, "files": files, "about": dict(about or {})}))
+    manifest["sha256"] = _document_sha256(manifest)
     contents[MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,7 @@ def checkpoint_name(step: int) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a checkpoint, parsed strictly; files are not read.
+    """The manifest of a checkpoint, verified and parsed strictly; the other files are not read.
 
     Raises:
         CheckpointError: If there is none, or it is not one of ours.
@@ -90,10 +94,13 @@ def read_manifest(folder: Path) -> Manifest:
             raise CheckpointError(
                 "unknown schema", path, f"schema {schema!r}", f"{SCHEMA}, or a newer version of this package"
             )
+        digest = document.pop("sha256")
+        if digest != _document_sha256(document):
+            raise CheckpointError("damaged manifest", path, "another content", f"SHA-256 {str(digest)[:12]}")
         files = {
             str(name): {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])} for name, f in document["files"].items()
         }
-        if not files or any(Path(name).name != name or not name.endswith(".safetensors") for name in files):
+        if not files or not all(map(_is_plain, files)):
             raise CheckpointError(
                 "manifest lists a strange file",
                 path,
@@ -105,7 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise CheckpointError(
             "no such checkpoint", folder, f"no {MANIFEST}", "a folder written by this package"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise CheckpointError(
             "unreadable manifest", path, f"{type(error).__name__}: {error}", "a manifest of this package"
         ) from error
@@ -176,6 +183,14 @@ def storage_error(path: Path, error: OSError, wanted: int | None = None) -> Chec
 
 def _on_cpu(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+
+
+def _is_plain(name: str) -> bool:
+    return Path(name).name == name and name.isprintable() and name.endswith(".safetensors")
+
+
+def _document_sha256(document: object) -> str:
+    return _sha256(json.dumps(document, sort_keys=True).encode())
 
 
 def _sha256(content: bytes) -> str:

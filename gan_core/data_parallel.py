@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 import torch.distributed as distributed
@@ -30,10 +32,10 @@ class Shards:
         if self.virtual % self.workers:
             raise ValueError(f"train.virtual_shards {self.virtual} cannot be shared by {self.workers} workers")
         if self.batch_size % self.virtual:
-            lower = self.batch_size - self.batch_size % self.virtual
+            lower = self.batch_size // self.virtual * self.virtual
+            usable = f"{lower} or {lower + self.virtual}" if lower else f"{self.virtual}"
             raise ValueError(
-                f"algorithm.batch_size {self.batch_size} cannot be shared by {self.virtual} shards; "
-                f"use {lower or self.virtual} or {lower + self.virtual}"
+                f"algorithm.batch_size {self.batch_size} cannot be shared by {self.virtual} shards; use {usable}"
             )
 
     @property
@@ -71,20 +73,26 @@ def tree_sum(shards: Sequence[list[Tensor]]) -> list[Tensor]:
 def butterfly_sum(tensors: list[Tensor], rank: int, workers: int) -> list[Tensor]:
     """The workers' sums added pairwise: with the neighbour, then between pairs, and so on.
 
-    log2(workers) exchanges of one flat buffer; after the last, all workers hold the root's bits.
+    log2(workers) sums of one flat buffer over pairs of workers; after the last, all hold the root's
+    bits. A sum over a pair is one addition, whichever of the two does it.
     """
     flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-    received = torch.empty_like(flat)
-    distance = 1
-    while distance < workers:
-        peer = rank ^ distance
-        exchange = [
-            distributed.P2POp(distributed.isend, flat, peer),
-            distributed.P2POp(distributed.irecv, received, peer),
-        ]
-        for work in distributed.batch_isend_irecv(exchange):
-            work.wait()
-        flat.add_(received)
-        distance *= 2
+    for group in _pair_groups(rank, workers, distributed.group.WORLD):
+        distributed.all_reduce(flat, group=group)
     sizes = [tensor.numel() for tensor in tensors]
     return [part.view_as(tensor) for part, tensor in zip(flat.split(sizes), tensors, strict=True)]
+
+
+@cache
+def _pair_groups(rank: int, workers: int, world: object) -> list[Any]:
+    """This worker's pair at each distance 1, 2, 4, .. (all workers make all groups, as they must)."""
+    if workers == 2:
+        return [world]
+    mine: list[Any] = []
+    for distance in (2**level for level in range(workers.bit_length() - 1)):
+        for first in range(workers):
+            if not first & distance:
+                group = distributed.new_group([first, first | distance])
+                if rank in (first, first | distance):
+                    mine.append(group)
+    return mine

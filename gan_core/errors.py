@@ -10,7 +10,8 @@ class GanError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, where: object, got: str, expected: str = "") -> None:
-        super().__init__(f"{what} ({where}): {got}" + (f"; expected {expected}" if expected else ""))
+        text = f"{what} ({where}): {got}" + (f"; expected {expected}" if expected else "")
+        super().__init__(" ".join(text.splitlines()))
         self._parts = (what, where, got, expected)
 
     def __reduce__(self) -> tuple[type["GanError"], tuple[str, object, str, str]]:

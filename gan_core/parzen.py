@@ -19,6 +19,7 @@ PAPER_GRID = tuple(float(sigma) for sigma in np.logspace(-1, 0, 10))
 SEARCH_GRID = tuple(float(sigma) for sigma in np.geomspace(0.05, 1.0, 40))
 
 POINT_TILE, SAMPLE_TILE, EXACT = 500, 2000, 8
+TOLERANCE = 1e-3  # nats
 
 
 def parzen_log_density(
@@ -32,12 +33,12 @@ def parzen_log_density(
         log p(x) = logsumexp_i(-|x - s_i|^2 / 2 sigma^2) - log n - (d / 2) log(2 pi sigma^2)
 
     In nats, for pixels in [0, 1]; rescaling pixels by a shifts it by -d log a. All sigmas share one
-    pass over the distances, in tiles (under 300 MB beside the inputs). A point's result depends on
-    neither the other points nor the tiling of them, so points can be shared among tasks in blocks
-    of `POINT_TILE` without changing a bit.
+    pass over the distances, in tiles (under 300 MB beside the inputs). Tiles of `POINT_TILE` points
+    know nothing of each other, so points can be shared among tasks in blocks of whole tiles without
+    changing a bit. Distances are float32, and float64 in tiles where that may cost over `TOLERANCE`.
 
     Raises:
-        DataError: If a sigma is not positive, the widths differ, or a value is not finite.
+        DataError: If a sigma is not positive, the widths differ, or a value or a result is not finite.
     """
     _check(points, samples, sigmas)
     width = samples.shape[1]
@@ -49,8 +50,15 @@ def parzen_log_density(
     for start in range(0, len(points), POINT_TILE):
         tile = torch.from_numpy((points[start : start + POINT_TILE] - centre).astype(np.float32)).to(device)
         result[start : start + POINT_TILE] = window.log_sum(tile).cpu().numpy()
-    normalizer = math.log(len(samples)) + width / 2 * np.log(2 * math.pi * np.square(sigmas))
-    return result - normalizer
+    result -= math.log(len(samples)) + width / 2 * np.log(2 * math.pi * np.square(sigmas))
+    if not np.isfinite(result).all():
+        raise DataError(
+            "log-densities are not finite",
+            "Parzen window",
+            f"{int((~np.isfinite(result)).sum())} of {result.size}",
+            "values, and a sigma, within what float32 can square",
+        )
+    return result
 
 
 class _Window:
@@ -58,27 +66,29 @@ class _Window:
 
     def __init__(self, samples: Tensor, sigmas: Sequence[float]) -> None:
         self.samples = samples
-        self.squares = samples.double().square().sum(dim=1).float()
+        self.squares = samples.double().square().sum(dim=1)
         # -|x - s|^2 / 2 sigma^2 = rate |x - s|^2
         self.rates = [-0.5 / sigma**2 for sigma in sigmas]
 
-    def log_sum(self, points: Tensor) -> Tensor:
+    def log_sum(self, points: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """logsumexp_i(-|x - s_i|^2 / 2 sigma^2), (points, sigmas) in float64.
 
         Every term comes from |x|^2 + |s|^2 - 2 x.s in float32. That form loses digits where points
         and samples are long compared with their distance, so the `EXACT` nearest samples' terms,
         which carry the sum where sigma is small, are taken out again and put back from
-        differences in float64.
+        differences in float64. How far off they were says what the other terms are worth: where
+        these may cost more than `TOLERANCE` (many samples nearly as near, all of them far from the
+        centre), everything is done again in float64.
         """
         count, rates = len(points), torch.tensor(self.rates, dtype=torch.float64, device=points.device)
-        squares = points.double().square().sum(dim=1).float()
-        nearest = torch.full((count, EXACT), math.inf, device=points.device)
+        points, squares = points.to(dtype), points.double().square().sum(dim=1).to(dtype)
+        nearest = torch.full((count, EXACT), math.inf, dtype=dtype, device=points.device)
         index = torch.zeros((count, EXACT), dtype=torch.int64, device=points.device)
-        reference = torch.full((count,), math.inf, device=points.device)
+        reference = torch.full((count,), math.inf, dtype=dtype, device=points.device)
         total = torch.zeros((count, len(self.rates)), dtype=torch.float64, device=points.device)
         for start in range(0, len(self.samples), SAMPLE_TILE):
-            tile = self.samples[start : start + SAMPLE_TILE]
-            distances = torch.addmm(self.squares[start : start + SAMPLE_TILE], points, tile.T, alpha=-2)
+            tile = self.samples[start : start + SAMPLE_TILE].to(dtype)
+            distances = torch.addmm(self.squares[start : start + SAMPLE_TILE].to(dtype), points, tile.T, alpha=-2)
             distances.add_(squares[:, None])
             found, at = distances.topk(min(EXACT, len(tile)), dim=1, largest=False)
             nearest, kept = torch.cat([nearest, found], dim=1).topk(EXACT, dim=1, largest=False)
@@ -89,7 +99,8 @@ class _Window:
             total *= torch.exp(shift.double()[:, None] * rates)
             reference = closer
             total += self._kernel_sums(distances.sub_(reference[:, None]))
-        return self._with_exact_terms(points, total, reference, nearest, index, rates)
+        result, doubt = self._with_exact_terms(points, total, reference, nearest, index, rates)
+        return self.log_sum(points, torch.float64) if dtype == torch.float32 and doubt > TOLERANCE else result
 
     def _kernel_sums(self, excess: Tensor) -> Tensor:
         buffer = torch.empty_like(excess)
@@ -98,20 +109,22 @@ class _Window:
 
     def _with_exact_terms(
         self, points: Tensor, total: Tensor, reference: Tensor, nearest: Tensor, index: Tensor, rates: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, float]:
+        """The sums' logarithms, and by how much the terms that are not exact may have changed one."""
         present = torch.isfinite(nearest)
         approximate = torch.where(present, nearest - reference[:, None], math.inf)
         differences = points[:, None, :].double() - self.samples[index].double()
         exact = torch.where(present, differences.square().sum(dim=2), math.inf)
         closest = exact[:, :1].min(dim=1).values.minimum(exact.min(dim=1).values)
-        result = torch.empty_like(total)
+        off = torch.where(present, nearest - exact, 0).abs().max(dim=1).values
+        result, doubt = torch.empty_like(total), 0.0
         for column, rate in enumerate(self.rates):
             removed = torch.exp(approximate * rate).double().sum(dim=1)
             rest = (total[:, column] - removed).clamp(min=0) * torch.exp((reference.double() - closest) * rate)
-            result[:, column] = closest * rate + torch.log(
-                rest + torch.exp((exact - closest[:, None]) * rate).sum(dim=1)
-            )
-        return result
+            whole = rest + torch.exp((exact - closest[:, None]) * rate).sum(dim=1)
+            result[:, column] = closest * rate + torch.log(whole)
+            doubt = max(doubt, float((rest / whole * off * -rate).max()))
+        return result, doubt
 
 
 @dataclass(frozen=True)
@@ -225,7 +238,7 @@ def mean_and_standard_error(values: np.ndarray) -> tuple[float, float]:
 def _check(points: np.ndarray, samples: np.ndarray, sigmas: Sequence[float]) -> None:
     where = "Parzen window"
     for sigma in sigmas:
-        if not (0 < sigma < math.inf):
+        if not (sigma > 0 and 0 < sigma * sigma < math.inf):
             raise DataError("sigma out of range", where, f"{sigma}", "a positive number")
     for name, array in (("samples", samples), ("points", points)):
         if array.ndim != 2 or not len(array):

@@ -1,6 +1,8 @@
 """A trained generator as a folder of data: config.json, generator.safetensors, MANIFEST.json."""
 
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +12,10 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from gan_core.checkpoint import read_checkpoint, tensors_digest, write_checkpoint, write_durably
+from gan_core.checkpoint import MALFORMED, read_checkpoint, tensors_digest, write_checkpoint, write_durably
 from gan_core.errors import CheckpointError
 from gan_core.networks import DenseGenerator, DenseGeneratorSettings
+from gan_core.networks.dense import ACTIVATIONS
 from gan_core.noise import PRIORS, NoiseSettings, draw_noise
 from gan_core.randomness import stream
 from gan_core.state import load_tensors
@@ -83,7 +86,7 @@ def load_generator(folder: Path) -> PortableGenerator:
             raise CheckpointError("file too large", path, f"{path.stat().st_size} bytes", f"at most {MAX_BYTES}")
     noise, network, shape = _parse(folder / CONFIG)
     _, tensors = read_checkpoint(folder, ["generator"])
-    generator = DenseGenerator(noise.size, 0, int(np.prod(shape)), network)
+    generator = DenseGenerator(noise.size, 0, math.prod(shape), network)
     load_tensors(generator.state_dict(), tensors["generator"], folder / WEIGHTS)
     return PortableGenerator(generator.eval(), noise, network, shape)
 
@@ -100,14 +103,14 @@ def _parse(path: Path) -> tuple[NoiseSettings, DenseGeneratorSettings, tuple[int
         shape = tuple(int(length) for length in document.pop("image_shape"))
         if document:
             raise ValueError(f"unknown keys {', '.join(sorted(document))}")
-        if (
-            noise.prior not in PRIORS
-            or not 0 < noise.size * int(np.prod(shape)) < 2**31
-            or max(network.hidden) >= 2**20
-        ):
-            raise ValueError(f"prior {noise.prior!r}, noise size {noise.size}, image shape {shape}")
+        if noise.prior not in PRIORS or not {network.activation, network.output} <= ACTIVATIONS.keys():
+            raise ValueError(f"prior {noise.prior!r}, activations {network.activation!r} and {network.output!r}")
+        widths = [noise.size, *network.hidden, math.prod(shape)]
+        weights = sum(inputs * outputs for inputs, outputs in itertools.pairwise(widths))
+        if any(type(length) is not int or length < 1 for length in (*widths, *shape)) or 4 * weights > MAX_BYTES:
+            raise ValueError(f"layers of {widths} and images of {list(shape)}")
         return noise, network, shape
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise CheckpointError(
             "unreadable generator", path, f"{type(error).__name__}: {error}", "what this package writes"
         ) from error

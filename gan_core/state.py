@@ -62,7 +62,7 @@ class State:
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]], where: object = "checkpoint") -> None:
         """Take over the values of `tensors`, whose groups, names and shapes must be this state's."""
         for group, mine in self.tensors().items():
-            load_tensors(mine, tensors[group], f"{where}: {group}")
+            load_tensors(mine, tensors.get(group, {}), f"{where}: {group}")
 
 
 @torch.no_grad()

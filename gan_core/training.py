@@ -14,7 +14,7 @@ from gan_core.algorithm1 import AlgorithmSettings, Batch, StepOutcome, train_ste
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Examples
 from gan_core.draws import DrawSource
-from gan_core.errors import Diverged
+from gan_core.errors import DataError, Diverged
 from gan_core.networks import NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.randomness import stream
@@ -113,6 +113,15 @@ class BatchSource:
     batch_size: int
     device: torch.device = torch.device("cpu")
     _order: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.data) < self.batch_size:
+            raise DataError(
+                "fewer examples than one batch",
+                "minibatches",
+                f"{len(self.data)} examples",
+                f"algorithm.batch_size {self.batch_size} or more",
+            )
 
     @property
     def per_epoch(self) -> int:

@@ -19,6 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from gan_core.errors import ConfigurationError
 from pipelines.settings import Configuration
 
+SEARCHABLE = ("noise", "network", "algorithm")  # sections: what a candidate can differ in
+
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
     """Read a configuration file and apply `a.b=c` overrides, whose values are YAML.
@@ -47,11 +49,15 @@ def build(document: Mapping[str, Any], where: object = "configuration") -> Confi
     """A Configuration from plain data."""
     _check_keys(Configuration, document, "", where)
     try:
-        result = _adapter().validate_json(json.dumps(document, default=_refuse), strict=True)
+        result = _adapter().validate_json(_to_json(document, where), strict=True)
     except ValidationError as error:
         raise _readable(error, where) from None
     for key in result.tune.space:
         check_key(key, f"{where}: tune.space")
+        if key.split(".")[0] not in SEARCHABLE:
+            raise ConfigurationError(
+                "not searchable", f"{where}: tune.space", key, f"a setting of {', '.join(SEARCHABLE)}"
+            )
     return result
 
 
@@ -64,6 +70,8 @@ def override(configuration: Configuration, values: Mapping[str, Any]) -> Configu
         section = document
         for part in path:
             section = section[part]
+            if not isinstance(section, dict):
+                raise ConfigurationError("not a section", key, f"{part} is {section!r}", "a section of settings")
         section[last] = value
     return build(document, ", ".join(f"{key}={value}" for key, value in values.items()))
 
@@ -127,6 +135,9 @@ def parse_yaml(text: str, where: object) -> Any:
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigurationError("not valid YAML", place, problem, "plain YAML, each key once") from error
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        # What PyYAML's own constructors raise for 2020-13-45, 0x_, !!bool x or a thousand brackets.
+        raise ConfigurationError("not valid YAML", where, str(error), "plain YAML, each key once") from error
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -223,7 +234,14 @@ def _with_dot(text: str) -> str:
     return f"{mantissa}{'' if '.' in mantissa else '.0'}" + (f"e{exponent}" if exponent else "")
 
 
+def _to_json(document: Any, where: object) -> str:
+    try:
+        return json.dumps(document, default=_refuse)
+    except (ValueError, TypeError, RecursionError) as error:  # an alias of itself, a date as a key, endless nesting
+        raise ConfigurationError(
+            "not a configuration", where, str(error), "text, numbers, lists and sections"
+        ) from error
+
+
 def _refuse(value: Any) -> Any:
-    raise ConfigurationError(
-        "wrong type", "configuration", f"a {type(value).__name__}: {value}", "text, numbers, lists and sections"
-    )
+    raise TypeError(f"a {type(value).__name__}: {value}")

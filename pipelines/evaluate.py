@@ -148,11 +148,11 @@ def load_array(path: str, where: str) -> np.ndarray:
         raise DataError(
             "unreadable array", f"{where} {path}", str(error), "a .npy file of numbers, one image a row"
         ) from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim < 2:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim < 2 or not array.size:
         raise DataError(
             "not an array of images",
             f"{where} {path}",
-            f"{getattr(array, 'dtype', type(array).__name__)}",
+            f"{getattr(array, 'dtype', type(array).__name__)} of shape {list(getattr(array, 'shape', ()))}",
             "numbers, one image a row",
         )
     return np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)

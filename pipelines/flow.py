@@ -8,11 +8,13 @@ from typing import Any
 
 from gan_core.datasets import Dataset, load
 from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.training import initial_state
 from pipelines import config, session, tracking
 from pipelines.candidates import candidate_configurations
 from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Run
 from pipelines.settings import Configuration
+from pipelines.storage import check_storage
 
 
 class Flow:
@@ -49,6 +51,9 @@ class Flow:
             raise ConfigurationError(
                 "too many folds", "evaluate.folds", f"{self.run.configuration.evaluate.folds}", f"at most {smallest}"
             )
+        groups = initial_state(self.run.configuration.training(), self.dataset.train).tensors().values()
+        size = sum(tensor.nbytes for named in groups for tensor in named.values())
+        check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
         if self.uri:
             tracking.check_reachable(self.uri)
 
@@ -70,6 +75,8 @@ class Flow:
         if not ray.is_initialized():
             self.stack.enter_context(session.cluster(self.run.configuration.train.start_timeout_s))
         session.check_resources(self.run.configuration)
+        if self.registry is not None and self.registry.done():
+            self.registry.result()  # a registry that cannot be opened is an error now, not after hours of work
 
     def chosen(self) -> Configuration:
         """The configuration with the search's choice, if the run searches."""
@@ -103,10 +110,12 @@ class Flow:
         chosen = self.chosen()
 
         def work() -> TrainRecord:
+            from pipelines.publish import curves_follower
             from pipelines.train import train_run
 
             self.join_cluster()
-            return train_run(chosen, self.dataset, self.run.folder, self.say)
+            follow = curves_follower(self.run, self.registry) if self.registry else None
+            return train_run(chosen, self.dataset, self.run.folder, self.say, follow)
 
         return self.run.stage("train", TrainRecord, [config.to_plain(chosen.training()), self.dataset.digest], work)
 

@@ -29,10 +29,10 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
         return True
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        self.running[trial] = None
+        self.running.setdefault(trial, None)  # one that failed and is tried again keeps its place
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        if result["step"] < self.rungs[self.rung]:
+        if result["step"] < self.rungs[self.rung] or result.get("status") == "diverged":
             return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
         self.running[trial] = self.sign * float(result[self.metric])
         self.resumable.discard(trial)
@@ -42,7 +42,8 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
         self.on_trial_remove(tune_controller, trial)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self.on_trial_remove(tune_controller, trial)
+        if not trial.should_recover():  # else it is tried again, and waited for
+            self.on_trial_remove(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         if self.running.pop(trial, None) is None:  # one less to wait for

@@ -1,12 +1,15 @@
 """What the driver makes of a finished run: its MLflow runs, its registered version, its page."""
 
+import contextlib
 import io
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from gan_core.datasets import Dataset
+from gan_core.errors import GanError
 from pipelines import config, figures, report
 from pipelines.promotion import Contender, judge
 from pipelines.records import RegisterRecord, ReportRecord
@@ -26,7 +29,7 @@ def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str],
     """
     settings = run.configuration
     records = run.records()
-    runs = Tracking(registry.client, registry.uri, settings.registry.model, run.name, run.storage.within("mlartifacts"))
+    runs = _runs(run, registry)
     chosen = records["tune"]["chosen"] if "tune" in records else {}
     runs.describe(
         config.to_yaml(settings), {"seed": settings.seed, **_headline(run), **chosen}, dataset, f"`{run.name}`"
@@ -38,6 +41,24 @@ def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str],
             runs.stage(stage, run.name, records[stage], history if stage == "train" else (), files)
     version = registry.register(settings.registry.model, runs.parent, run.generator(), _tags(run, records))
     return _promote(run, registry, version, dataset, say)
+
+
+def curves_follower(run: Run, registry: "Future[Registry]") -> Callable[[], None]:
+    """A function that copies a training's new history rows into MLflow, for those who watch.
+
+    Nothing depends on it: `publish` copies all of it again, which changes nothing.
+    """
+    copied = 0
+
+    def copy() -> None:
+        nonlocal copied
+        with contextlib.suppress(GanError):
+            rows = [row for row in read_history(run.folder.within("history")) if row["step"] > copied]
+            if rows and registry.done():
+                _runs(run, registry.result()).curves(run.name, rows)
+                copied = int(rows[-1]["step"])
+
+    return copy
 
 
 def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> ReportRecord:
@@ -58,13 +79,17 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
     for name, content in {PAGE: page, **pictures}.items():
         run.folder.within("report").write(name, content)
     if registry is not None:
-        model_name, score = run.configuration.registry.model, records["evaluate"]
-        runs = Tracking(registry.client, registry.uri, model_name, run.name, run.storage.within("mlartifacts"))
-        runs.finish(
+        score = records["evaluate"]
+        _runs(run, registry).finish(
             {key: score[key] for key in ("log_likelihood", "standard_error", "sigma", "coverage")},
             {PAGE: page, **pictures},
         )
     return ReportRecord(f"{run.folder.uri}/report/{PAGE}", time.monotonic() - started)
+
+
+def _runs(run: Run, registry: Registry) -> Tracking:
+    model = run.configuration.registry.model
+    return Tracking(registry.client, registry.uri, model, run.name, run.storage.within("mlartifacts"))
 
 
 def _promote(

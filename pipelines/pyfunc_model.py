@@ -17,13 +17,12 @@ from gan_core.portable import load_generator
 class Generator(PythonModel):  # type: ignore[misc]
     """Samples of a generative adversarial net, pixels in [0, 1]."""
 
-    # No type hints on predict(): MLflow would take them for the signature, which is given.
-
     def load_context(self, context: Any) -> None:
         """Read the weights, once."""
         self.model = load_generator(Path(context.artifacts["generator"]))
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+    # MLflow infers no signature from an array's type hint, and says nothing: the signature is given.
+    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Images of the given z (count, noise size); or `num_samples` new ones, drawn from `seed`."""
         params = params or {}
         if int(params.get("num_samples", 0)) > 0:

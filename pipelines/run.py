@@ -122,7 +122,19 @@ class Run:
         shape = tuple(manifest.about["image_shape"])
         net = DenseGenerator(training.noise.size, 0, math.prod(shape), training.network.generator)
         load_tensors(net.state_dict(), tensors["generator"], name)
-        return PortableGenerator(net.eval(), training.noise, training.network.generator, shape)
+        model, trained = (
+            PortableGenerator(net.eval(), training.noise, training.network.generator, shape),
+            self.record("train"),
+        )
+        if trained is not None and model.sha256 != trained["generator_sha256"]:
+            raise CheckpointError(
+                "not the trained weights",
+                f"{self.name}: {name}",
+                f"generator {model.sha256[:12]}",
+                f"{trained['generator_sha256'][:12]} of step {trained['step']}; its checkpoint is damaged: "
+                "remove records/train.json, and the same command trains the last steps again",
+            )
+        return model
 
 
 def checked_run_name(name: str) -> str:

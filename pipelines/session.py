@@ -3,6 +3,8 @@
 import contextlib
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator
 
 from gan_core.errors import ConfigurationError
@@ -43,6 +45,7 @@ def cluster(start_timeout_s: float = 120.0) -> Iterator[None]:
     if ray.is_initialized():  # the caller's own
         yield
         return
+    on_termination = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", namespace="gan")
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
@@ -50,6 +53,8 @@ def cluster(start_timeout_s: float = 120.0) -> Iterator[None]:
         raise ConfigurationError(
             "no Ray cluster", where, str(error).splitlines()[0], "a running cluster in RAY_ADDRESS, or none"
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_termination)  # ray.init() puts its own in place
     try:
         yield
     finally:

@@ -1,5 +1,6 @@
 """What the stages can be told: one frozen dataclass for each, with its ranges."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         for name in ("workers", "threads_per_worker", "checkpoint_every", "report_every"):
             _at_least(1, f"train.{name}", getattr(self, name))
+        if self.virtual_shards is not None:
+            _at_least(1, "train.virtual_shards", self.virtual_shards)
         _at_least(2, "train.keep_checkpoints", self.keep_checkpoints)
         _at_least(0, "train.max_failures", self.max_failures)
         for name in ("checkpoint_seconds", "start_timeout_s"):
@@ -195,8 +198,8 @@ def check_distribution(where: str, distribution: Mapping[str, list[Any]]) -> Non
         raise ValueError(f"{where} {values} is not a pair of numbers [low, high]")
     if kind == "integer" and not all(isinstance(value, int) for value in values):
         raise ValueError(f"{where} {values} is not a pair of integers")
-    if not values[0] < values[1]:
-        raise ValueError(f"{where} {values} is inverted or empty; use [low, high] with low < high")
+    if not -math.inf < values[0] < values[1] < math.inf:
+        raise ValueError(f"{where} {values} is inverted, empty or endless; use [low, high] with low < high")
     if kind == "log_uniform" and not values[0] > 0:
         raise ValueError(f"{where} {values} has no logarithm at its lower end; use a positive one")
 

@@ -233,16 +233,19 @@ def read_history(folder: Storage) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
-def copy_tree(source: Path, target: Storage) -> None:
-    """Copy a local folder's files into a storage."""
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            target.write(path.relative_to(source).as_posix(), path.read_bytes())
+def check_storage(storage: Storage, wanted: int) -> None:
+    """Refuse a storage that cannot be written, or a disk with less room than `wanted` bytes.
 
-
-def free_bytes(storage: Storage) -> int | None:
-    """Free space on a local storage's disk."""
+    Raises:
+        CheckpointError: If so. An object store is asked by the first write.
+    """
     if storage.local is None:
-        return None
+        return
     existing = next(folder for folder in [storage.local, *storage.local.parents] if folder.exists())
-    return shutil.disk_usage(existing).free
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise CheckpointError(
+            "storage refused", storage.local, f"{existing} cannot be written", "a folder: --storage PATH"
+        )
+    free = shutil.disk_usage(existing).free
+    if free < wanted:
+        raise CheckpointError("disk full", storage.local, f"{free:,} bytes free", f"{wanted:,} for checkpoints")

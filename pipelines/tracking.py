@@ -5,7 +5,6 @@ import json
 import os
 import re
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ def tracking_uri(given: str | None, storage: Storage) -> str:
 
 def redacted(text: str) -> str:
     """A message without the passwords of the URIs in it."""
-    return re.sub(r"(://)[^/@\s]*@", r"\1***@", text)
+    return re.sub(r"(://)[^/\s]*@", r"\1***@", text)
 
 
 @contextlib.contextmanager
@@ -47,7 +46,7 @@ def registry_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError, ConnectionError) as error:
+    except (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError) as error:
         reason = redacted((str(error).strip().splitlines() or [type(error).__name__])[0])
         raise RegistryError(
             "MLflow refused",
@@ -92,8 +91,6 @@ def open_client(uri: str, create: bool = False) -> Any:
         raise RegistryError(
             "no such registry", redacted(uri), "no database there", "a run to have registered a model: gan run CONFIG"
         )
-    if create and uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     import logging
 
     import mlflow
@@ -101,6 +98,8 @@ def open_client(uri: str, create: bool = False) -> Any:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with registry_errors(uri):
+        if create and uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
         return client
@@ -148,6 +147,12 @@ class Tracking:
             self.client.set_terminated(run_id, "FINISHED")
             return run_id
 
+    def curves(self, run: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Copy rows of a training that is under way into its stage's run."""
+        with registry_errors(self.uri):
+            tags = {RUN_TAG: run, STAGE_TAG: "train"}
+            self._metrics(self._run(tags, f"{run}/train", {"mlflow.parentRunId": self.parent}), rows)
+
     def describe(
         self, configuration_yaml: str, parameters: Mapping[str, Any], dataset: Dataset, description: str
     ) -> None:
@@ -184,10 +189,10 @@ class Tracking:
     def _metrics(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        # A row keeps the time it was measured at, so that copying it twice is copying it once.
+        # A row keeps the time it was measured at, or has the run's: copying it twice is copying it once.
+        started = self.client.get_run(run_id).info.start_time
         metrics = [
-            Metric(key, float(value), int(row.get("time_ms", now)), int(row["step"]))
+            Metric(key, float(value), int(row.get("time_ms", started)), int(row["step"]))
             for row in rows
             for key, value in row.items()
             if key not in ("step", "time_ms")

@@ -19,7 +19,9 @@ from pipelines.records import TrainRecord
 from pipelines.settings import Configuration, TrainSettings
 from pipelines.storage import Storage, Tensors, append_history, latest_checkpoint, save_checkpoint
 
-CHECKPOINTS, HISTORY, LIVE = "checkpoints", "history", "live.json"
+CHECKPOINTS, HISTORY, LIVE, STOP = "checkpoints", "history", "live.json", "stop.json"
+FOLLOW_SECONDS = 15.0
+STOP_SECONDS = 9.0  # what a preempted driver waits for its workers' last checkpoint
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,16 @@ class Job:
         }
 
 
-def train_run(configuration: Configuration, dataset: Dataset, run: Storage, say: Callable[[str], None]) -> TrainRecord:
+def train_run(
+    configuration: Configuration,
+    dataset: Dataset,
+    run: Storage,
+    say: Callable[[str], None],
+    follow: Callable[[], None] | None = None,
+) -> TrainRecord:
     """Train G and D on the cluster and return where the weights are.
+
+    `follow` is called now and then while the workers train, to copy the history elsewhere.
 
     Raises:
         Diverged: If the losses stopped being finite; the last finite checkpoint is kept.
@@ -75,9 +85,13 @@ def train_run(configuration: Configuration, dataset: Dataset, run: Storage, say:
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
         ),
     )
-    with _Progress(run, configuration.algorithm.steps, say):
+    run.write_json(STOP, False)
+    with _Progress(run, configuration.algorithm.steps, say, follow or (lambda: None)):
         try:
             outcome = trainer.fit().return_value
+        except SystemExit:
+            _save_before_leaving(run, say)
+            raise
         except ray.train.TrainingFailedError as error:
             raise _cause(error, run) from error
     if "diverged" in outcome:
@@ -154,22 +168,37 @@ class _Keeper:
     def keep(self, report: Report, at_checkpoint: bool) -> None:
         self.rows.append({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
         now = time.monotonic()
-        if at_checkpoint or now - self.saved >= self.job.train.checkpoint_seconds:
+        stopping = self.job.run.read_json(STOP) is True
+        if at_checkpoint or stopping or now - self.saved >= self.job.train.checkpoint_seconds:
             append_history(self.job.run.within(HISTORY), self.rows)
             folder, keep = self.job.run.within(CHECKPOINTS), self.job.train.keep_checkpoints
             save_checkpoint(folder, report.step, report.state.tensors(), self.job.about(), keep)
             self.rows.clear()
             self.saved = now
+        if stopping:
+            self.job.run.write_json(STOP, report.step)
         if now - self.shown >= 1:
             self.job.run.write_json(LIVE, {"step": report.step, **report.metrics})
             self.shown = now
 
 
+def _save_before_leaving(run: Storage, say: Callable[[str], None]) -> None:
+    """A preempted driver's last request to rank 0: a checkpoint, now."""
+    run.write_json(STOP, True)
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline:
+        if (step := run.read_json(STOP)) is not True:
+            say(f"train  preempted; step {step} is saved, the same command resumes")
+            return
+        time.sleep(0.1)
+    say("train  preempted before a last checkpoint; the same command resumes from the one before")
+
+
 class _Progress:
     """Says, while the driver waits, what rank 0 last showed."""
 
-    def __init__(self, run: Storage, steps: int, say: Callable[[str], None]) -> None:
-        self.run, self.steps, self.say = run, steps, say
+    def __init__(self, run: Storage, steps: int, say: Callable[[str], None], follow: Callable[[], None]) -> None:
+        self.run, self.steps, self.say, self.follow = run, steps, say, follow
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -181,8 +210,11 @@ class _Progress:
         self.thread.join()
 
     def _watch(self) -> None:
-        last, said = -1, 0.0
+        last, said, followed = -1, 0.0, time.monotonic()
         while not self.done.wait(1.0):
+            if time.monotonic() - followed >= FOLLOW_SECONDS:
+                self.follow()
+                followed = time.monotonic()
             row = self.run.read_json(LIVE) or {"step": -1}
             if row["step"] > last and time.monotonic() - said >= 5:
                 last, said = row["step"], time.monotonic()

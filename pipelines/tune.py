@@ -53,7 +53,7 @@ def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: 
     jobs = [{"candidate": index, "seed": configuration.seed, **values} for index, values in enumerate(candidates)]
     rows, failed = _run_trials("search", jobs, configuration, dataset, run, say)
     final = _at_last_rung(rows, settings)
-    best = sorted(final, key=lambda row: -row["log_likelihood"])[: settings.confirm.best]
+    best = sorted(final, key=lambda row: (-row["log_likelihood"], row["candidate"]))[: settings.confirm.best]
     if not best:
         say("tune   no candidate reached the last rung with enough coverage")
         raise Diverged(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-# Every annotated function of the core checks its shapes, under the tests only.
-install_import_hook("gan_core", "beartype.beartype")
+# Every annotated function of the core checks its shapes, under the tests only; an int is a float, as in PEP 484.
+install_import_hook("gan_core", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import pytest  # noqa: E402
 

@@ -53,6 +53,9 @@ def main() -> NoReturn:
         code = 0
     except GanError as error:
         code = _failed(str(error), error.exit_code, debug)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = 2
     except click.ClickException as error:
         code = _failed(f"usage (gan): {error.format_message()}; expected a command of gan --help", 2, debug)
     except (click.Abort, KeyboardInterrupt):

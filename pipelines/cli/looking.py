@@ -7,9 +7,17 @@ import click
 from pipelines.cli.context import Context, common, open_run
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def models(context: click.Context) -> None:
+class ListByDefault(click.Group):
+    """A group that lists when it is told nothing else."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Put `list` before options that are its own."""
+        asks_for_list = not args or (args[0].startswith("-") and args[0] not in context.help_option_names)
+        return super().parse_args(context, ["list", *args] if asks_for_list else args)
+
+
+@click.group(cls=ListByDefault)
+def models() -> None:
     """Look registered models up.
 
     \b
@@ -17,14 +25,17 @@ def models(context: click.Context) -> None:
       gan models
       gan models show gan-digits@champion --json
     """
-    if context.invoked_subcommand is None:
-        context.invoke(models_list)
 
 
 @models.command("list")
 @common
 def models_list(context: Context) -> None:
-    """All versions of all models."""
+    """All versions of all models.
+
+    \b
+    Example:
+      gan models list --json
+    """
     from pipelines.registry import Registry
 
     registry = Registry(context.tracking_uri())
@@ -41,7 +52,12 @@ def models_list(context: Context) -> None:
 @click.argument("reference", metavar="REF")
 @common
 def models_show(context: Context, reference: str) -> None:
-    """One version: NAME@ALIAS or NAME/VERSION."""
+    """One version: NAME@ALIAS or NAME/VERSION.
+
+    \b
+    Example:
+      gan models show gan-digits@champion --json
+    """
     from pipelines.registry import Registry
 
     version = Registry(context.tracking_uri()).resolve(reference).to_json()
@@ -50,7 +66,7 @@ def models_show(context: Context, reference: str) -> None:
     context.answer(version, "\n".join(lines))
 
 
-@click.group()
+@click.group(cls=ListByDefault)
 def runs() -> None:
     """Look runs up.
 
@@ -64,7 +80,12 @@ def runs() -> None:
 @runs.command("list")
 @common
 def runs_list(context: Context) -> None:
-    """All runs of the storage, with how far each has come."""
+    """All runs of the storage, with how far each has come.
+
+    \b
+    Example:
+      gan runs list --json
+    """
     from pipelines.run import Run, run_names
 
     found = [_status(Run.open(name, context.storage)) for name in run_names(context.storage)]
@@ -79,7 +100,12 @@ def runs_list(context: Context) -> None:
 @click.argument("name", metavar="RUN")
 @common
 def runs_status(context: Context, name: str) -> None:
-    """One run: its stages, and the last step it has shown."""
+    """One run: its stages, and the last step it has shown.
+
+    \b
+    Example:
+      gan runs status digits-1a2b3c4d
+    """
     status = _status(open_run(context, name))
     lines = [f"{key:<16} {value}" for key, value in status.items() if value is not None]
     context.answer(status, "\n".join(lines))

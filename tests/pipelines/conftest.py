@@ -1,0 +1,219 @@
+"""What the pipeline's tests share: a small configuration, the `gan` command, one finished run, a server."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from gan_core.datasets import Dataset, DataSettings, load
+from gan_core.networks import DenseGenerator, DenseGeneratorSettings
+from gan_core.noise import NoiseSettings
+from gan_core.portable import PortableGenerator
+from gan_core.state import State
+from gan_core.training import TrainingSettings, initial_state, train
+from pipelines import config
+from pipelines.settings import Configuration
+
+# Real digits, nets of a few thousand weights: what the stages do, in seconds.
+SMALL = """
+data: {name: digits}
+noise: {size: 8}
+network:
+  generator: {hidden: [32]}
+  discriminator: {units: [16, 16], pieces: 2}
+algorithm: {batch_size: 50, steps: 200}
+train: {workers: 2, checkpoint_every: 50, report_every: 10}
+tune:
+  candidates: 2
+  rungs: [20, 40]
+  samples: 200
+  confirm: {best: 1, seeds: 2}
+  space:
+    algorithm.generator_learning_rate: {log_uniform: [0.03, 0.3]}
+evaluate: {samples: 500}
+registry: {model: gan-small, gate: {min_coverage: 0.0}}
+"""
+# What a user's shell does not have: the test process's own cluster and places.
+PRIVATE = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_URI", "GAN_STORAGE")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """A user's environment."""
+    return {**{key: value for key, value in os.environ.items() if key not in PRIVATE}, **more}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return json.loads(self.out.splitlines()[-1])
+
+    @property
+    def error(self) -> str:
+        """The last line of stderr, where an error is."""
+        return self.err.splitlines()[-1]
+
+
+def start_gan(*arguments: object, cwd: Path, **more: str) -> subprocess.Popen[str]:
+    """Start the command as a process group of its own."""
+    command = [sys.executable, "-m", "pipelines.cli", *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment(**more), text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def gan(*arguments: object, cwd: Path, timeout: float = 240, **more: str) -> Answer:
+    """Run the command to its end."""
+    process = start_gan(*arguments, cwd=cwd, **more)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        kill_group(process)
+    return Answer(process.returncode, out, err)
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to a command of ours and all that it started; nothing if it has ended."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def until(happened: Callable[[], Any], seconds: float = 120) -> Any:
+    """Wait until something is true, and return it."""
+    end = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="session")
+def small_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small configuration, as a file."""
+    path = tmp_path_factory.mktemp("configuration") / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+@pytest.fixture(scope="session")
+def small() -> Configuration:
+    """The small configuration."""
+    return config.build(config.parse_yaml(SMALL, "SMALL"))
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    """The embedded data set."""
+    return load(DataSettings("digits"))
+
+
+def trained_alone(settings: TrainingSettings, data: Dataset, steps: int) -> State:
+    """The state after `steps`, by gan_core alone: in this process, on one thread, without Ray."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        state = initial_state(settings, data.train)
+        for _ in train(settings, data.train, state, steps, lambda step: False):
+            pass
+    finally:
+        torch.set_num_threads(threads)
+    return state
+
+
+def principal_generator(data: Dataset, components: int, width: int = 16) -> PortableGenerator:
+    """A generator in closed form: x = mean + sum_i z_i sqrt(variance_i) component_i, z normal.
+
+    With more components it is closer to the data, and with none it is the mean alone: collapsed.
+    """
+    images = data.train.images.astype(np.float64)
+    _, lengths, directions = np.linalg.svd(images - images.mean(axis=0), full_matrices=False)
+    scaled = directions[:width] * (lengths[:width, None] / np.sqrt(len(images)))
+    scaled[components:] = 0
+    settings = DenseGeneratorSettings(hidden=(width,), activation="linear", output="linear", marginal_bias=False)
+    net = DenseGenerator(width, 0, images.shape[1], settings)
+    with torch.no_grad():
+        net.weights[0].copy_(torch.eye(width))
+        net.weights[1].copy_(torch.from_numpy(scaled))
+        net.biases[1].copy_(torch.from_numpy(images.mean(axis=0)))
+    return PortableGenerator(net.eval(), NoiseSettings("normal", width), settings, data.shape)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that `gan run` has finished."""
+
+    name: str
+    yaml: Path
+    storage: Path
+    answer: Answer
+
+    @property
+    def folder(self) -> Path:
+        return self.storage / "runs" / self.name
+
+    def record(self, stage: str) -> dict[str, Any]:
+        return json.loads((self.folder / "records" / f"{stage}.json").read_text())["record"]
+
+
+@pytest.fixture(scope="session")
+def finished(small_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """`gan run` on the small configuration: all five stages, two Ray Train workers, an sqlite MLflow."""
+    storage = tmp_path_factory.mktemp("finished")
+    answer = gan("run", small_yaml, "--name", "small-run", "--storage", storage, "--json", cwd=storage)
+    assert answer.code == 0, answer.err
+    return Finished("small-run", small_yaml, storage, answer)
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real MLflow server, up for as long as the tests run."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "files"),
+    ]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment(**quiet), start_new_session=True, stdout=log, stderr=log
+        )
+        try:
+            until(lambda: _healthy(f"http://127.0.0.1:{port}/health"))
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _healthy(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=2) as reply:
+            return reply.status == 200
+    except OSError:
+        return False

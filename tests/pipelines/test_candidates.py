@@ -1,0 +1,95 @@
+"""Candidates are a function of the seed and the space, drawn before any trial starts."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gan_core.errors import ConfigurationError
+from pipelines import config
+from pipelines.candidates import candidate_configurations, draw_candidates
+from pipelines.settings import TuneSettings
+
+SPACE = {
+    "noise.size": {"choice": [4, 8, 16]},
+    "algorithm.discriminator_steps": {"integer": [1, 3]},
+    "algorithm.generator_learning_rate": {"log_uniform": [0.001, 1.0]},
+    "algorithm.learning_rate_decay": {"uniform": [1.0, 1.5]},
+}
+
+
+def drawn(seed, candidates=8, space=SPACE):
+    return draw_candidates(TuneSettings(candidates=candidates, space=space), seed)
+
+
+@given(st.integers(0, 2**63 - 1))
+def test_candidates_are_a_function_of_the_seed(seed):
+    assert drawn(seed) == drawn(seed)
+    assert drawn(seed) != drawn((seed + 1) % 2**63)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(1, 20))
+def test_more_candidates_leave_the_first_ones_as_they_were(seed, count):
+    assert drawn(seed, 20)[:count] == drawn(seed, count)
+
+
+@given(st.integers(0, 2**63 - 1), st.permutations(list(SPACE)), st.integers(1, len(SPACE)))
+def test_a_keys_draws_do_not_depend_on_which_other_keys_there_are_nor_on_their_order(seed, keys, count):
+    fewer = {key: SPACE[key] for key in keys[:count]}
+    assert drawn(seed, space=fewer) == [{key: whole[key] for key in fewer} for whole in drawn(seed)]
+
+
+@given(st.integers(0, 2**63 - 1), st.floats(1e-12, 1e6), st.floats(1.01, 1e6))
+def test_every_draw_is_within_its_bounds_and_has_four_digits(seed, low, factor):
+    high = low * factor
+    for kind in ("uniform", "log_uniform"):
+        for candidate in drawn(seed, space={"algorithm.generator_learning_rate": {kind: [low, high]}}):
+            (value,) = candidate.values()
+            assert low <= value <= high
+            assert value in (low, high) or value == float(f"{value:.4g}")
+
+
+def test_draws_follow_their_distributions():
+    many = drawn(0, 4000)
+    # Of n draws, a frequency p has the standard error sqrt(p (1 - p) / n) <= 0.0079; five of them.
+    frequency = lambda key, value: np.mean([candidate[key] == value for candidate in many])  # noqa: E731
+    for value in (4, 8, 16):
+        assert frequency("noise.size", value) == pytest.approx(1 / 3, abs=0.04)
+    for value in (1, 2, 3):  # bounds included
+        assert frequency("algorithm.discriminator_steps", value) == pytest.approx(1 / 3, abs=0.04)
+    # Standard deviations: 3 ln 10 / sqrt 12 = 2.0 of the logarithm, 0.5 / sqrt 12 = 0.144; five errors of the mean.
+    logs = np.mean([math.log10(candidate["algorithm.generator_learning_rate"]) for candidate in many])
+    assert logs == pytest.approx(-1.5, abs=0.07)
+    assert np.mean([c["algorithm.learning_rate_decay"] for c in many]) == pytest.approx(1.25, abs=0.0115)
+
+
+def test_a_choice_gives_back_its_own_values_of_any_type():
+    values = [[4, 5], "relu", None, True]
+    seen = [candidate["noise.size"] for candidate in drawn(0, 100, {"noise.size": {"choice": values}})]
+    assert all(any(value == one and type(value) is type(one) for one in values) for value in seen)
+    assert all(value in seen for value in values)
+
+
+def test_candidates_become_whole_configurations_that_differ_in_the_searched_settings_only(small):
+    configurations = candidate_configurations(small)
+    assert len(configurations) == small.tune.candidates
+    for configuration, candidate in zip(configurations, draw_candidates(small.tune, small.seed), strict=True):
+        rate = candidate["algorithm.generator_learning_rate"]
+        assert configuration.algorithm.generator_learning_rate == rate != small.algorithm.generator_learning_rate
+        assert config.override(configuration, {"algorithm.generator_learning_rate": 0.1}) == small
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "words"),
+    [
+        ("noise.size", [0], "noise.size 0"),
+        ("algorithm.optimizer", ["sgd"], "algorithm.optimizer"),
+        ("algorithm.batch_size", [51], "batch_size 51 cannot be shared by 2 shards"),
+        ("algorithm.steps.x", [1], "not a section"),
+    ],
+)
+def test_a_space_that_leads_out_of_range_is_refused_before_any_trial(key, values, words, small):
+    with pytest.raises(ConfigurationError, match=words):
+        candidate_configurations(config.override(small, {"tune.space": {key: {"choice": values}}}))

@@ -1,0 +1,227 @@
+"""A configuration is read whole, or refused in one line that says what, where and what instead."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gan_core.errors import ConfigurationError
+from pipelines import config
+from pipelines.settings import Configuration
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+LEAVES = [
+    "seed", "data.name", "noise.size", "network.generator.hidden", "network.discriminator.max_column_norm",
+    "algorithm.steps", "algorithm.generator_learning_rate", "algorithm.momentum.initial", "train.gpu",
+    "train.virtual_shards", "tune.rungs", "tune.space", "tune.space.noise.size", "registry.model", "registry.gate",
+]  # fmt: skip
+
+
+def refused(text: str, tmp_path: Path) -> str:
+    """The one line that refuses a configuration file of this text."""
+    path = tmp_path / "it.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(path)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def test_an_empty_file_is_the_defaults(tmp_path):
+    (tmp_path / "empty.yaml").write_text("")
+    assert config.load(tmp_path / "empty.yaml") == Configuration()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_of_ours_loads_and_survives_a_round_trip_through_its_yaml(path, tmp_path):
+    loaded = config.load(path)
+    (tmp_path / "resolved.yaml").write_text(config.to_yaml(loaded))
+    assert config.load(tmp_path / "resolved.yaml") == loaded
+    assert config.build(config.to_plain(loaded)) == loaded
+
+
+def test_configurations_of_ours_are_found():
+    assert "digits" in {path.stem for path in CONFIGS}
+
+
+def test_a_file_changes_what_it_names_and_nothing_else(tmp_path):
+    (tmp_path / "it.yaml").write_text("seed: 7\nalgorithm: {steps: 5, momentum: {final: 0.8}}\n")
+    plain, default = config.to_plain(config.load(tmp_path / "it.yaml")), config.to_plain(Configuration())
+    default["seed"], default["algorithm"]["steps"], default["algorithm"]["momentum"]["final"] = 7, 5, 0.8
+    assert plain == default
+
+
+def test_overrides_apply_in_order_on_top_of_the_file_and_their_values_are_yaml(tmp_path):
+    (tmp_path / "it.yaml").write_text("algorithm: {steps: 5}\n")
+    overrides = [
+        "algorithm.steps=6",
+        "algorithm.steps=7",
+        "network.generator.hidden=[3, 4]",
+        "train.gpu=false",
+        "seed=name",
+    ]
+    loaded = config.load(tmp_path / "it.yaml", overrides)
+    assert (loaded.algorithm.steps, loaded.network.generator.hidden) == (7, (3, 4))
+    assert (loaded.train.gpu, loaded.seed) == (False, "name")
+
+
+def test_override_replaces_by_dotted_name_and_validates_again(small):
+    changed = config.override(small, {"noise.size": 3, "algorithm.momentum.initial": 0.25})
+    assert (changed.noise.size, changed.algorithm.momentum.initial) == (3, 0.25)
+    assert dataclasses.replace(changed, noise=small.noise, algorithm=small.algorithm) == small
+    for key, value, says in [("noise.size", 0, "noise.size 0"), ("noise.sise", 1, "did you mean noise.size?"),
+                             ("noise.size.x", 1, "not a section")]:  # fmt: skip
+        with pytest.raises(ConfigurationError, match=says):
+            config.override(small, {key: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        # not YAML, or more than data
+        ("a: b: c", ["not valid YAML", "line 1, column 5"]),
+        ("seed: 1\nalgorithm: {steps: 1", ["not valid YAML", "line 2, column"]),
+        ("seed: 1\n\tsteps: 1", ["not valid YAML", "line 2, column 1", "\\t"]),
+        ("seed: 1\nseed: 2", ["the key 'seed' is given twice", "line 2, column 1"]),
+        ("algorithm: {steps: 1, batch_size: 50, steps: 2}", ["the key 'steps' is given twice", "line 1, column 39"]),
+        ("seed: !!python/object/apply:os.system ['touch canary']", ["python/object/apply", "line 1, column 7"]),
+        ("seed: !!python/name:os.system", ["python/name", "line 1, column 7"]),
+        ("seed: 2020-13-45", ["not valid YAML", "month must be in 1..12"]),
+        ("seed: 2020-01-01", ["not a configuration", "a date: 2020-01-01"]),
+        ("seed: &a [*a]", ["not a configuration", "Circular"]),
+        ("seed: " + "[" * 3000, ["not valid YAML", "recursion"]),
+        ("- 1", ["not a configuration", "a list", "sections"]),
+        # not a setting
+        ("algoritm: {steps: 5}", ["unknown setting", "algoritm", "did you mean algorithm?"]),
+        ("algorithm: {batch_sise: 5}", ["algorithm.batch_sise", "one of scheme,", "did you mean algorithm.batch_size?"]),
+        ("algorithm: 5", ["wrong type", "algorithm", "5; expected"]),
+        ("tune: {metric: loss}", ["unknown setting", "tune.metric"]),
+        # not a value
+        ("algorithm: {generator_learning_rate: 1e-3}", ["algorithm.generator_learning_rate", "'1e-3'", "a number, in YAML with a dot: 1.0e-3"]),
+        ("algorithm: {steps: 1.5}", ["wrong type", "algorithm.steps", "1.5", "integer"]),
+        ("algorithm: {steps: true}", ["wrong type", "algorithm.steps", "True", "integer"]),
+        ("data: {name: minst}", ["not one of the choices", "data.name", "'minst'", "'digits' or 'mnist'"]),
+        ("algorithm: {scheme: alternating}", ["algorithm.scheme", "'alternating'", "'algorithm1' or 'simultaneous'"]),
+        # out of range
+        *[(f"algorithm: {{{net}_learning_rate: {rate}}}", [f"algorithm.{net}_learning_rate", "not a positive number"])
+          for net in ("generator", "discriminator") for rate in ("0", "-0.1", ".nan", ".inf")],
+        *[(f"algorithm: {{momentum: {{{end}: {value}}}}}", [f"algorithm.momentum.{end} {value}", "not in [0, 1)"])
+          for end in ("initial", "final") for value in ("1.0", "-0.1")],
+        ("algorithm: {discriminator_steps: 0}", ["algorithm.discriminator_steps 0", "use 1 or more"]),
+        ("algorithm: {batch_size: 0}", ["algorithm.batch_size 0", "use 1 or more"]),
+        ("algorithm: {batch_size: 101}\ntrain: {workers: 2}", ["algorithm.batch_size 101", "2 shards", "use 100 or 102"]),
+        ("train: {virtual_shards: 0}", ["train.virtual_shards 0", "use 1 or more"]),
+        ("train: {virtual_shards: 3}", ["train.virtual_shards 3", "power of two"]),
+        ("train: {workers: 4, virtual_shards: 2}", ["train.virtual_shards 2", "4 workers"]),
+        ("train: {keep_checkpoints: 1}", ["train.keep_checkpoints 1", "use 2 or more"]),
+        ("seed: -1", ["seed -1", "[0, 2^63)"]),
+        (f"seed: {2**63}", [f"seed {2**63}", "[0, 2^63)"]),
+        ("registry: {model: a/b}", ["registry.model 'a/b'", "1 to 128 of A-Z"]),
+        ("tune: {rungs: [200, 100]}", ["tune.rungs [200, 100]", "rising"]),
+        ("tune: {keep: 1.0}", ["tune.keep 1.0", "between 0 and 1"]),
+        ("tune: {min_coverage: 1.5}", ["tune.min_coverage 1.5", "[0, 1]"]),
+        ("evaluate: {folds: 1}", ["evaluate.folds 1", "use 2 or more"]),
+        ("registry: {gate: {sample_sets: 1}}", ["registry.gate.sample_sets 1", "use 2 or more"]),
+        # search spaces
+        ("tune: {candidates: 3}", ["tune.space is empty", "tune.candidates to 0"]),
+        ("tune: {space: {noise.size: {choice: []}}}", ["tune.space.noise.size", "empty choice"]),
+        ("tune: {space: {noise.size: {uniform: [2, 1]}}}", ["tune.space.noise.size [2, 1]", "inverted"]),
+        ("tune: {space: {noise.size: {integer: [2, 2]}}}", ["tune.space.noise.size [2, 2]", "empty"]),
+        ("tune: {space: {noise.size: {integer: [1.5, 3]}}}", ["tune.space.noise.size [1.5, 3]", "integers"]),
+        ("tune: {space: {noise.size: {uniform: [1, .inf]}}}", ["tune.space.noise.size [1, inf]", "endless"]),
+        ("tune: {space: {noise.size: {uniform: [1]}}}", ["tune.space.noise.size [1]", "pair of numbers"]),
+        ("tune: {space: {noise.size: {gauss: [1, 2]}}}", ["gauss", "choice, uniform, log_uniform, integer"]),
+        ("tune: {space: {algorithm.generator_learning_rate: {log_uniform: [0, 1]}}}", ["[0, 1]", "logarithm"]),
+        ("tune: {space: {noise.sise: {choice: [1]}}}", ["unknown setting", "noise.sise", "did you mean noise.size?"]),
+        ("tune: {space: {seed: {choice: [1]}}}", ["not searchable", "seed", "noise, network, algorithm"]),
+        ("tune: {space: {train.workers: {choice: [1]}}}", ["not searchable", "train.workers"]),
+    ],
+)  # fmt: skip
+def test_a_bad_configuration_is_refused_in_one_line_with_what_is_wrong_and_what_is_right(
+    text, words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    line = refused(text, tmp_path)
+    assert [word for word in words if word not in line] == [], line
+    assert "it.yaml" in line
+    assert not Path("canary").exists()
+
+
+def test_a_file_that_is_missing_a_folder_or_not_text_is_named(tmp_path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for name, says in [("none.yaml", "No such file"), ("", "Is a directory"), ("binary", "decode")]:
+        with pytest.raises(ConfigurationError, match=says) as caught:
+            config.load(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("algorithm.steps", ["not an override", "section.key=value"]),
+        ("=5", ["not an override"]),
+        ("algorithm.stepz=5", ["unknown setting", "did you mean algorithm.steps?"]),
+        ("algorithm.steps=[", ["not valid YAML", "--set algorithm.steps=["]),
+        ("seed.x=5", ["not a section", "seed is 3"]),
+        ("algorithm.steps=[\n5", ["not valid YAML", "--set algorithm.steps=[ 5, line 2"]),
+    ],
+)
+def test_a_bad_override_is_refused_in_one_line_that_repeats_it(override, words, tmp_path):
+    (tmp_path / "it.yaml").write_text("seed: 3\n")
+    with pytest.raises(ConfigurationError) as caught:
+        config.load(tmp_path / "it.yaml", [override])
+    assert len(str(caught.value).splitlines()) == 1
+    assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
+
+
+YAML_PIECES = st.sampled_from(
+    [*"[]{}:,-&*!|>'\"%@`#?=~<\n\t0123456789._+eExobn", "!!int ", "!!bool ", "!!set ", "2020-", "<<: ", "&a ", "*a"]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(LEAVES),
+    st.one_of(
+        st.text(), st.lists(YAML_PIECES, max_size=12).map("".join), st.integers().map(str), st.floats().map(repr)
+    ),
+)
+def test_any_text_in_place_of_a_value_gives_a_configuration_or_a_configuration_error_of_one_line(key, text):
+    line = "loaded"
+    try:
+        document = config.parse_yaml(f"it: {text}", "it")
+        value = document["it"] if isinstance(document, dict) and "it" in document else document
+        *path, last = key.split(".") if not key.startswith("tune.space.") else ["tune", "space", "noise.size"]
+        built = {last: value}
+        for part in reversed(path):
+            built = {part: built}
+        assert isinstance(config.build(built), Configuration)
+    except ConfigurationError as error:
+        line = str(error)
+    assert len(line.splitlines()) == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(LEAVES), st.one_of(st.text(), st.lists(YAML_PIECES, max_size=12).map("".join)))
+def test_any_text_as_an_override_gives_a_configuration_or_a_configuration_error_of_one_line(key, text):
+    line = "loaded"
+    try:
+        assert isinstance(config.load(CONFIGS[0], [f"{key}={text}"]), Configuration)
+    except ConfigurationError as error:
+        line = str(error)
+    assert len(line.splitlines()) == 1
+
+
+def test_first_difference_names_the_first_setting_in_dotted_order_and_both_values(small):
+    ours = config.to_plain(small)
+    theirs = config.to_plain(config.override(small, {"noise.size": 9, "algorithm.steps": 1}))
+    assert config.first_difference(ours, ours) is None
+    assert config.first_difference(ours, theirs) == ("algorithm.steps", 200, 1)
+    assert config.first_difference(ours, theirs, but=["algorithm.steps"]) == ("noise.size", 8, 9)
+
+
+def test_the_digest_is_of_the_values_and_not_of_their_order():
+    assert config.digest({"a": 1, "b": [2, 3]}) == config.digest({"b": [2, 3], "a": 1})
+    assert len({config.digest(value) for value in ({"a": 1}, {"a": 2}, {"a": 1.0}, {"a": "1"}, {"a": [1]})}) == 5

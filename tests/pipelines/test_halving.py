@@ -1,0 +1,149 @@
+"""Synchronous halving: who survives is a sort of the scores, whoever arrives first."""
+
+import random
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from pipelines.halving import SynchronousHalving
+
+RUNGS = (10, 20, 40)
+
+
+class Simulation:
+    """Ray Tune's side of the conversation: trials with given scores that reach rungs in a random order.
+
+    `scores[i][r]` is trial i's score at rung r. `diverges` and `fails` say at which rung a trial ends
+    early; `stumbles` where it fails once and is tried again, as Tune does while retries are left.
+    """
+
+    def __init__(self, scores, keep, order, diverges=None, fails=None, stumbles=None, slots=2, mode="max"):
+        self.scores, self.order, self.slots = scores, order, slots
+        self.diverges, self.fails, self.stumbles = dict(diverges or {}), dict(fails or {}), dict(stumbles or {})
+        self.scheduler = SynchronousHalving(RUNGS, keep)
+        self.scheduler.set_search_properties("score", mode)
+        self.trials = [Trial("simulated", stub=True, trial_id=str(i)) for i in range(len(scores))]
+        self.number = {trial: i for i, trial in enumerate(self.trials)}
+        self.done = [-1] * len(scores)  # the last rung each has been scored at
+        self.stopped = set()
+        for trial in self.trials:
+            self.scheduler.on_trial_add(self, trial)
+
+    def stop_trial(self, trial):
+        assert trial.status == Trial.PAUSED, "only one that waits can be stopped by another's result"
+        trial.status = Trial.TERMINATED
+        self.stopped.add(self.number[trial])
+
+    def run(self):
+        while any(not trial.is_finished() for trial in self.trials):
+            running = [trial for trial in self.trials if trial.status == Trial.RUNNING]
+            chosen = self.scheduler.choose_trial_to_run(self) if len(running) < self.slots else None
+            if chosen is not None:
+                assert chosen.status in (Trial.PENDING, Trial.PAUSED)
+                chosen.status = Trial.RUNNING
+                continue
+            assert running, "every trial waits: the search hangs"
+            self.progress(self.order.choice(running))
+        return self
+
+    def progress(self, trial):
+        """One trial goes on to its next rung, or ends before it."""
+        i = self.number[trial]
+        rung = self.done[i] + 1
+        if self.stumbles.get(i) == rung:
+            del self.stumbles[i]
+            trial.should_recover = lambda: True
+            self.scheduler.on_trial_error(self, trial)
+            trial.status = Trial.PENDING
+            self.scheduler.on_trial_add(self, trial)
+        elif self.fails.get(i) == rung:
+            trial.should_recover = lambda: False
+            trial.status = Trial.ERROR
+            self.scheduler.on_trial_error(self, trial)
+        elif self.diverges.get(i) == rung:
+            result = {"step": RUNGS[rung], "score": -1e30, "status": "diverged"}
+            assert self.scheduler.on_trial_result(self, trial, result) == TrialScheduler.CONTINUE
+            trial.status = Trial.TERMINATED
+            self.scheduler.on_trial_complete(self, trial, result)
+        else:
+            self.done[i] = rung
+            said = self.scheduler.on_trial_result(self, trial, {"step": RUNGS[rung], "score": self.scores[i][rung]})
+            trial.status = {"PAUSE": Trial.PAUSED, "CONTINUE": Trial.RUNNING, "STOP": Trial.TERMINATED}[said]
+            if said == TrialScheduler.STOP:
+                self.scheduler.on_trial_complete(self, trial, {})
+
+
+def survivors(scores, keep, out=None):
+    """The reference: at each rung, who reaches it, by plain sorting. `out` are those that end early, by rung."""
+    alive, reached = set(range(len(scores))), []
+    for rung in range(len(RUNGS)):
+        alive = {i for i in alive if (out or {}).get(i) != rung}
+        reached.append(alive)
+        ranked = sorted(alive, key=lambda i: -scores[i][rung])
+        alive = set(ranked[: max(1, int(len(ranked) * keep + 0.5))])
+    return reached
+
+
+def reached(simulation):
+    return [{i for i, done in enumerate(simulation.done) if done >= rung} for rung in range(len(RUNGS))]
+
+
+populations = st.integers(1, 9).flatmap(
+    lambda n: st.lists(st.permutations(range(n)), min_size=3, max_size=3).map(
+        lambda rungs: list(zip(*rungs, strict=True))
+    )
+)
+shares = st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.67, 0.9])
+
+
+@given(populations, shares, st.randoms(use_true_random=False), st.integers(1, 4))
+def test_survivors_are_the_best_at_each_rung_in_any_order_of_arrival(scores, keep, order, slots):
+    assert reached(Simulation(scores, keep, order, slots=slots).run()) == survivors(scores, keep)
+
+
+@given(populations, shares, st.randoms(use_true_random=False), st.data())
+def test_trials_that_diverge_or_fail_are_out_of_the_comparison_and_never_waited_for(scores, keep, order, data):
+    ends = data.draw(st.dictionaries(st.integers(0, len(scores) - 1), st.integers(0, 2), max_size=len(scores)))
+    fails = {i: rung for i, rung in ends.items() if data.draw(st.booleans())}
+    diverges = {i: rung for i, rung in ends.items() if i not in fails}
+    simulation = Simulation(scores, keep, order, diverges=diverges, fails=fails).run()
+    assert reached(simulation) == survivors(scores, keep, ends)
+
+
+@given(populations, shares, st.randoms(use_true_random=False), st.data())
+def test_a_trial_that_fails_and_is_tried_again_is_waited_for(scores, keep, order, data):
+    stumbles = data.draw(st.dictionaries(st.integers(0, len(scores) - 1), st.integers(0, 2), max_size=3))
+    assert reached(Simulation(scores, keep, order, stumbles=stumbles).run()) == survivors(scores, keep)
+
+
+def test_equal_scores_are_cut_by_the_order_of_candidates_not_of_arrival():
+    for seed in range(20):
+        simulation = Simulation([(1.0, 1.0, 1.0)] * 5, 0.4, random.Random(seed)).run()
+        assert reached(simulation) == [{0, 1, 2, 3, 4}, {0, 1}, {0}]
+
+
+def test_mode_min_keeps_the_smallest():
+    simulation = Simulation([(3, 3, 3), (1, 1, 1), (2, 2, 2)], 0.3, random.Random(0), mode="min").run()
+    assert reached(simulation) == [{0, 1, 2}, {1}, {1}]
+
+
+def test_a_result_before_the_rung_changes_nothing():
+    scheduler = SynchronousHalving(RUNGS, 0.5)
+    scheduler.set_search_properties("score", "max")
+    trials = [Trial("simulated", stub=True, trial_id=str(i)) for i in range(2)]
+    for trial in trials:
+        scheduler.on_trial_add(SimpleNamespace(), trial)
+    assert scheduler.on_trial_result(None, trials[0], {"step": 9, "score": 100.0}) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, trials[1], {"step": 10, "score": 1.0}) == TrialScheduler.PAUSE
+
+
+@pytest.mark.parametrize(
+    ("count", "keep", "left"), [(6, 0.34, 2), (4, 0.5, 2), (5, 0.5, 3), (3, 0.1, 1), (10, 0.25, 3)]
+)
+def test_keep_is_a_share_rounded_and_at_least_one(count, keep, left):
+    scores = [(i, i, i) for i in range(count)]
+    assert len(reached(Simulation(scores, keep, random.Random(0)).run())[1]) == left

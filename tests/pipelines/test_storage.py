@@ -1,0 +1,235 @@
+"""A run's folder holds whole files, whole checkpoints and each step once, on a disk and on an object store."""
+
+import errno
+import logging
+import os
+import resource
+import subprocess
+import sys
+import uuid
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gan_core.errors import CheckpointError
+from pipelines.storage import (
+    Storage,
+    append_history,
+    checkpoint_names,
+    latest_checkpoint,
+    local_copy,
+    read_history,
+    save_checkpoint,
+)
+from tests.pipelines.conftest import environment, until
+
+# A path, its URI, and a store without folders, renaming or appending (fsspec's, in memory).
+KINDS = ("path", "file", "objects")
+
+
+@pytest.fixture(params=KINDS)
+def storage(request, tmp_path):
+    uri = {"path": str(tmp_path), "file": f"file://{tmp_path}", "objects": f"fsspec+memory:///{uuid.uuid4().hex}"}
+    return Storage.at(uri[request.param]).within("runs", "it")
+
+
+def tensors(step):
+    return {"generator": {"w": torch.full((3,), float(step))}, "optimizer": {"step": torch.tensor(step)}}
+
+
+def damage(folder, name, file, content):
+    folder.within(name).write(file, content)
+
+
+def test_a_file_is_read_back_as_it_was_written_and_none_where_there_is_none(storage):
+    assert storage.read("a.bin") is None
+    assert storage.read_json("a.json") is None
+    assert storage.names() == []
+    for content in (b"", b"\x00\xff" * 1000, b"shorter"):
+        storage.write("a.bin", content)
+        assert storage.read("a.bin") == content
+    storage.write_json("deep/er/a.json", {"x": [1, None, "é"]})
+    assert storage.read_json("deep/er/a.json") == {"x": [1, None, "é"]}
+    assert storage.within("deep", "er").names() == ["a.json"]
+    assert storage.names() == ["a.bin", "deep"]
+    storage.remove()
+    assert storage.names() == []
+    storage.remove()  # what is not there can be removed
+
+
+def test_a_file_that_is_not_json_is_named(storage):
+    storage.write("a.json", b'{"half": ')
+    with pytest.raises(CheckpointError, match=r"damaged file .*/runs/it/a\.json.*expected JSON"):
+        storage.read_json("a.json")
+
+
+def test_a_relative_path_becomes_absolute_and_a_uri_stays_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Storage.at("here").uri == str(tmp_path / "here")
+    assert Storage.at("s3://bucket/x").uri == "s3://bucket/x"
+    assert (Storage.at("here").local, Storage.at("file:///x").local) == (tmp_path / "here", Path("/x"))
+    assert Storage.at("s3://bucket/x").local is None
+
+
+def test_a_uri_of_no_filesystem_is_refused():
+    with pytest.raises(CheckpointError, match=r"unusable storage \(nonsense://x\).*expected a path, or a URI"):
+        Storage.at("nonsense://x").names()
+
+
+def test_a_write_that_the_disk_cuts_short_leaves_the_old_file_and_names_what_was_wanted(tmp_path):
+    storage = Storage.at(tmp_path)
+    storage.write("a.bin", b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(CheckpointError) as caught:
+            storage.write("a.bin", b"n" * 200_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert storage.read("a.bin") == b"old"
+    assert storage.names() == ["a.bin"]
+    for words in ("storage refused", str(tmp_path / "a.bin"), "200,000 bytes wanted", "free", os.strerror(errno.EFBIG)):
+        assert words in str(caught.value)
+
+
+def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="storage refused"):
+        Storage.at(tmp_path / "file").write("a", b"x")
+
+
+WRITER = """
+import sys
+from pipelines.storage import Storage
+storage = Storage.at(sys.argv[1])
+with storage.exclusively() as free:
+    print(free, flush=True)
+    while True:
+        for letter in (b"a", b"b"):
+            storage.write("x", letter * 3_000_000)
+"""
+
+
+def test_a_folder_is_held_by_one_process_until_it_ends_and_a_killed_writer_leaves_a_whole_file(tmp_path):
+    storage = Storage.at(tmp_path)
+    storage.write("x", b"a" * 3_000_000)
+    with storage.exclusively() as free:
+        assert free
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    try:
+        assert process.stdout.readline() == "True\n"
+        with storage.exclusively() as free:
+            assert not free
+        with storage.within("another").exclusively() as free:
+            assert free
+        until(lambda: any(name.startswith(".x-") for name in storage.names()))  # in the middle of a write
+    finally:
+        process.kill()
+        process.communicate()
+    content = storage.read("x")
+    assert content in (b"a" * 3_000_000, b"b" * 3_000_000)
+    with storage.exclusively() as free:
+        assert free
+
+
+def test_the_newest_checkpoints_are_kept_and_the_last_one_is_read(storage):
+    assert latest_checkpoint(storage) is None
+    for step in (5, 10, 100):
+        save_checkpoint(storage, step, tensors(step), {"of": "a test"}, keep=2)
+    assert checkpoint_names(storage) == ["step=00000010", "step=00000100"]
+    name, manifest, found = latest_checkpoint(storage)
+    assert (name, manifest.step, manifest.about) == ("step=00000100", 100, {"of": "a test"})
+    assert torch.equal(found["generator"]["w"], tensors(100)["generator"]["w"])
+    assert int(found["optimizer"]["step"]) == 100
+    with local_copy(storage.within(name)) as path:
+        assert sorted(os.listdir(path)) == ["MANIFEST.json", "generator.safetensors", "optimizer.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "fault", ["bit", "cut", "empty", "longer", "no manifest", "half a manifest", "no tensors", "empty folder"]
+)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_with_one_warning(fault, storage, caplog):
+    for step in (5, 10, 15):
+        save_checkpoint(storage, step, tensors(step), {}, keep=3)
+    name, file = "step=00000015", "generator.safetensors"
+    whole, manifest = storage.within(name).read(file), storage.within(name).read("MANIFEST.json")
+    if fault in ("no manifest", "no tensors", "empty folder"):
+        storage.within(name).remove()
+        left = {"no manifest": {file: whole}, "no tensors": {"MANIFEST.json": manifest}, "empty folder": {".gone": b""}}
+        for kept, content in left[fault].items():
+            storage.within(name).write(kept, content)
+    elif fault == "half a manifest":
+        damage(storage, name, "MANIFEST.json", manifest[: len(manifest) // 2])
+    else:
+        flipped = whole[:-1] + bytes([whole[-1] ^ 1])
+        damage(storage, name, file, {"bit": flipped, "cut": whole[:-1], "empty": b"", "longer": whole + b"\0"}[fault])
+    with caplog.at_level(logging.WARNING):
+        assert latest_checkpoint(storage)[0] == "step=00000010"
+    (warning,) = caplog.records
+    assert "1 damaged checkpoint(s), using step=00000010" in warning.getMessage()
+
+
+def test_with_no_valid_checkpoint_there_is_an_error_and_never_a_fresh_start(storage):
+    for step in (5, 10):
+        save_checkpoint(storage, step, tensors(step), {}, keep=2)
+        damage(storage, f"step={step:08d}", "optimizer.safetensors", b"")
+    with pytest.raises(CheckpointError, match=r"no valid checkpoint.*0 bytes.*remove the folder to start afresh"):
+        latest_checkpoint(storage)
+
+
+def test_a_damaged_checkpoint_is_replaced_when_its_step_is_trained_again(storage, caplog):
+    save_checkpoint(storage, 5, tensors(5), {}, keep=2)
+    damage(storage, "step=00000005", "generator.safetensors", b"")
+    save_checkpoint(storage, 5, tensors(5), {}, keep=2)
+    assert latest_checkpoint(storage)[1].step == 5
+    assert caplog.records == []
+
+
+def test_a_checkpoint_that_the_disk_cuts_short_never_carries_a_final_name(tmp_path):
+    storage = Storage.at(tmp_path)
+    save_checkpoint(storage, 5, tensors(5), {}, keep=2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match=r"storage refused .*-10-.*bytes wanted, .* free"):
+            save_checkpoint(storage, 10, {"generator": {"w": torch.zeros(100_000)}}, {}, keep=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == ["step=00000005"]
+    assert latest_checkpoint(storage)[1].step == 5
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(5, 40))
+def test_history_has_one_row_for_each_step_in_order_however_often_segments_were_replayed(restarts, last):
+    storage = Storage.at(f"fsspec+memory:///{uuid.uuid4().hex}")
+    attempts = [0, *sorted(min(restart, last - 1) for restart in restarts)]
+    for start in attempts:  # each attempt trains from a checkpoint to the end, in segments of five rows
+        steps = list(range(start + 1, last + 1))
+        for first in range(0, len(steps), 5):
+            append_history(storage, [{"step": s, "value": s / 7} for s in steps[first : first + 5]])
+    assert read_history(storage) == [{"step": s, "value": s / 7} for s in range(1, last + 1)]
+
+
+def test_no_rows_make_no_segment_and_no_folder_has_no_history(storage):
+    append_history(storage, [])
+    assert storage.names() == []
+    assert read_history(storage) == []
+
+
+def test_a_half_written_segment_is_not_read(tmp_path):
+    storage = Storage.at(tmp_path)
+    append_history(storage, [{"step": 1}])
+    (tmp_path / ".00000002-00000003.jsonl-0123abcd").write_text('{"step": 2}\n{"st')
+    assert read_history(storage) == [{"step": 1}]
+
+
+def test_segments_sort_as_steps_do(storage):
+    for first, last in pairwise((0, 999, 20_000, 300_000)):
+        append_history(storage, [{"step": first + 1}, {"step": last}])
+    assert [row["step"] for row in read_history(storage)] == [1, 999, 1000, 20_000, 20_001, 300_000]

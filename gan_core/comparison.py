@@ -25,7 +25,7 @@ class Comparison:
 
 
 def compare(
-    challenger: Float[np.ndarray, "sets points"], champion: Float[np.ndarray, "sets points"], confidence: float = 0.95
+    challenger: Float[np.ndarray, "sets points"], champion: Float[np.ndarray, "_ _"], confidence: float = 0.95
 ) -> Comparison:
     """Compare log-densities of the same points under two models, each from several sets of samples.
 

@@ -24,7 +24,7 @@ TOLERANCE = 1e-3  # nats
 
 def parzen_log_density(
     points: Float[np.ndarray, "points width"],
-    samples: Float[np.ndarray, "samples width"],
+    samples: Float[np.ndarray, "samples _"],
     sigmas: Sequence[float],
     device: str = "cpu",
 ) -> Float[np.ndarray, "points sigmas"]:

@@ -89,13 +89,13 @@ def search_plot(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bytes
     figure, axes = _figure(1, max(1, len(keys)), width=3.2 * max(1, len(keys)))
     best = max((row["log_likelihood"] for row in finite), default=0.0)
     for axis, key in zip(np.atleast_1d(axes), keys, strict=False):
+        values = [str(row[key]) if isinstance(row[key], list) else row[key] for row in finite]
         points = axis.scatter(
-            [row[key] for row in finite],
+            values,
             [row["log_likelihood"] for row in finite],
             c=[row["step"] for row in finite],
             s=18,
         )
-        values = [row[key] for row in finite]
         if values and isinstance(values[0], float) and min(values) > 0 and max(values) > 5 * min(values):
             axis.set_xscale("log")
         axis.set_xlabel(key, fontsize=8)

@@ -68,6 +68,7 @@ def train_run(
         settings.gpu == "auto" and ray.cluster_resources().get("GPU", 0) >= settings.workers
     )
     job = Job(run, configuration.training(), settings, dataset.digest, dataset.shape)
+    resume(initial_state(job.training, dataset.train), job)  # what the workers could not resume is an error now
     # Ray's own snapshot of the run is not what we resume from, and a damaged one would be an error.
     run.within("ray-train").remove()
     trainer = TorchTrainer(

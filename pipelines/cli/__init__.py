@@ -47,7 +47,13 @@ for command in (
 def main() -> NoReturn:
     """Run the command; errors are one line on stderr and an exit code that says of what kind."""
     debug = "--debug" in sys.argv[1:]
-    signal.signal(signal.SIGTERM, _preempted)
+    preempted = []
+
+    def leave(*signal_and_frame: object) -> NoReturn:
+        preempted.append(True)
+        sys.exit(PREEMPTED)
+
+    signal.signal(signal.SIGTERM, leave)
     try:
         cli.main(standalone_mode=False)
         code = 0
@@ -60,6 +66,8 @@ def main() -> NoReturn:
         code = _failed(f"usage (gan): {error.format_message()}; expected a command of gan --help", 2, debug)
     except (click.Abort, KeyboardInterrupt):
         code = _failed("interrupted (gan): by the user; the same command resumes", 130, debug)
+    except SystemExit as error:  # Ray turns the one of `leave` into its own
+        code = PREEMPTED if preempted else int(error.code or 0)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -77,7 +85,3 @@ def _failed(text: str, code: int, debug: bool) -> int:
         traceback.print_exc()
     click.echo(f"error: {text}", err=True)
     return code
-
-
-def _preempted(*signal_and_frame: object) -> NoReturn:
-    sys.exit(PREEMPTED)

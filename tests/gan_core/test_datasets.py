@@ -92,7 +92,7 @@ def test_idx_round_trip(array):
 @given(bytes_arrays, st.data())
 def test_an_idx_file_cut_or_extended_anywhere_is_refused(array, data):
     content = idx(array)
-    with pytest.raises(DataError, match="cut short|not this IDX file"):
+    with pytest.raises(DataError, match=r"cut short|not this IDX file"):
         parse_idx(content[: data.draw(st.integers(0, len(content) - 1))], array.ndim, "here")
     with pytest.raises(DataError, match="extra bytes"):
         parse_idx(content + data.draw(st.binary(min_size=1, max_size=4)), array.ndim, "here")
@@ -103,10 +103,9 @@ def test_any_bytes_are_an_idx_file_or_refused_by_our_error(content, dimensions):
     for start in (b"", bytes([0, 0, 8, dimensions])):
         try:
             array = parse_idx(start + content, dimensions, "here")
-        except DataError as error:
-            assert "(here)" in str(error)
-        else:
-            assert idx(array) == start + content
+        except DataError:
+            continue
+        assert idx(array) == start + content
 
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)

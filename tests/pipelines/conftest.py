@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ from gan_core.state import State
 from gan_core.training import TrainingSettings, initial_state, train
 from pipelines import config
 from pipelines.settings import Configuration
+from pipelines.storage import Storage
 
 # Real digits, nets of a few thousand weights: what the stages do, in seconds.
 SMALL = """
@@ -184,9 +186,18 @@ def finished(small_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Fini
     return Finished("small-run", small_yaml, storage, answer)
 
 
+@dataclass(frozen=True)
+class Place:
+    """An MLflow: its address, the storage whose runs are copied there, and where model files end up."""
+
+    uri: str
+    storage: Storage
+    files: Path
+
+
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real MLflow server, up for as long as the tests run."""
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A real MLflow server on a free port, up for as long as the tests run."""
     folder = tmp_path_factory.mktemp("server")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -205,10 +216,20 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         )
         try:
             until(lambda: _healthy(f"http://127.0.0.1:{port}/health"))
-            yield f"http://127.0.0.1:{port}"
+            yield Place(f"http://127.0.0.1:{port}", Storage.at(folder / "storage"), folder / "files")
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@pytest.fixture(scope="module", params=["sqlite", "server"])
+def place(request: pytest.FixtureRequest, database_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A database in a file, and then a server: what works with one works with the other."""
+    if request.param == "server":
+        return request.getfixturevalue("mlflow_server")
+    folder = tmp_path_factory.mktemp("sqlite")
+    shutil.copy(database_template, folder / "mlflow.db")
+    return Place(f"sqlite:///{folder}/mlflow.db", Storage.at(folder), folder / "mlartifacts")
 
 
 def _healthy(address: str) -> bool:

@@ -1,0 +1,215 @@
+"""A generator as a folder: the same images again, and nothing else is ever taken for one."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gan_core.checkpoint import tensors_digest, write_checkpoint
+from gan_core.errors import CheckpointError
+from gan_core.networks import DenseGenerator, DenseGeneratorSettings
+from gan_core.noise import NoiseSettings
+from gan_core.portable import FILES, MAX_BYTES, PortableGenerator, load_generator, save_generator
+
+
+def model(prior: str = "uniform") -> PortableGenerator:
+    network = DenseGeneratorSettings(hidden=(5, 4), init_range=0.1)
+    generator = DenseGenerator(3, 0, 6, network)
+    random = torch.Generator().manual_seed(0)
+    for parameter in generator.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=random)
+    return PortableGenerator(generator.eval(), NoiseSettings(prior, 3), network, (2, 3))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_generator(tmp_path / "model", model(), {"run": "a"})
+    return tmp_path / "model"
+
+
+def rewrite(folder: Path, change) -> None:
+    document = json.loads((folder / "config.json").read_text())
+    change(document)
+    (folder / "config.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("prior", ["uniform", "normal"])
+def test_round_trip_gives_the_same_images_to_the_bit(tmp_path, prior):
+    original = model(prior)
+    save_generator(tmp_path, original)
+    loaded = load_generator(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
+    assert np.array_equal(loaded.draw(20, seed=7), original.draw(20, seed=7))
+    assert loaded.sha256 == original.sha256 == tensors_digest(original.generator.state_dict())
+    assert (loaded.noise, loaded.network, loaded.image_shape) == (original.noise, original.network, (2, 3))
+    assert not loaded.generator.training
+
+
+def test_images_are_a_function_of_seed_and_set_alone():
+    one, other = model(), model()
+    first = one.draw(20, 7)
+    one.draw(5, 8)
+    torch.rand(3)
+    assert np.array_equal(first, one.draw(20, 7))
+    assert np.array_equal(first, other.draw(20, 7, sample_set=0))
+    assert first.shape == (20, 2, 3)
+    assert first.min() >= 0
+    assert first.max() <= 1
+    for different in (one.draw(20, 8), one.draw(20, 7, 1)):
+        assert not np.array_equal(first, different)
+    # The first draws are the same however many follow; blocks of other sizes may round otherwise.
+    np.testing.assert_allclose(one.draw(3, 7), first[:3], rtol=1e-5, atol=1e-6)
+
+
+def test_images_are_g_of_the_noise_and_noise_of_another_width_is_refused():
+    noise = torch.randn(4, 3)
+    expected = model().generator(noise, torch.empty(4, 0)).detach().numpy().reshape(4, 2, 3)
+    assert np.array_equal(model().images(noise), expected)
+    with pytest.raises(CheckpointError, match=r"noise does not fit .*\[4, 5\]; expected \(count, 3\)"):
+        model().images(torch.randn(4, 5))
+
+
+def test_the_digest_sees_one_bit():
+    changed = model()
+    with torch.no_grad():
+        changed.generator.weights[0][0, 0] = torch.nextafter(changed.generator.weights[0][0, 0], torch.tensor(9.0))
+    assert changed.sha256 != model().sha256
+
+
+# What is changed in config.json, and what the refusal says.
+BAD_CONFIGURATIONS = [
+    (lambda c: c.update(extra=1), "unknown keys extra"),
+    (lambda c: c.update(architecture="pickle"), "architecture 'pickle'"),
+    (lambda c: c.update(condition_size=2), "condition size 2"),
+    (lambda c: c.pop("noise"), "KeyError: 'noise'"),
+    (lambda c: c["noise"].update(scale=2), "TypeError: .*scale"),
+    (lambda c: c["noise"].update(prior="relu"), "prior 'relu'"),
+    (lambda c: c["noise"].update(size=3.0), r"layers of \[3.0, "),
+    (lambda c: c["noise"].update(size=True), r"layers of \[True, "),
+    (lambda c: c["noise"].update(size="3"), "TypeError"),
+    (lambda c: c["generator"].update(module="os"), "TypeError: .*module"),
+    (lambda c: c["generator"].update(activation="eval"), "activations 'eval'"),
+    (lambda c: c["generator"].update(output="normal"), "activations .*'normal'"),
+    (lambda c: c["generator"].update(output=["relu"]), "TypeError"),
+    (lambda c: c["generator"].update(hidden=[]), "network.generator.hidden"),
+    (lambda c: c["generator"].update(hidden=[float("inf")]), "OverflowError"),
+    (lambda c: c["generator"].update(hidden=[2**20, 2**20]), "layers of .*1048576, 1048576"),
+    (lambda c: c["generator"].update(init_range=-1.0), "network.generator.init_range"),
+    (lambda c: c.update(image_shape=[-2, -3]), r"images of \[-2, -3\]"),
+    (lambda c: c.update(image_shape=[2**32, 2**32]), "images of "),
+    (lambda c: c.update(image_shape=6), "TypeError"),
+]
+
+
+def test_a_configuration_that_is_not_ours_is_refused_before_anything_is_built(tmp_path):
+    for number, (change, _) in enumerate(BAD_CONFIGURATIONS):
+        save_generator(tmp_path / f"{number:02}", model())
+        rewrite(tmp_path / f"{number:02}", change)
+    # In a process of its own, since the tests' type checks would refuse some of them first.
+    script = """
+import sys
+from pathlib import Path
+from gan_core.errors import CheckpointError
+from gan_core.portable import load_generator
+for folder in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        print("accepted", load_generator(folder))
+    except CheckpointError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    for line, (_, message) in zip(done.stdout.splitlines(), BAD_CONFIGURATIONS, strict=True):
+        assert re.match(rf"unreadable generator \(.*config.json\): .*{message}.*; expected what this", line), line
+
+
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+keys = [("noise",), ("generator",), ("image_shape",), ("condition_size",), ("architecture",), ("new",), ()]
+keys += [("noise", "prior"), ("noise", "size"), ("generator", "hidden"), ("generator", "init_range")]
+
+
+# The folder is put back after each example.
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(keys), documents)
+def test_any_json_in_the_configuration_gives_the_same_images_or_our_error(folder, key, document):
+    whole = (folder / "config.json").read_bytes()
+
+    def change(config):
+        for name in key[:-1]:
+            config = config[name]
+        config[key[-1]] = document
+
+    try:
+        rewrite(folder, change) if key else (folder / "config.json").write_text(json.dumps(document))
+        try:
+            loaded = load_generator(folder)
+        except CheckpointError:
+            return
+        assert np.array_equal(loaded.draw(2, 0).ravel(), model().draw(2, 0).ravel())
+    finally:
+        (folder / "config.json").write_bytes(whole)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_must_be_there_plain_and_of_a_sane_size(folder, name):
+    path, aside = folder / name, folder.parent / "aside"
+    path.rename(aside)
+    refused = rf"not a generator \(.*{name}\): no plain file"
+    with pytest.raises(CheckpointError, match=refused):
+        load_generator(folder)
+    path.symlink_to(aside)
+    with pytest.raises(CheckpointError, match=refused):
+        load_generator(folder)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CheckpointError, match=refused):
+        load_generator(folder)
+    path.rmdir()
+    aside.rename(path)
+    load_generator(folder)
+    os.truncate(path, MAX_BYTES + 1)  # sparse
+    with pytest.raises(CheckpointError, match=rf"file too large \(.*{name}\): 2147483649 bytes; expected at most"):
+        load_generator(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t["weights.0"].fill_(float("nan")), "weights.0 is not finite"),
+        (lambda t: t.pop("biases.2"), "biases.2 is missing"),
+        (lambda t: t.update(code=torch.zeros(1)), "code is unknown"),
+        (
+            lambda t: t.update({"biases.0": torch.zeros(7)}),
+            r"biases.0 is float32\[7\] where the model has float32\[5\]",
+        ),
+        (lambda t: t.update({"biases.0": torch.zeros(5).double()}), r"float64\[5\] where the model has float32\[5\]"),
+    ],
+)
+def test_weights_that_are_not_this_model_s_are_refused_though_their_digest_is_right(folder, change, message):
+    tensors = {name: tensor.clone() for name, tensor in model().generator.state_dict().items()}
+    change(tensors)
+    write_checkpoint(folder, 0, {"generator": tensors})
+    with pytest.raises(CheckpointError, match=rf"weights do not fit \(.*generator.safetensors\): .*{message}"):
+        load_generator(folder)
+
+
+def test_weights_whose_bytes_changed_are_refused_and_other_files_are_never_looked_at(folder):
+    (folder / "MLmodel").write_text("loader_module: os")
+    (folder / "extra.safetensors").mkdir()
+    load_generator(folder)
+    content = bytearray((folder / "generator.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "generator.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged checkpoint \(.*generator.safetensors\): SHA-256"):
+        load_generator(folder)

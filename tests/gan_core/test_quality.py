@@ -1,0 +1,77 @@
+"""Coverage against the paper that defines it, nearest neighbours, and the reference samples."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gan_core.datasets.digits import load_digits
+from gan_core.quality import coverage, nearest_neighbours, reference_samples
+
+
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.square(a[:, None].astype(np.float64) - b[None].astype(np.float64)).sum(axis=2))
+
+
+def normal(count: int, seed: int, width: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
+
+
+@settings(max_examples=30)
+@given(st.integers(7, 40), st.integers(1, 40), st.integers(1, 6), st.integers(0, 999))
+def test_coverage_is_equation_9_of_naeem_et_al(points, samples, neighbours, seed):
+    real, generated = normal(points, seed), normal(samples, seed + 1)
+    covered = 0
+    for i, row in enumerate(distances(real, real)):
+        radius = sorted(np.delete(row, i))[neighbours - 1]  # to the k-th nearest other real point
+        covered += bool((distances(real[i : i + 1], generated) < radius).any())
+    assert coverage(real, generated, neighbours) == covered / points
+
+
+@pytest.mark.parametrize(("real", "generated", "neighbours"), [(1000, 1000, 5), (1000, 250, 5), (500, 1000, 2)])
+def test_coverage_by_another_sample_of_the_same_distribution_has_its_closed_form(real, generated, neighbours):
+    # Naeem et al.'s expectation, whatever the distribution; 1 - 2^-k for equal sizes.
+    missed = math.prod((real - i) / (real + generated - i) for i in range(1, neighbours + 1))
+    value = coverage(normal(real, 0), normal(generated, 1), neighbours)
+    # Neighbours' events are positively correlated, about k + 1 of them alike: five standard errors.
+    error = math.sqrt(missed * (1 - missed) * (neighbours + 1) / real)
+    assert value == pytest.approx(1 - missed, abs=5 * error)
+
+
+def test_coverage_is_one_for_the_data_themselves_and_about_none_for_collapsed_samples():
+    digits = load_digits()
+    assert coverage(digits.validation.images, digits.validation.images) == 1
+    # One image, however true or near to all, covers the few points that it is among the 5 nearest of.
+    for image, most in ((digits.train.images.mean(axis=0), 0.2), (digits.train.images[0], 0.05)):
+        assert coverage(digits.validation.images, np.repeat(image[None], 500, axis=0)) < most
+    assert coverage(digits.validation.images, digits.train.images[:200]) > 0.85
+    assert coverage(normal(200, 0), normal(200, 1) + 100) == 0
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 999))
+def test_nearest_neighbours_are_the_indices_of_the_smallest_distances(points, examples, seed):
+    found = nearest_neighbours(normal(points, seed), normal(examples, seed + 1))
+    assert found.tolist() == distances(normal(points, seed), normal(examples, seed + 1)).argmin(axis=1).tolist()
+
+
+def test_reference_samples_are_the_first_training_images_and_their_cluster_centres():
+    images = load_digits().train.images
+    references = reference_samples(images, 300)
+    assert list(references) == ["training data", "k-means"]
+    assert np.array_equal(references["training data"], images[:300])
+    centres = references["k-means"]
+    assert centres.shape == (100, 64)  # one for every ten
+    assert centres.dtype == np.float32
+    assert centres.min() >= 0
+    assert centres.max() <= 1
+    assert np.array_equal(centres, reference_samples(images, 300)["k-means"])
+
+    def squared_error(representatives):
+        return np.square(distances(images, representatives).min(axis=1)).mean()
+
+    # Centres, unlike as many images, are where they lose least.
+    assert squared_error(centres) < 0.75 * squared_error(images[:100])
+    assert len(reference_samples(images[:5], 3)["k-means"]) == 1

@@ -1,0 +1,186 @@
+"""Pictures have their images where they say, and the page holds all it shows."""
+
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_core.noise import draw_noise
+from gan_core.randomness import stream
+from pipelines import figures, report
+from tests.pipelines.conftest import principal_generator
+
+HISTORY = [
+    {"step": step, "value": -1.3, "generator_loss": 0.7, "real_accuracy": 0.5, "fake_accuracy": 0.6,
+     "discriminator_gradient_norm": 0.1, "generator_gradient_norm": 0.2} for step in (10, 20)
+]  # fmt: skip
+
+
+def opened(content):
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def cells(picture, columns, shape, scale, gap=2, last_apart=False):
+    """A grid's images, read back from its picture."""
+    height, width = shape
+    small = picture[::scale, ::scale].astype(int)
+    rows = (small.shape[0] - gap) // (height + gap)
+    found = np.empty((rows, columns, height, width))
+    for row in range(rows):
+        for column in range(columns):
+            left = gap + column * (width + gap) + (3 * gap if last_apart and column == columns - 1 else 0)
+            top = gap + row * (height + gap)
+            found[row, column] = small[top : top + height, left : left + width]
+    return found
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_grid_shows_each_image_in_its_row_and_column_and_white_between(scale, apart):
+    images = np.random.default_rng(0).random((5, 3, 4))
+    picture = figures.image_grid(images, 3, scale=scale, mark_last=apart)
+    assert picture.dtype == np.uint8
+    assert picture.shape == (scale * (2 + 2 * 5), scale * (2 + 3 * 6 + (6 if apart else 0)))
+    shown = cells(picture, 3, (3, 4), scale, last_apart=apart)
+    for index, image in enumerate(images):
+        assert np.array_equal(shown[index // 3, index % 3], np.rint(image * 255))
+    assert (shown[1, 2] == 255).all()  # the sixth place is empty
+    assert (picture[: 2 * scale] == 255).all()
+
+
+def test_pixels_are_rounded_and_clipped():
+    assert figures.to_bytes(np.array([-1.0, 0.0, 0.49 / 255, 0.51 / 255, 1.0, 7.0])).tolist() == [0, 0, 0, 1, 255, 255]
+
+
+def test_a_png_holds_the_pixels_it_was_made_of():
+    picture = np.random.default_rng(0).integers(0, 256, (7, 9)).astype(np.uint8)
+    assert np.array_equal(opened(figures.png(picture)), picture)
+
+
+def test_the_last_column_of_figure_2_is_the_nearest_training_image_of_the_sample_beside_it(digits):
+    model, training = principal_generator(digits, 8), digits.train.images
+    picture = figures.samples_with_neighbours(model, training, seed=4, rows=3, columns=2)
+    shown = cells(picture, 3, (8, 8), 7, last_apart=True)
+    samples = model.draw(6, 4)
+    for row in range(3):
+        beside = samples[2 * row + 1].reshape(1, -1)
+        nearest = training[((training - beside) ** 2).sum(axis=1).argmin()]
+        assert np.array_equal(shown[row, :2], np.rint(np.clip(samples[2 * row : 2 * row + 2], 0, 1) * 255))
+        assert np.array_equal(shown[row, 2].ravel(), np.rint(nearest * 255))
+
+
+def test_figure_3_goes_from_one_sample_to_another_in_equal_steps_of_z(digits):
+    model = principal_generator(digits, 8)
+    shown = cells(figures.interpolation(model, seed=4, rows=2, columns=5), 5, (8, 8), 7)
+    ends = draw_noise(stream(4, "interpolation"), 4, model.noise).numpy().reshape(2, 2, 16)
+    (mean,) = {tuple(model.generator.biases[1].tolist())}
+    directions = model.generator.weights[1].detach().numpy()
+    for row, (start, end) in enumerate(ends):
+        for column in range(5):
+            exact = np.array(mean) + (start + (end - start) * column / 4) @ directions
+            # Rounding to 8 bits is half a grey level, and float32 may tip it over.
+            assert np.abs(shown[row, column].ravel() - np.clip(exact, 0, 1) * 255).max() <= 0.501
+
+
+def test_pictures_are_a_function_of_the_seed(digits):
+    model = principal_generator(digits, 8)
+    for draw in (figures.interpolation, lambda m, seed: figures.samples_with_neighbours(m, digits.train.images, seed)):
+        assert np.array_equal(draw(model, 1), draw(model, 1))
+        assert not np.array_equal(draw(model, 1), draw(model, 2))
+
+
+def test_curves_are_a_picture_even_of_a_single_row():
+    for history in (HISTORY, HISTORY[:1]):
+        assert opened(figures.curves(history)).ndim == 3
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0.1, 0.001, 0.3], [1, 2, 3], ["adam", "momentum", "adam"], [None, 1.5, 2.0], [True, False, True], [[32], [64, 64], [32]]],
+    ids=["rates", "counts", "names", "none", "flags", "lists"],
+)  # fmt: skip
+def test_a_search_is_drawn_whatever_kind_of_setting_it_searched(values):
+    rows = [
+        {"status": "finite", "step": 10 * i, "log_likelihood": -7.0 + i, "key": value} for i, value in enumerate(values)
+    ]
+    rows.append({"status": "diverged", "step": 10, "log_likelihood": -1e30, "key": values[0]})
+    assert opened(figures.search_plot(rows, ["key"])).ndim == 3
+
+
+# The page
+
+SCORE = {"log_likelihood": -7.25, "standard_error": 0.5, "sigma": 0.278256, "samples": 500, "validation_points": 200}
+RECORDS = {
+    "train": {"step": 200, "device": "cpu", "seconds": 3.2, "weights_sha256": "a" * 64},
+    "evaluate": {
+        **SCORE, "coverage": 0.25, "data_digest": "d" * 64,
+        "paper": {**SCORE, "protocol": "paper"},
+        "cross_validated": {**SCORE, "protocol": "cross_validated", "fold_sigmas": [0.25, 0.26]},
+        "references": {"training data": {**SCORE, "log_likelihood": 21.75, "coverage": 0.99}},
+    },
+    "tune": {"candidates": 6, "diverged": 1, "chosen": {"noise.size": 16}},
+    "register": {"model": "gan-digits", "version": 3, "alias": "champion", "reason": "better than gan-digits/2"},
+}  # fmt: skip
+PICTURES = {
+    name: figures.png(np.zeros((4, 4), np.uint8))
+    for name in ("samples.png", "interpolation.png", "curves.png", "search.png")
+}
+
+
+class Page(HTMLParser):
+    """A page's text, and everything it refers to."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.text, self.links, self.tags = "", [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def page(records=RECORDS, data="digits", configuration="seed: 0\n"):
+    return report.render("run-1", data, records, PICTURES, configuration, "c0ffee")
+
+
+def test_the_page_refers_to_nothing_outside_itself():
+    html = page()
+    parsed = Page(html)
+    assert len(parsed.links) == 4
+    assert all(link.startswith("data:image/png;base64,") for link in parsed.links)
+    for outside in ("http://", "https://", "url(", "@import", "<script", "<link"):
+        assert outside not in html
+
+
+def test_the_page_shows_the_scores_with_their_protocol_and_what_they_were_made_from():
+    text = " ".join(Page(page()).text.split())
+    for words in (
+        "-7.2 ± 0.5 nats on the test set of digits", "sigma 0.2783", "coverage 0.25", "21.8 ± 0.5", "0.2500, 0.2600",
+        "500 samples; sigma from 200 validation images", "Registered as gan-digits/3 (champion): better than gan-digits/2.",
+        "6 candidates, 1 diverged; chosen: noise.size 16.", "200 steps on cpu in 3 s", "a" * 64, "d" * 64, "c0ffee", "seed: 0",
+    ):  # fmt: skip
+        assert words in text
+
+
+def test_the_page_leaves_out_the_stages_that_did_not_run():
+    text = Page(page({key: RECORDS[key] for key in ("train", "evaluate")})).text
+    assert "Registered" not in text
+    assert "candidates" not in text
+
+
+def test_the_papers_table_stands_beside_mnist_only():
+    assert "225 ± 2.0" in Page(page(data="mnist")).text
+    assert "225" not in Page(page()).text
+
+
+def test_what_a_configuration_says_is_text_and_not_html():
+    parsed = Page(page(configuration="data: {root: '<script>alert(1)</script><img src=x>'}\n"))
+    assert "<script>alert(1)</script>" in parsed.text
+    assert "script" not in parsed.tags
+    assert "x" not in parsed.links

@@ -1,0 +1,194 @@
+"""Ray Train: the bits of gan_core alone, for any number of workers, stopped, damaged or killed on the way."""
+
+import os
+import signal
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gan_core.checkpoint import tensors_digest
+from gan_core.errors import CheckpointError
+from gan_core.training import initial_state, train
+from pipelines import config
+from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, read_history, save_checkpoint
+from pipelines.train import Job, resume, train_run
+from tests.pipelines.conftest import trained_alone, until
+
+TIMES = ("time_ms", "steps_per_second", "images_per_second")
+
+
+def digests(settings, digits, steps):
+    """The digests of all weights and of G's, as gan_core alone trains them."""
+    tensors = trained_alone(settings, digits, steps).tensors()
+    return tensors_digest(tensors["generator"], tensors["discriminator"]), tensors_digest(tensors["generator"])
+
+
+def metrics_alone(settings, digits, steps, every):
+    """Each reported step's metrics, as gan_core alone computes them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    state = initial_state(settings, digits.train)
+    reports = train(settings, digits.train, state, steps, lambda step: step % every == 0)
+    rows = [timeless({"step": report.step, **report.metrics}) for report in reports]
+    torch.set_num_threads(threads)
+    return rows
+
+
+def timeless(row):
+    return {key: value for key, value in row.items() if key not in TIMES}
+
+
+def silent(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def one_worker(small):
+    """One worker that adds up the two shards which two workers would share."""
+    return config.override(small, {"train.workers": 1, "train.virtual_shards": 2})
+
+
+@pytest.fixture(scope="module")
+def stopped(one_worker, digits, ray_cluster, tmp_path_factory):
+    """A training of 100 steps, and the same folder's after its newest checkpoint lost a bit and it went on to 200."""
+    run = Storage.at(tmp_path_factory.mktemp("stopped"))
+    half = config.override(one_worker, {"algorithm.steps": 100})
+    first = train_run(half, digits, run, silent)
+    kept = checkpoint_names(run.within("checkpoints"))
+    newest = run.within("checkpoints", "step=00000100")
+    content = newest.read("generator.safetensors")
+    newest.write("generator.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
+    return first, kept, train_run(one_worker, digits, run, silent), run
+
+
+def test_one_worker_has_the_bits_of_gan_core_alone(stopped, one_worker, digits):
+    first, kept, _, run = stopped
+    assert (first.weights_sha256, first.generator_sha256) == digests(one_worker.training(), digits, 100)
+    assert (first.step, first.device, kept) == (100, "cpu", ["step=00000050", "step=00000100"])
+    assert first.checkpoint == run.within("checkpoints", "step=00000100").uri
+    assert first.run == run.uri.rsplit("/", 1)[-1]
+
+
+def test_two_workers_have_the_bits_of_one_that_adds_up_the_same_two_shards(finished, one_worker, small, digits):
+    chosen = finished.record("tune")["chosen"]
+    alone = digests(config.override(one_worker, chosen).training(), digits, 200)
+    trained = finished.record("train")
+    assert small.train.workers == 2
+    assert (trained["weights_sha256"], trained["generator_sha256"]) == alone
+
+
+def test_stopped_at_100_and_continued_to_200_it_has_the_bits_of_an_undisturbed_training(stopped, one_worker, digits):
+    _, _, whole, _ = stopped
+    assert (whole.weights_sha256, whole.generator_sha256) == digests(one_worker.training(), digits, 200)
+    assert whole.step == 200
+
+
+def test_a_damaged_newest_checkpoint_was_passed_over_and_the_history_has_each_step_once_to_the_bit(
+    stopped, one_worker, digits
+):
+    _, _, _, run = stopped
+    segments = run.within("history").names()
+    assert {"00000060-00000100.jsonl", "00000110-00000150.jsonl"} < set(segments)
+    assert [timeless(row) for row in read_history(run.within("history"))] == metrics_alone(
+        one_worker.training(), digits, 200, 10
+    )
+    assert checkpoint_names(run.within("checkpoints")) == ["step=00000150", "step=00000200"]
+
+
+def test_the_weights_are_those_of_the_record_and_the_checkpoint_notes_what_they_were_made_from(
+    stopped, one_worker, digits
+):
+    _, _, whole, run = stopped
+    name, manifest, tensors = latest_checkpoint(run.within("checkpoints"))
+    assert whole.checkpoint.endswith(name)
+    assert tensors_digest(tensors["generator"], tensors["discriminator"]) == whole.weights_sha256
+    assert manifest.about["data_digest"] == digits.digest
+    assert manifest.about["training"] == config.to_plain(one_worker.training())
+
+
+def test_another_seed_is_another_training(one_worker, digits):
+    other = replace(one_worker.training(), seed=1)
+    assert digests(other, digits, 20) != digests(one_worker.training(), digits, 20)
+
+
+def test_a_worker_killed_in_mid_training_recovers_to_the_same_bits_and_history(small, digits, ray_cluster, tmp_path):
+    settings, run, killed = config.override(small, {"algorithm.steps": 600, "seed": 3}), Storage.at(tmp_path), []
+
+    def kill_one_worker():
+        from ray.util.state import list_actors
+
+        until(lambda: "step=00000100" in checkpoint_names(run.within("checkpoints")))
+        alive = list_actors(filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
+        pid = max(actor.pid for actor in alive)
+        killed.append((len(alive), checkpoint_names(run.within("checkpoints"))[-1]))
+        os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one_worker, daemon=True)
+    killer.start()
+    record = train_run(settings, digits, run, silent)
+    killer.join()
+    ((workers, at),) = killed
+    assert workers == 2
+    assert "step=00000100" <= at < "step=00000600", "the training was over before it was disturbed"
+    assert (record.weights_sha256, record.generator_sha256) == digests(settings.training(), digits, 600)
+    assert [timeless(row) for row in read_history(run.within("history"))] == metrics_alone(
+        settings.training(), digits, 600, 10
+    )
+
+
+def job(configuration, digits, run):
+    return Job(run, configuration.training(), configuration.train, digits.digest, digits.shape)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "was"),
+    [
+        ("noise.size", 9, "training.noise.size was 8: 9"),
+        ("algorithm.generator_learning_rate", 0.2, "training.algorithm.generator_learning_rate was 0.1: 0.2"),
+        ("seed", 1, "training.seed was 0: 1"),
+        ("train.virtual_shards", 1, "training.virtual_shards was 2: 1"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused_by_the_first_field_that_differs(
+    key, value, was, one_worker, digits, ray_cluster, tmp_path
+):
+    run, state = Storage.at(tmp_path), initial_state(one_worker.training(), digits.train)
+    save_checkpoint(run.within("checkpoints"), 10, state.tensors(), job(one_worker, digits, run).about(), keep=2)
+    for again in (
+        lambda c: train_run(c, digits, run, silent),
+        lambda c: resume(initial_state(c.training(), digits.train), job(c, digits, run)),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            again(config.override(one_worker, {key: value}))
+        field, _, ours = was.partition(":")
+        assert (
+            f"checkpoint of another training (step=00000010): {field}; expected{ours}; start a new run: --name NAME"
+            == str(caught.value)
+        )
+    assert not (tmp_path / "ray-train").exists()  # no worker was started for it
+
+
+def test_a_checkpoint_of_other_data_is_refused_and_a_longer_training_is_not(one_worker, digits, tmp_path):
+    run, state = Storage.at(tmp_path), trained_alone(one_worker.training(), digits, 3)
+    other = replace(job(one_worker, digits, run), data_digest="0" * 64)
+    save_checkpoint(run.within("checkpoints"), 3, state.tensors(), other.about(), keep=2)
+    fresh = initial_state(one_worker.training(), digits.train)
+    with pytest.raises(CheckpointError, match="data_digest was 0000"):
+        resume(fresh, job(one_worker, digits, run))
+    longer = config.override(one_worker, {"algorithm.steps": 999})
+    save_checkpoint(run.within("checkpoints"), 3, state.tensors(), job(one_worker, digits, run).about(), keep=2)
+    resume(fresh, job(longer, digits, run))
+    assert int(fresh.step) == 3
+    assert tensors_digest(*fresh.tensors().values()) == tensors_digest(*state.tensors().values())
+
+
+def test_with_checkpoints_of_which_none_is_valid_there_is_an_error_before_any_worker(
+    one_worker, digits, ray_cluster, tmp_path
+):
+    run = Storage.at(tmp_path)
+    run.within("checkpoints", "step=00000010").write("generator.safetensors", b"half")
+    with pytest.raises(CheckpointError, match="no valid checkpoint"):
+        train_run(one_worker, digits, run, silent)
+    assert not (tmp_path / "ray-train").exists()

@@ -19,6 +19,7 @@ PAPER_GRID = tuple(float(sigma) for sigma in np.logspace(-1, 0, 10))
 SEARCH_GRID = tuple(float(sigma) for sigma in np.geomspace(0.05, 1.0, 40))
 
 POINT_TILE, SAMPLE_TILE, EXACT = 500, 2000, 8
+RESIDENT_BYTES = 2**28  # of samples that are kept centred
 TOLERANCE = 1e-3  # nats
 
 
@@ -33,7 +34,7 @@ def parzen_log_density(
         log p(x) = logsumexp_i(-|x - s_i|^2 / 2 sigma^2) - log n - (d / 2) log(2 pi sigma^2)
 
     In nats, for pixels in [0, 1]; rescaling pixels by a shifts it by -d log a. All sigmas share one
-    pass over the distances, in tiles (under 300 MB beside the inputs). Tiles of `POINT_TILE` points
+    pass over the distances, in tiles: under 1 GiB beside the inputs, whatever their sizes. Tiles of `POINT_TILE` points
     know nothing of each other, so points can be shared among tasks in blocks of whole tiles without
     changing a bit. Distances are float32, and float64 in tiles where that may cost over `TOLERANCE`.
 
@@ -42,14 +43,10 @@ def parzen_log_density(
     """
     _check(points, samples, sigmas)
     width = samples.shape[1]
-    # Distances do not change when both are centred, but float32 products of centred values are
-    # smaller, and so are their errors.
-    centre = samples.mean(axis=0, dtype=np.float64)
-    window = _Window(torch.from_numpy((samples - centre).astype(np.float32)).to(device), sigmas)
+    window = _Window(samples, sigmas, device)
     result = np.empty((len(points), len(sigmas)))
-    for start in range(0, len(points), POINT_TILE):
-        tile = torch.from_numpy((points[start : start + POINT_TILE] - centre).astype(np.float32)).to(device)
-        result[start : start + POINT_TILE] = window.log_sum(tile).cpu().numpy()
+    for tile in _tiles(len(points), POINT_TILE):
+        result[tile] = window.log_sum(window.centred(points[tile])).cpu().numpy()
     result -= math.log(len(samples)) + width / 2 * np.log(2 * math.pi * np.square(sigmas))
     if not np.isfinite(result).all():
         raise DataError(
@@ -64,11 +61,30 @@ def parzen_log_density(
 class _Window:
     """Sums of Gaussian kernels centred on samples, streamed over tiles of samples."""
 
-    def __init__(self, samples: Tensor, sigmas: Sequence[float]) -> None:
-        self.samples = samples
-        self.squares = samples.double().square().sum(dim=1)
+    def __init__(self, samples: np.ndarray, sigmas: Sequence[float], device: str) -> None:
+        self.samples, self.device = samples, device
+        self.centre = samples.mean(axis=0, dtype=np.float64)
+        tiles = _tiles(len(samples), SAMPLE_TILE)
+        # Few enough samples are centred once, more of them at each use, so that memory is bounded.
+        small = samples.size * 4 <= RESIDENT_BYTES
+        self.resident = torch.cat([self.centred(samples[tile]) for tile in tiles]) if small else None
+        self.squares = torch.cat([self.rows(tile).double().square().sum(dim=1) for tile in tiles])
         # -|x - s|^2 / 2 sigma^2 = rate |x - s|^2
         self.rates = [-0.5 / sigma**2 for sigma in sigmas]
+
+    def centred(self, rows: np.ndarray) -> Tensor:
+        """Rows minus the samples' mean, in float32.
+
+        Distances do not change when both sides are centred, but products of centred values are
+        smaller, and so are their errors.
+        """
+        return torch.from_numpy((rows - self.centre).astype(np.float32)).to(self.device)
+
+    def rows(self, chosen: slice | Tensor) -> Tensor:
+        """Some of the samples, centred."""
+        if self.resident is not None:
+            return self.resident[chosen]
+        return self.centred(self.samples[chosen if isinstance(chosen, slice) else chosen.cpu().numpy()])
 
     def log_sum(self, points: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """logsumexp_i(-|x - s_i|^2 / 2 sigma^2), (points, sigmas) in float64.
@@ -86,13 +102,13 @@ class _Window:
         index = torch.zeros((count, EXACT), dtype=torch.int64, device=points.device)
         reference = torch.full((count,), math.inf, dtype=dtype, device=points.device)
         total = torch.zeros((count, len(self.rates)), dtype=torch.float64, device=points.device)
-        for start in range(0, len(self.samples), SAMPLE_TILE):
-            tile = self.samples[start : start + SAMPLE_TILE].to(dtype)
-            distances = torch.addmm(self.squares[start : start + SAMPLE_TILE].to(dtype), points, tile.T, alpha=-2)
+        for tile in _tiles(len(self.samples), SAMPLE_TILE):
+            samples = self.rows(tile).to(dtype)
+            distances = torch.addmm(self.squares[tile].to(dtype), points, samples.T, alpha=-2)
             distances.add_(squares[:, None])
-            found, at = distances.topk(min(EXACT, len(tile)), dim=1, largest=False)
+            found, at = distances.topk(min(EXACT, len(samples)), dim=1, largest=False)
             nearest, kept = torch.cat([nearest, found], dim=1).topk(EXACT, dim=1, largest=False)
-            index = torch.cat([index, at + start], dim=1).gather(1, kept)
+            index = torch.cat([index, at + tile.start], dim=1).gather(1, kept)
             # Sums are kept relative to the nearest sample so far: exp() of at most 0.
             closer = torch.minimum(reference, nearest[:, 0])
             shift = torch.where(torch.isinf(reference), 0, reference - closer)
@@ -113,9 +129,9 @@ class _Window:
         """The sums' logarithms, and by how much the terms that are not exact may have changed one."""
         present = torch.isfinite(nearest)
         approximate = torch.where(present, nearest - reference[:, None], math.inf)
-        differences = points[:, None, :].double() - self.samples[index].double()
+        differences = points[:, None, :].double() - self.rows(index).double()
         exact = torch.where(present, differences.square().sum(dim=2), math.inf)
-        closest = exact[:, :1].min(dim=1).values.minimum(exact.min(dim=1).values)
+        closest = exact.min(dim=1).values
         off = torch.where(present, nearest - exact, 0).abs().max(dim=1).values
         result, doubt = torch.empty_like(total), 0.0
         for column, rate in enumerate(self.rates):
@@ -125,6 +141,10 @@ class _Window:
             result[:, column] = closest * rate + torch.log(whole)
             doubt = max(doubt, float((rest / whole * off * -rate).max()))
         return result, doubt
+
+
+def _tiles(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 @dataclass(frozen=True)
@@ -243,7 +263,7 @@ def _check(points: np.ndarray, samples: np.ndarray, sigmas: Sequence[float]) -> 
     for name, array in (("samples", samples), ("points", points)):
         if array.ndim != 2 or not len(array):
             raise DataError(f"no {name}", where, f"an array of shape {list(array.shape)}", "one row each, at least one")
-        if not np.isfinite(array).all():
+        if not np.isfinite(array.sum(dtype=np.float64)):  # no mask as large as the array unless one is wrong
             raise DataError(f"{name} are not finite", where, f"{int((~np.isfinite(array)).sum())} values", "numbers")
     if points.shape[1] != samples.shape[1]:
         raise DataError(

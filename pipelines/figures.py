@@ -89,7 +89,7 @@ def search_plot(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bytes
     figure, axes = _figure(1, max(1, len(keys)), width=3.2 * max(1, len(keys)))
     best = max((row["log_likelihood"] for row in finite), default=0.0)
     for axis, key in zip(np.atleast_1d(axes), keys, strict=False):
-        values = [str(row[key]) if isinstance(row[key], list) else row[key] for row in finite]
+        values: list[Any] = [str(row[key]) if isinstance(row[key], list) else row[key] for row in finite]
         points = axis.scatter(
             values,
             [row["log_likelihood"] for row in finite],

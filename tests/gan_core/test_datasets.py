@@ -147,7 +147,10 @@ BAD_FILES = {
     "truncated": ({"train_images": idx(IMAGES)[:-1]}, r"cut short .*15695 bytes; expected 15696 for \[20, 28, 28\]"),
     "extra bytes": ({"t10k_images": idx(IMAGES) + b"x"}, "extra bytes .*t10k-images.*15697 bytes; expected 15696"),
     "gzip cut": ({"train_labels_gz": packed[:-9]}, "unreadable file .*train-labels.*gz.*; expected a whole IDX file"),
-    "gzip body": ({"train_labels_gz": packed[:15] + b"\xff" * 9 + packed[24:]}, "unreadable file .*train-labels.*gz"),
+    "gzip body": (
+        {"train_labels_gz": packed[:10] + b"\xff" + packed[11:]},
+        "unreadable file .*train-labels.*gz.*invalid block type",
+    ),
     "gzip checksum": ({"train_labels_gz": packed[:-8] + b"0000" + packed[-4:]}, "unreadable file .*CRC check failed"),
     "no gzip": ({"t10k_images_gz": idx(IMAGES)}, "unreadable file .*t10k-images.*gz.*Not a gzipped file"),
     "counts differ": ({"train_labels": idx(LABELS[:-1])}, "counts differ .*: 20 images and 19 labels"),

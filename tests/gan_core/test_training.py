@@ -123,6 +123,23 @@ def test_minibatches_differ_between_epochs_and_seeds_and_not_with_the_order_of_a
     assert one.at(6).condition.shape == (250, 0)
 
 
+def test_each_step_takes_the_next_k_minibatches_and_no_others():
+    settings = changed(discriminator_steps=2, batch_size=125)  # of 8 minibatches, two steps take four
+    order = Examples(np.arange(1000, dtype=np.float32)[:, None], DIGITS.train.labels)
+
+    def end(images):
+        state = initial_state(settings, DIGITS.train)
+        list(train(settings, Examples(images, DIGITS.train.labels), state, 2, never))
+        return digest(state)
+
+    untouched, moved = end(DIGITS.train.images), []
+    for index in range(8):
+        images = DIGITS.train.images.copy()
+        images[BatchSource(settings.seed, order, 125).at(index).data.flatten().long()] = 0.5
+        moved.append(end(images) != untouched)
+    assert moved == [True] * 4 + [False] * 4
+
+
 def test_examples_left_out_of_one_epoch_come_in_others():
     data = Examples(np.arange(10, dtype=np.float32)[:, None], np.zeros(10, np.int64))
     source = BatchSource(0, data, 8)

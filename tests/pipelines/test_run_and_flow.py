@@ -1,0 +1,271 @@
+"""A run does each stage once, in order, and whatever stops it, the same command finishes it."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass
+
+import pytest
+
+from gan_core.checkpoint import tensors_digest
+from gan_core.errors import CheckpointError, ConfigurationError, DataError
+from pipelines import config
+from pipelines.flow import Flow
+from pipelines.registry import Registry
+from pipelines.run import STAGES, Run, checked_run_name, run_names
+from pipelines.storage import Storage, checkpoint_names, read_history
+from tests.pipelines.conftest import gan, kill_group, start_gan, trained_alone, until
+
+
+def create(configuration, storage, name=None):
+    return Run.create(configuration, "stem", name, storage)
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return Storage.at(tmp_path / "storage")
+
+
+# Runs
+
+
+def test_a_run_without_a_name_is_named_after_its_file_and_its_configuration(small, storage):
+    run, same, other = (create(c, storage) for c in (small, small, config.override(small, {"seed": 1})))
+    assert run.name == same.name != other.name
+    assert run.name.startswith("stem-")
+    assert len(run.name) == len("stem-") + 8
+    assert int(run.name[5:], 16) >= 0
+    assert not storage.local.exists()  # making one writes nothing
+
+
+@pytest.mark.parametrize("name", ["a", "night-2026.11.24_x=1", "_", "x" * 128])
+def test_names_that_are_one_folder_everywhere_pass(name):
+    assert checked_run_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a/b", "..", ".hidden", "-x", "a\nb", "a\0b", "a b", "é", "x" * 129, "a\\b", "a\n"]
+)
+def test_names_that_are_not_are_refused_in_one_line(name):
+    with pytest.raises(ConfigurationError, match=r"not a run name \(--name\).*1 to 128 of A-Z") as caught:
+        checked_run_name(name)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_seed_called_name_is_a_function_of_the_runs_name(small, storage):
+    nightly = config.override(small, {"seed": "name"})
+    seeds = [create(nightly, storage, name).configuration.seed for name in ("monday", "monday", "tuesday")]
+    assert seeds[0] == seeds[1] != seeds[2]
+    assert all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_name_belongs_to_one_configuration_and_the_first_setting_that_differs_is_named(small, storage):
+    create(small, storage, "mine").save()
+    assert create(small, storage, "mine").configuration == small
+    with pytest.raises(ConfigurationError) as caught:
+        create(config.override(small, {"noise.size": 9, "seed": 5}), storage, "mine")
+    assert str(caught.value) == (
+        "run of another configuration (mine): noise.size was 8; expected 9; start a new run: --name NAME"
+    )
+
+
+def test_a_run_is_opened_by_its_name_with_the_configuration_it_was_made_from(small, storage):
+    create(small, storage, "one").save()
+    assert Run.open("one", storage).configuration == small
+    assert run_names(storage) == ["one"]
+    with pytest.raises(ConfigurationError, match=r"no such run \(two\).*one of: one"):
+        Run.open("two", storage)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A record."""
+
+    value: int
+
+
+def test_a_stage_is_done_once_for_the_same_inputs_and_again_for_others(small, storage):
+    run, done = create(small, storage), []
+    for inputs in ({"x": 1}, {"x": 1}, {"x": 2}, {"x": 2}):
+        record = run.stage("train", Number, inputs, lambda: done.append(1) or Number(len(done)))
+        assert record == Number(1 if inputs == {"x": 1} else 2)
+    assert len(done) == 2
+    assert run.records() == {"train": {"value": 2}}
+
+
+def test_a_stage_that_fails_leaves_no_record(small, storage):
+    run = create(small, storage)
+    with pytest.raises(ZeroDivisionError):
+        run.stage("train", Number, {}, lambda: Number(1 // 0))
+    assert run.records() == {}
+
+
+def test_a_damaged_record_is_named_with_what_to_do(small, storage):
+    run = create(small, storage)
+    run.folder.write("records/train.json", b'{"inputs": ')
+    with pytest.raises(CheckpointError, match=r"damaged file .*records/train\.json.*remove the file to redo its stage"):
+        run.record("train")
+
+
+def test_a_run_that_was_never_trained_has_no_generator_and_says_how_to_get_one(small, storage):
+    with pytest.raises(CheckpointError, match=r"not trained yet \(mine\).*gan train CONFIG --name mine"):
+        create(small, storage, "mine").generator()
+
+
+# Before anything starts
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"algorithm.batch_size": 2000}, ConfigurationError, "algorithm.batch_size.*2000; expected at most 1000"),
+        ({"evaluate.folds": 201}, ConfigurationError, "evaluate.folds.*201; expected at most 200"),
+        ({"tune.space": {"noise.size": {"choice": [0]}}}, ConfigurationError, "noise.size 0"),
+        ({"data.name": "mnist", "data.root": "/nowhere", "data.download": False}, DataError, "MNIST/raw"),
+    ],
+)
+def test_what_can_be_known_to_be_wrong_is_found_before_anything_starts(changes, kind, words, small, storage):
+    with pytest.raises(kind, match=words):
+        Flow(create(config.override(small, changes), storage), "", lambda line: None).check()
+    assert not storage.local.exists()
+
+
+def test_what_is_right_passes_the_check_and_writes_nothing(small, storage):
+    Flow(create(small, storage), "", lambda line: None).check()
+    assert not storage.local.exists()
+
+
+def test_a_stage_asked_for_before_its_time_says_which_is_missing(small, storage):
+    flow = Flow(create(small, storage), "", lambda line: None)
+    with pytest.raises(CheckpointError, match="not searched yet"):
+        flow.train()
+    with pytest.raises(CheckpointError, match="no train stage yet"):
+        flow.evaluate()
+    with pytest.raises(CheckpointError, match="no evaluate stage yet"):
+        flow.register()
+
+
+# A whole run
+
+
+def test_a_run_leaves_its_records_history_checkpoints_pictures_and_page(finished):
+    assert sorted(path.stem for path in (finished.folder / "records").iterdir()) == sorted(STAGES)
+    names = {"report.html", "samples.png", "interpolation.png", "curves.png", "search.png"}
+    assert {path.name for path in (finished.folder / "report").iterdir()} == names
+    assert (finished.folder / "tune" / "table.parquet").is_file()
+    assert checkpoint_names(Storage.at(finished.folder / "checkpoints")) == ["step=00000150", "step=00000200"]
+    assert [row["step"] for row in read_history(Storage.at(finished.folder / "history"))] == list(range(10, 201, 10))
+    document = json.loads((finished.folder / "run.json").read_text())
+    assert config.build(document["configuration"]) == config.load(finished.yaml)
+    assert document["run"] == "small-run"
+    assert len(document["commit"].removesuffix("-dirty")) == 40
+
+
+def test_the_search_the_training_and_the_version_of_a_run_belong_together(finished, digits):
+    searched, trained, scored = (finished.record(stage) for stage in ("tune", "train", "evaluate"))
+    settings = config.override(config.load(finished.yaml), searched["chosen"])
+    tensors = trained_alone(settings.training(), digits, 200).tensors()
+    assert trained["weights_sha256"] == tensors_digest(tensors["generator"], tensors["discriminator"])
+    assert scored["generator_sha256"] == trained["generator_sha256"]
+    assert scored["data_digest"] == digits.digest
+    registry = Registry(f"sqlite:///{finished.storage}/mlflow.db")
+    (version,) = registry.versions("gan-small")
+    assert version.tags["weights_sha256"] == trained["weights_sha256"]
+    assert version.aliases == ("challenger", "champion")
+    assert registry.load(version).sha256 == trained["generator_sha256"]
+    runs = registry.client.search_runs([registry.client.get_experiment_by_name("gan-small").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == [
+        "small-run",
+        *(f"small-run/{s}" for s in ("evaluate", "train", "tune")),
+    ]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def stop(process, sign, happened):
+    """Stop a command once something has happened, and return its exit code."""
+    try:
+        until(lambda: happened() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()[1]
+        if sign == signal.SIGTERM:
+            os.kill(process.pid, signal.SIGTERM)
+            process.communicate(timeout=60)
+        return process.poll()
+    finally:
+        kill_group(process)
+
+
+def test_a_run_preempted_and_killed_in_mid_training_and_killed_before_it_registers_ends_with_undisturbed_bits(
+    small_yaml, digits, tmp_path
+):
+    overrides = [
+        "tune.candidates=0",
+        "seed=5",
+        "algorithm.steps=700",
+        "registry.model=gan-killed",
+        "evaluate.samples=200",
+    ]
+    command = [
+        "run",
+        small_yaml,
+        *(part for o in overrides for part in ("--set", o)),
+        "--name",
+        "killed",
+        "--storage",
+        "st",
+    ]
+    folder = Storage.at(tmp_path / "st" / "runs" / "killed")
+
+    def newest():
+        return ["", *checkpoint_names(folder.within("checkpoints"))][-1]
+
+    def recorded(stage):
+        return lambda: folder.read(f"records/{stage}.json")
+
+    assert stop(start_gan(*command, cwd=tmp_path), signal.SIGTERM, newest) == 143
+    preempted = newest()
+    assert "step=00000050" <= preempted < "step=00000700"
+    stop(start_gan(*command, cwd=tmp_path), signal.SIGKILL, lambda: newest() > preempted)
+    assert preempted < newest() < "step=00000700", "the training was over before it was killed"
+    stop(start_gan(*command, cwd=tmp_path), signal.SIGKILL, recorded("evaluate"))
+    trained = recorded("train")()
+    answer = gan(*command, "--json", cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    assert recorded("train")() == trained  # a finished stage was not done again
+    settings = config.load(small_yaml, overrides)
+    tensors = trained_alone(settings.training(), digits, 700).tensors()
+    weights = tensors_digest(tensors["generator"], tensors["discriminator"])
+    assert json.loads(trained)["record"]["weights_sha256"] == weights
+    assert [row["step"] for row in read_history(folder.within("history"))] == list(range(10, 701, 10))
+    registry = Registry(f"sqlite:///{tmp_path}/st/mlflow.db")
+    (version,) = registry.versions("gan-killed")
+    assert (answer.json["version"], version.tags["weights_sha256"]) == (1, weights)
+    assert version.aliases == ("challenger", "champion")
+    experiment = registry.client.get_experiment_by_name("gan-killed").experiment_id
+    runs = registry.client.search_runs([experiment])
+    assert sorted(run.info.run_name for run in runs) == ["killed", "killed/evaluate", "killed/train"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    (parent,) = [run for run in runs if run.info.run_name == "killed"]
+    points = registry.client.get_metric_history(parent.info.run_id, "value")
+    assert sorted(point.step for point in points) == list(range(10, 701, 10))
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_its_search_and_at_every_boundary_ends_with_the_results_of_an_undisturbed_one(
+    finished, tmp_path
+):
+    command = ["run", finished.yaml, "--name", "killed", "--storage", "st"]
+    folder = Storage.at(tmp_path / "st" / "runs" / "killed")
+    moments = [lambda: folder.within("tune", "search").names()]
+    moments += [lambda stage=stage: folder.read(f"records/{stage}.json") for stage in STAGES[:3]]
+    for moment in moments:
+        stop(start_gan(*command, cwd=tmp_path), signal.SIGKILL, moment)
+    register = start_gan("register", "killed", "--storage", "st", cwd=tmp_path)
+    stop(register, signal.SIGKILL, lambda: folder.read("records/register.json"))
+    answer = gan(*command, "--json", cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    for stage in ("tune", "train", "evaluate"):
+        record = json.loads(folder.read(f"records/{stage}.json"))["record"]
+        expected = finished.record(stage)
+        differing = {key for key in expected if record[key] != expected[key]}
+        assert differing <= {"seconds", "run", "checkpoint"}
+    assert len(Registry(f"sqlite:///{tmp_path}/st/mlflow.db").versions("gan-small")) == 1

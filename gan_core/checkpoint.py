@@ -63,8 +63,10 @@ def commit_checkpoint(
     """Write a checkpoint beside its final name and rename it there: it exists whole or not at all."""
     final, staged = parent / checkpoint_name(step), parent / f".tmp-{step}-{uuid.uuid4().hex[:8]}"
     try:
-        write_checkpoint(staged, step, tensors, about)
-        if final.exists():  # a replayed step, or a damaged one: the newly written takes its place
+        written = write_checkpoint(staged, step, tensors, about)
+        if final.exists():
+            if _holds(final, written):  # a replayed step: never a moment without it
+                return final
             shutil.rmtree(final)
         staged.rename(final)
         _flush_folder(parent)
@@ -183,6 +185,14 @@ def storage_error(path: Path, error: OSError, wanted: int | None = None) -> Chec
 
 def _on_cpu(named: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+
+
+def _holds(folder: Path, manifest: Manifest) -> bool:
+    """Whether the folder's checkpoint is this one, and whole."""
+    try:
+        return read_checkpoint(folder)[0] == manifest
+    except CheckpointError:
+        return False
 
 
 def _is_plain(name: str) -> bool:

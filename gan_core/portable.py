@@ -1,5 +1,6 @@
 """A trained generator as a folder of data: config.json, generator.safetensors, MANIFEST.json."""
 
+import hashlib
 import itertools
 import json
 import math
@@ -67,8 +68,10 @@ def save_generator(folder: Path, model: PortableGenerator, about: Mapping[str, A
         "condition_size": 0,
         "image_shape": list(model.image_shape),
     }
+    content = json.dumps(described, indent=1).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    write_durably(folder / CONFIG, json.dumps(described, indent=1).encode())
+    write_durably(folder / CONFIG, content)
+    about = {**(about or {}), "config_sha256": hashlib.sha256(content).hexdigest()}
     write_checkpoint(folder, 0, {"generator": dict(model.generator.state_dict())}, about)
 
 
@@ -85,7 +88,10 @@ def load_generator(folder: Path) -> PortableGenerator:
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError("file too large", path, f"{path.stat().st_size} bytes", f"at most {MAX_BYTES}")
     noise, network, shape = _parse(folder / CONFIG)
-    _, tensors = read_checkpoint(folder, ["generator"])
+    manifest, tensors = read_checkpoint(folder, ["generator"])
+    digest, expected = hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(), manifest.about.get("config_sha256")
+    if digest != expected:
+        raise CheckpointError("damaged generator", folder / CONFIG, f"SHA-256 {digest[:12]}", str(expected)[:12])
     generator = DenseGenerator(noise.size, 0, math.prod(shape), network)
     load_tensors(generator.state_dict(), tensors["generator"], folder / WEIGHTS)
     return PortableGenerator(generator.eval(), noise, network, shape)

@@ -302,3 +302,11 @@ def test_training_images_as_samples_score_243_nats_on_mnist(mnist_root, one_thre
     scores = parzen_log_density(mnist.test.images, mnist.train.images[:10_000], [0.1777, 0.1668]).mean(axis=0)
     # Measured once, printed with two decimals.
     assert scores.tolist() == pytest.approx([243.09, 241.19], abs=0.02)
+
+
+def test_samples_too_many_to_keep_centred_give_the_same_bits(monkeypatch: pytest.MonkeyPatch):
+    random = np.random.default_rng(7)
+    points, samples = (random.random((count, 64), dtype=np.float32) for count in (700, 4500))
+    kept = parzen_log_density(points, samples, [0.1, 0.3])
+    monkeypatch.setattr("gan_core.parzen.RESIDENT_BYTES", 0)
+    assert np.array_equal(kept, parzen_log_density(points, samples, [0.1, 0.3]))

@@ -1,5 +1,6 @@
 """A generator as a folder: the same images again, and nothing else is ever taken for one."""
 
+import hashlib
 import json
 import os
 import re
@@ -199,7 +200,8 @@ def test_each_file_must_be_there_plain_and_of_a_sane_size(folder, name):
 def test_weights_that_are_not_this_model_s_are_refused_though_their_digest_is_right(folder, change, message):
     tensors = {name: tensor.clone() for name, tensor in model().generator.state_dict().items()}
     change(tensors)
-    write_checkpoint(folder, 0, {"generator": tensors})
+    signed = {"config_sha256": hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()}
+    write_checkpoint(folder, 0, {"generator": tensors}, signed)
     with pytest.raises(CheckpointError, match=rf"weights do not fit \(.*generator.safetensors\): .*{message}"):
         load_generator(folder)
 
@@ -212,4 +214,10 @@ def test_weights_whose_bytes_changed_are_refused_and_other_files_are_never_looke
     content[-1] ^= 1
     (folder / "generator.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"damaged checkpoint \(.*generator.safetensors\): SHA-256"):
+        load_generator(folder)
+
+
+def test_another_valid_configuration_than_the_written_one_is_refused(folder):
+    rewrite(folder, lambda config: config["generator"].update(activation="tanh"))
+    with pytest.raises(CheckpointError, match=r"damaged generator .*config\.json"):
         load_generator(folder)

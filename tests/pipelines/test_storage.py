@@ -115,8 +115,8 @@ with storage.exclusively() as free:
 
 
 def test_a_folder_is_held_by_one_process_until_it_ends_and_a_killed_writer_leaves_a_whole_file(tmp_path):
-    storage = Storage.at(tmp_path)
-    storage.write("x", b"a" * 3_000_000)
+    storage, wholes = Storage.at(tmp_path), (b"a" * 3_000_000, b"b" * 3_000_000)
+    storage.write("x", wholes[0])
     with storage.exclusively() as free:
         assert free
     process = subprocess.Popen(
@@ -128,12 +128,13 @@ def test_a_folder_is_held_by_one_process_until_it_ends_and_a_killed_writer_leave
             assert not free
         with storage.within("another").exclusively() as free:
             assert free
+        for _ in range(200):  # a reader sees one whole file or the other
+            assert storage.read("x") in wholes
         until(lambda: any(name.startswith(".x-") for name in storage.names()))  # in the middle of a write
     finally:
         process.kill()
         process.communicate()
-    content = storage.read("x")
-    assert content in (b"a" * 3_000_000, b"b" * 3_000_000)
+    assert storage.read("x") in wholes
     with storage.exclusively() as free:
         assert free
 

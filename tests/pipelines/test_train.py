@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+import ray
 import torch
 
 from gan_core.checkpoint import tensors_digest
@@ -120,11 +121,13 @@ def test_a_worker_killed_in_mid_training_recovers_to_the_same_bits_and_history(s
         from ray.util.state import list_actors
 
         until(lambda: "step=00000100" in checkpoint_names(run.within("checkpoints")))
-        alive = list_actors(filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
+        of_training = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
+        alive = list_actors(address, filters=of_training)
         pid = max(actor.pid for actor in alive)
         killed.append((len(alive), checkpoint_names(run.within("checkpoints"))[-1]))
         os.kill(pid, signal.SIGKILL)
 
+    address = ray.get_runtime_context().gcs_address  # ours: the machine may run other clusters
     killer = threading.Thread(target=kill_one_worker, daemon=True)
     killer.start()
     record = train_run(settings, digits, run, silent)

@@ -82,6 +82,11 @@ def checkpoint_name(step: int) -> str:
     return f"step={step:08d}"
 
 
+def checkpoint_step(name: str) -> int:
+    """The step of a checkpoint's folder name."""
+    return int(name.removeprefix("step="))
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a checkpoint, verified and parsed strictly; the other files are not read.
 

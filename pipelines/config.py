@@ -135,7 +135,7 @@ def parse_yaml(text: str, where: object) -> Any:
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise ConfigurationError("not valid YAML", place, problem, "plain YAML, each key once") from error
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         # What PyYAML's own constructors raise for 2020-13-45, 0x_, !!bool x or a thousand brackets.
         raise ConfigurationError("not valid YAML", where, str(error), "plain YAML, each key once") from error
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from gan_core.checkpoint import checkpoint_step
 from gan_core.datasets import Dataset
 from gan_core.errors import GanError
 from pipelines import config, figures, report
@@ -15,7 +16,7 @@ from pipelines.promotion import Contender, judge
 from pipelines.records import RegisterRecord, ReportRecord
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from pipelines.run import Run
-from pipelines.storage import read_history
+from pipelines.storage import checkpoint_names, read_history
 from pipelines.tracking import Tracking
 
 PAGE = "report.html"
@@ -53,7 +54,11 @@ def curves_follower(run: Run, registry: "Future[Registry]") -> Callable[[], None
     def copy() -> None:
         nonlocal copied
         with contextlib.suppress(GanError):
-            rows = [row for row in read_history(run.folder.within("history")) if row["step"] > copied]
+            # Steps after the last checkpoint may be repeated, at another time of day: not yet.
+            kept = max(
+                (checkpoint_step(name) for name in checkpoint_names(run.folder.within("checkpoints"))), default=0
+            )
+            rows = [row for row in read_history(run.folder.within("history")) if copied < row["step"] <= kept]
             if rows and registry.done():
                 _runs(run, registry.result()).curves(run.name, rows)
                 copied = int(rows[-1]["step"])
@@ -75,7 +80,9 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
     if table and "tune" in records:
         pictures["search.png"] = figures.search_plot(_rows(table), sorted(records["tune"]["chosen"]))
     yaml = config.to_yaml(run.configuration)
-    page = report.render(run.name, dataset.name, records, pictures, yaml, run.commit).encode()
+    page = report.render(
+        run.name, dataset.name, records, pictures, yaml, run.commit, run.configuration.evaluate.neighbours
+    ).encode()
     for name, content in {PAGE: page, **pictures}.items():
         run.folder.within("report").write(name, content)
     if registry is not None:

@@ -28,7 +28,7 @@ protocol <em>paper</em>, sigma {{ '%.4f' | format(score.sigma) }}; coverage {{ '
 <td class="number">{{ '%.4f' | format(row.sigma) }}</td><td class="number">{% if row.coverage is not none %}{{ '%.2f' | format(row.coverage) }}{% endif %}</td><td>{{ row.protocol }}</td></tr>
 {% endfor %}</table>
 <p class="note">A Parzen score rewards smooth samples: read it beside the reference rows (the training images themselves, and their k-means
-centroids) and coverage, the fraction of test images with a sample nearer than their fifth real neighbour.
+centroids) and coverage, the fraction of test images with a sample nearer than their real neighbour number {{ neighbours }}.
 {{ score.paper.samples }} samples; sigma from {{ score.paper.validation_points }} validation images; folds' sigmas
 {% for sigma in score.cross_validated.fold_sigmas %}{{ '%.4f' | format(sigma) }}{{ ", " if not loop.last }}{% endfor %}.</p>
 {% if data == "mnist" %}<h2>Table 1 of the paper, MNIST</h2><table>
@@ -56,6 +56,7 @@ def render(
     pictures: Mapping[str, bytes],
     configuration: str,
     commit: str,
+    neighbours: int,
 ) -> str:
     """The page, everything inside it. `records` are those of the stages that ran, by stage."""
     score = records["evaluate"]
@@ -69,7 +70,7 @@ def render(
     }
     page = Environment(autoescape=True).from_string(TEMPLATE)
     return page.render(
-        run=run, data=data, score=score, rows=rows, pictures=embedded, table=PAPER_TABLE_1, configuration=configuration, commit=commit,
+        run=run, data=data, score=score, rows=rows, pictures=embedded, table=PAPER_TABLE_1, configuration=configuration, commit=commit, neighbours=neighbours,
         trained=records["train"], searched=records.get("tune"), registered=records.get("register"),
     )  # fmt: skip
 

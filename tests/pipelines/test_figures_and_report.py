@@ -146,7 +146,7 @@ class Page(HTMLParser):
 
 
 def page(records=RECORDS, data="digits", configuration="seed: 0\n"):
-    return report.render("run-1", data, records, PICTURES, configuration, "c0ffee")
+    return report.render("run-1", data, records, PICTURES, configuration, "c0ffee", 5)
 
 
 def test_the_page_refers_to_nothing_outside_itself():

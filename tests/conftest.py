@@ -11,10 +11,15 @@ from jaxtyping import install_import_hook
 install_import_hook("gan_core", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from pipelines.session import prepare_environment  # noqa: E402
 
 prepare_environment()
+
+# How long an example takes depends on what else the machine does: no deadline.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 

@@ -244,7 +244,7 @@ def test_a_stranger_with_plain_mlflow_finds_reads_and_samples_the_champion_as_ga
     Registry(place.uri).set_alias(champion, CHAMPION)
     stranger = subprocess.run(
         [sys.executable, "-c", STRANGER, place.uri, "gan-strange", "out.npz"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=280,
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert stranger.returncode == 0, stranger.stderr
     told = json.loads(stranger.stdout.splitlines()[-1])

@@ -9,7 +9,9 @@ from typing import NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import judging, looking, making
+from pipelines.cli import judging, making
+from pipelines.cli.models import models
+from pipelines.cli.runs import runs
 
 # Torch, Ray and MLflow are imported by the commands that need them: --help answers at once.
 
@@ -38,8 +40,8 @@ for command in (
     making.register,
     making.report,
     judging.sample,
-    looking.models,
-    looking.runs,
+    models,
+    runs,
 ):
     cli.add_command(command)
 

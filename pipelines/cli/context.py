@@ -32,6 +32,15 @@ class Context:
             self.say(text)
 
 
+class ListByDefault(click.Group):
+    """A group that lists when it is told nothing else."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Put `list` before options that are its own."""
+        asks_for_list = not args or (args[0].startswith("-") and args[0] not in context.help_option_names)
+        return super().parse_args(context, ["list", *args] if asks_for_list else args)
+
+
 def common(command: Callable[..., None]) -> Callable[..., None]:
     """The options every command has."""
     options = [

@@ -16,6 +16,7 @@ from gan_core.optimizers import (
     MomentumSettings,
     OptimizerName,
     adam_update,
+    average_update,
     decayed_rate,
     momentum_update,
 )
@@ -46,6 +47,7 @@ class AlgorithmSettings:
     optimizer: OptimizerName = "momentum"
     momentum: MomentumSettings = field(default_factory=MomentumSettings)
     adam: AdamSettings = field(default_factory=AdamSettings)
+    generator_average: float = 0.0  # decay of a moving average of G's weights, kept beside G; 0: none
 
     def __post_init__(self) -> None:
         for name in ("discriminator_steps", "batch_size", "steps"):
@@ -59,6 +61,8 @@ class AlgorithmSettings:
         ):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"algorithm.{name} {getattr(self, name)} is not a positive number")
+        if not 0 <= self.generator_average < 1:
+            raise ValueError(f"algorithm.generator_average {self.generator_average} is not in [0, 1)")
         if not 1 <= self.learning_rate_decay < float("inf"):
             raise ValueError(f"algorithm.learning_rate_decay {self.learning_rate_decay} is below 1")
 
@@ -193,9 +197,12 @@ class Step:
         self.discriminator_updates += 1
 
     def update_generator(self, gradients: list[Tensor]) -> None:
-        """Apply G's optimizer."""
+        """Apply G's optimizer, and follow with the average."""
         rate, moments = self.settings.generator_learning_rate, self.state.generator_moments
         self._update(self.generator_parameters, gradients, moments, rate, self.state.step)
+        if self.state.averaged is not None:
+            averages = list(self.state.averaged.parameters())
+            average_update(averages, self.generator_parameters, self.settings.generator_average, self.state.step)
 
     def _judge(self, batch: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """D's logits of the real and the fake rows, from one pass over both."""

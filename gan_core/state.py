@@ -1,5 +1,6 @@
-"""Everything Algorithm 1 changes: the two nets, their optimizers' moments and the step."""
+"""Everything Algorithm 1 changes: the two nets, their optimizers' moments, G's average and the step."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,16 +21,20 @@ class State:
     generator_moments: Moments
     discriminator_moments: Moments
     step: Tensor  # iterations of Algorithm 1 done, int64
+    averaged: Generator | None = None  # G with a moving average of its weights, where one is kept
 
     @classmethod
-    def initial(cls, generator: Generator, discriminator: Discriminator, optimizer: OptimizerName) -> "State":
-        """The state before the first step: moments at zero."""
+    def initial(
+        cls, generator: Generator, discriminator: Discriminator, optimizer: OptimizerName, averaged: bool = False
+    ) -> "State":
+        """The state before the first step: moments at zero, and the average, if one is kept, at G."""
         return cls(
             generator,
             discriminator,
             zero_moments(optimizer, list(generator.parameters())),
             zero_moments(optimizer, list(discriminator.parameters())),
             torch.zeros((), dtype=torch.int64),
+            copy.deepcopy(generator) if averaged else None,
         )
 
     def to(self, device: torch.device) -> "State":
@@ -44,6 +49,7 @@ class State:
             moved(self.generator_moments),
             moved(self.discriminator_moments),
             self.step.to(device),
+            self.averaged.to(device) if self.averaged else None,
         )
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -56,6 +62,7 @@ class State:
                 **_named_moments("generator", self.generator, self.generator_moments),
                 **_named_moments("discriminator", self.discriminator, self.discriminator_moments),
             },
+            **({"averaged_generator": dict(self.averaged.state_dict())} if self.averaged else {}),
         }
 
     @torch.no_grad()

@@ -50,7 +50,8 @@ def initial_state(settings: TrainingSettings, data: Examples) -> State:
         seed=settings.seed,
         pixel_means=data.images.mean(axis=0, dtype=np.float64),
     )
-    return State.initial(generator, discriminator, settings.algorithm.optimizer)
+    averaged = settings.algorithm.generator_average > 0
+    return State.initial(generator, discriminator, settings.algorithm.optimizer, averaged)
 
 
 def train(

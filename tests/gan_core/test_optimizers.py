@@ -11,6 +11,7 @@ from gan_core.optimizers import (
     AdamSettings,
     MomentumSettings,
     adam_update,
+    average_update,
     decayed_rate,
     momentum_update,
     zero_moments,
@@ -81,6 +82,18 @@ def test_members_with_their_own_rates_move_as_they_would_alone(optimizer):
             torch.testing.assert_close(ours[member], expected, rtol=1e-6, atol=1e-6)
     moved = [(p - q).abs().mean() for p, q in zip(together[0], drawn(0, 3)[0], strict=True)]
     assert moved[0] > 3 * moved[1] > 9 * moved[2]
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.999])
+def test_the_average_weighs_the_past_by_its_decay_and_soon_forgets_the_first_weights(decay):
+    averages, expected = drawn(0), [parameter.double() for parameter in drawn(0)]
+    for step in range(STEPS):
+        parameters = drawn(10 + step)
+        average_update(averages, parameters, decay, torch.tensor(step))
+        kept = min(decay, (1 + step) / (10 + step))
+        expected = [kept * old + (1 - kept) * new.double() for old, new in zip(expected, parameters, strict=True)]
+    for average, value in zip(averages, expected, strict=True):
+        torch.testing.assert_close(average.double(), value, **ROUNDING)
 
 
 @given(st.integers(0, 10**7), st.floats(1e-7, 10))

@@ -234,3 +234,27 @@ def test_samples_are_g_of_z_whatever_the_number_of_blocks_and_carry_no_gradient(
     assert not samples.requires_grad
     # Blocks of other sizes may add in another order: float32 sums of at most 32 terms.
     torch.testing.assert_close(samples, generator(noise, torch.empty(1001, 0)).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_average_of_g_follows_its_weights_changes_no_training_and_is_resumed_to_the_bit(tmp_path):
+    averaging = changed(generator_average=0.9)
+    plain, _ = trained(SETTINGS, 12)
+    state = initial_state(averaging, DIGITS.train)
+    expected = [weight.detach().double().clone() for weight in state.generator.parameters()]
+    for report in train(averaging, DIGITS.train, state, 12, lambda step: True):
+        kept = min(0.9, report.step / (9 + report.step))
+        for average, weight in zip(expected, report.state.generator.parameters(), strict=True):
+            average.mul_(kept).add_(weight.detach().double(), alpha=1 - kept)
+    assert tensors_digest(dict(state.generator.state_dict())) == tensors_digest(dict(plain.generator.state_dict()))
+    for average, weight in zip(expected, state.averaged.parameters(), strict=True):
+        # Twelve float32 roundings of numbers below 1.
+        torch.testing.assert_close(weight.detach().double(), average, rtol=0, atol=1e-6)
+    assert digest(state) != digest(plain)
+
+    half = initial_state(averaging, DIGITS.train)
+    list(train(averaging, DIGITS.train, half, 6, never))
+    commit_checkpoint(tmp_path, 6, half.tensors(), {})
+    resumed = initial_state(averaging, DIGITS.train)
+    resumed.load(read_checkpoint(tmp_path / "step=00000006")[1])
+    list(train(averaging, DIGITS.train, resumed, 12, never))
+    assert digest(resumed) == digest(state)

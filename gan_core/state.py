@@ -11,6 +11,8 @@ from gan_core.errors import CheckpointError
 from gan_core.networks import Discriminator, Generator
 from gan_core.optimizers import Moments, OptimizerName, zero_moments
 
+AVERAGED = "averaged_generator"  # the group of a checkpoint that holds G's average, where one is kept
+
 
 @dataclass
 class State:
@@ -62,7 +64,7 @@ class State:
                 **_named_moments("generator", self.generator, self.generator_moments),
                 **_named_moments("discriminator", self.discriminator, self.discriminator_moments),
             },
-            **({"averaged_generator": dict(self.averaged.state_dict())} if self.averaged else {}),
+            **({AVERAGED: dict(self.averaged.state_dict())} if self.averaged else {}),
         }
 
     @torch.no_grad()

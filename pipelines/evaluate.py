@@ -1,7 +1,7 @@
 """Score a generator on Ray tasks: Parzen log-likelihood by both protocols, coverage, reference rows."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -31,8 +31,12 @@ def evaluate_generator(
     settings: EvaluateSettings,
     seed: int,
     say: Callable[[str], None],
+    beside: Mapping[str, PortableGenerator] | None = None,
 ) -> EvaluateRecord:
-    """Both protocols on the test set, sigma from the validation points, and the reference rows."""
+    """Both protocols on the test set, sigma from the validation points, and the reference rows.
+
+    `beside` names other generators (G's averaged weights, where the last ones are scored), a row each.
+    """
     started = time.monotonic()
     samples = model.draw(settings.samples, seed).reshape(settings.samples, -1)
     validation, points = dataset.validation.images, dataset.test.images
@@ -46,10 +50,12 @@ def evaluate_generator(
         f"score  cross-validated: {refined.log_likelihood:.1f} ± {refined.standard_error:.1f} nats at sigma {refined.sigma:.4f}"
     )
     covered = coverage(points, samples, settings.neighbours)
-    references = {
-        name: _reference_row(rows, validation, points, settings)
-        for name, rows in reference_samples(dataset.train.images, settings.samples).items()
+    drawn = {name: other.draw(settings.samples, seed) for name, other in (beside or {}).items()}
+    rows_of = {
+        **{name: images.reshape(len(images), -1) for name, images in drawn.items()},
+        **reference_samples(dataset.train.images, settings.samples),
     }
+    references = {name: _reference_row(rows, validation, points, settings) for name, rows in rows_of.items()}
     for name, row in references.items():
         say(
             f"score  reference, {name}: {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats, coverage {row['coverage']:.2f}"
@@ -66,6 +72,7 @@ def evaluate_generator(
         data_digest=dataset.digest,
         generator_sha256=model.sha256,
         seconds=time.monotonic() - started,
+        weights=settings.weights,
     )
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from gan_core.datasets import Dataset, load
 from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
 from pipelines import config, session, tracking
 from pipelines.candidates import candidate_configurations
 from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Run
-from pipelines.settings import Configuration
+from pipelines.settings import Configuration, Weights
 from pipelines.storage import check_storage
 
 
@@ -129,13 +130,22 @@ class Flow:
             self.join_cluster()
             model = self.run.generator()
             assert isinstance(settings.seed, int)
-            return evaluate_generator(model, self.dataset, settings.evaluate, settings.seed, self.say)
+            beside: dict[str, PortableGenerator] = {}
+            if trained.get("averaged_sha256"):
+                other: Weights = "last" if settings.evaluate.weights == "averaged" else "averaged"
+                beside[f"{other} G"] = self.run.generator(other)
+            return evaluate_generator(model, self.dataset, settings.evaluate, settings.seed, self.say, beside)
 
         trained = self._done("train")
         return self.run.stage(
             "evaluate",
             EvaluateRecord,
-            [trained["generator_sha256"], config.to_plain(settings.evaluate), self.dataset.digest],
+            [
+                trained["generator_sha256"],
+                trained.get("averaged_sha256"),
+                config.to_plain(settings.evaluate),
+                self.dataset.digest,
+            ],
             work,
         )
 

@@ -30,6 +30,7 @@ class TrainRecord:
     generator_sha256: str
     device: str
     seconds: float
+    averaged_sha256: str | None = None  # of G's moving average, where one is kept
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class EvaluateRecord:
     data_digest: str
     generator_sha256: str
     seconds: float
+    weights: str = "last"  # of G: the last step's, or averaged
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .85rem } 
 </style></head><body>
 <h1>{{ run }}</h1>
 <p>{{ score.log_likelihood | round(1) }} ± {{ score.standard_error | round(1) }} nats on the test set of {{ data }}, Parzen window,
-protocol <em>paper</em>, sigma {{ '%.4f' | format(score.sigma) }}; coverage {{ '%.2f' | format(score.coverage) }}.
+protocol <em>paper</em>{% if score.weights == "averaged" %}, averaged weights of G{% endif %}, sigma {{ '%.4f' | format(score.sigma) }}; coverage {{ '%.2f' | format(score.coverage) }}.
 {% if registered %}Registered as <strong>{{ registered.model }}/{{ registered.version }}</strong> ({{ registered.alias }}): {{ registered.reason }}.{% endif %}</p>
 <h2>Scores</h2>
 <table><tr><th>samples from</th><th>log-likelihood, nats</th><th>sigma</th><th>coverage</th><th>protocol</th></tr>
@@ -60,9 +60,10 @@ def render(
 ) -> str:
     """The page, everything inside it. `records` are those of the stages that ran, by stage."""
     score = records["evaluate"]
+    whose = f"the model, {score.get('weights', 'last')} G"
     rows = [
-        {"name": "the model", **_row(score["paper"]), "coverage": score["coverage"]},
-        {"name": "the model", **_row(score["cross_validated"]), "coverage": None},
+        {"name": whose, **_row(score["paper"]), "coverage": score["coverage"]},
+        {"name": whose, **_row(score["cross_validated"]), "coverage": None},
         *({"name": name, "protocol": "paper", **row} for name, row in score["references"].items()),
     ]
     embedded = {

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.networks import DenseGenerator
 from gan_core.portable import PortableGenerator
-from gan_core.state import load_tensors
+from gan_core.state import AVERAGED, load_tensors
 from pipelines import config
-from pipelines.settings import Configuration
+from pipelines.settings import Configuration, Weights
 from pipelines.storage import Storage, latest_checkpoint
 
 STAGES = ("tune", "train", "evaluate", "register", "report")
@@ -104,8 +104,8 @@ class Run:
         self.folder.write_json(f"records/{stage}.json", document)
         return kind(**json.loads(json.dumps(document["record"])))
 
-    def generator(self) -> PortableGenerator:
-        """G of the run's last verified checkpoint.
+    def generator(self, weights: Weights | None = None) -> PortableGenerator:
+        """G of the run's last verified checkpoint, with its last or its averaged weights (default: as evaluated).
 
         Raises:
             CheckpointError: If there is none.
@@ -121,17 +121,19 @@ class Run:
         )
         shape = tuple(manifest.about["image_shape"])
         net = DenseGenerator(training.noise.size, 0, math.prod(shape), training.network.generator)
-        load_tensors(net.state_dict(), tensors["generator"], name)
+        averaged = (weights or self.configuration.evaluate.weights) == "averaged"
+        group, digest = (AVERAGED, "averaged_sha256") if averaged else ("generator", "generator_sha256")
+        load_tensors(net.state_dict(), tensors.get(group, {}), name)
         model, trained = (
             PortableGenerator(net.eval(), training.noise, training.network.generator, shape),
             self.record("train"),
         )
-        if trained is not None and model.sha256 != trained["generator_sha256"]:
+        if trained is not None and model.sha256 != trained[digest]:
             raise CheckpointError(
                 "not the trained weights",
                 f"{self.name}: {name}",
                 f"generator {model.sha256[:12]}",
-                f"{trained['generator_sha256'][:12]} of step {trained['step']}; its checkpoint is damaged: "
+                f"{trained[digest][:12]} of step {trained['step']}; its checkpoint is damaged: "
                 "remove records/train.json, and the same command trains the last steps again",
             )
         return model

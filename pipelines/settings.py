@@ -13,6 +13,7 @@ from gan_core.networks import NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.training import TrainingSettings
 
+Weights = Literal["last", "averaged"]
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
@@ -117,6 +118,7 @@ class EvaluateSettings:
     samples: int = 10_000
     folds: int = 5
     neighbours: int = 5
+    weights: Weights = "last"  # of G: the last step's, or their moving average (algorithm.generator_average)
 
     def __post_init__(self) -> None:
         _at_least(10, "evaluate.samples", self.samples)
@@ -173,6 +175,10 @@ class Configuration:
         if isinstance(self.seed, int) and not 0 <= self.seed < 2**63:
             raise ValueError(f"seed {self.seed} is not in [0, 2^63)")
         Shards(self.algorithm.batch_size, self.train.shards, self.train.workers)
+        if self.evaluate.weights == "averaged" and not self.algorithm.generator_average:
+            raise ValueError(
+                "evaluate.weights averaged, but algorithm.generator_average is 0; set it to 0.999, say, or use last"
+            )
 
     def training(self) -> TrainingSettings:
         """What decides the weights, for gan_core."""

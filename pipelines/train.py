@@ -12,7 +12,7 @@ from gan_core.checkpoint import Manifest, tensors_digest
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Dataset, Examples
 from gan_core.errors import CheckpointError, Diverged, GanError
-from gan_core.state import State
+from gan_core.state import AVERAGED, State
 from gan_core.training import Report, TrainingSettings, initial_state, train
 from pipelines.config import first_difference, to_plain
 from pipelines.records import TrainRecord
@@ -106,6 +106,7 @@ def train_run(
         generator_sha256=tensors_digest(tensors["generator"]),
         device=outcome["device"],
         seconds=time.monotonic() - started,
+        averaged_sha256=tensors_digest(tensors[AVERAGED]) if AVERAGED in tensors else None,
     )
 
 

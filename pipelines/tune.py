@@ -113,7 +113,9 @@ def trial(told: dict[str, Any], search: Search, dataset: Dataset) -> None:
         ):
             if report.step not in rungs:
                 continue
-            result: dict[str, Any] = {**score(state.generator, settings, dataset, search.configuration.tune.samples)}
+            averaged = search.configuration.evaluate.weights == "averaged"
+            generator = state.averaged if averaged and state.averaged else state.generator
+            result: dict[str, Any] = {**score(generator, settings, dataset, search.configuration.tune.samples)}
             result |= {
                 "step": report.step,
                 "status": "finite",

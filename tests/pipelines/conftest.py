@@ -35,7 +35,7 @@ noise: {size: 8}
 network:
   generator: {hidden: [32]}
   discriminator: {units: [16, 16], pieces: 2}
-algorithm: {batch_size: 50, steps: 200}
+algorithm: {batch_size: 50, steps: 200, generator_average: 0.95}
 train: {workers: 2, checkpoint_every: 50, report_every: 10}
 tune:
   candidates: 2

@@ -10,6 +10,7 @@ import pytest
 from gan_core.checkpoint import tensors_digest
 from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from pipelines import config
+from pipelines.evaluate import evaluate_arrays
 from pipelines.flow import Flow
 from pipelines.registry import Registry
 from pipelines.run import STAGES, Run, checked_run_name, run_names
@@ -179,6 +180,21 @@ def test_the_search_the_training_and_the_version_of_a_run_belong_together(finish
         *(f"small-run/{s}" for s in ("evaluate", "train", "tune")),
     ]
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_the_average_of_g_is_scored_beside_it_by_name_or_in_its_place(finished, digits):
+    trained, scored = finished.record("train"), finished.record("evaluate")
+    run = Run.open("small-run", Storage.at(finished.storage))
+    assert run.generator("averaged").sha256 == trained["averaged_sha256"] != trained["generator_sha256"]
+    assert scored["weights"] == "last"
+    samples = run.generator("averaged").draw(500, run.configuration.seed).reshape(500, -1)
+    expected = evaluate_arrays(samples, digits.test.images, digits.validation.images, None, 5)["paper"]
+    row = scored["references"]["averaged G"]
+    assert [row[key] for key in ("log_likelihood", "sigma")] == [expected["log_likelihood"], expected["sigma"]]
+    chosen = config.override(run.configuration, {"evaluate.weights": "averaged"})
+    assert Run("small-run", chosen, run.storage).generator().sha256 == trained["averaged_sha256"]
+    with pytest.raises(ConfigurationError, match=r"evaluate.weights averaged, but algorithm.generator_average is 0"):
+        config.override(chosen, {"algorithm.generator_average": 0.0})
 
 
 def stop(process, sign, happened):

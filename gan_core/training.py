@@ -16,7 +16,7 @@ from gan_core.datasets import Examples
 from gan_core.draws import DrawSource
 from gan_core.errors import DataError, Diverged
 from gan_core.networks import NetworkSettings
-from gan_core.noise import NoiseSettings
+from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.randomness import stream
 from gan_core.state import State
 
@@ -83,6 +83,7 @@ def train(
         state.step.device,
     )
     start = int(state.step)
+    variance = float(data.images.var(axis=0, dtype=np.float64).sum())
     reported, clock = start, time.perf_counter()
     for step in range(start, steps):
         first = step * algorithm.discriminator_steps
@@ -91,6 +92,7 @@ def train(
         done = step + 1
         if done == steps or report_due(done):
             metrics = step_metrics(outcome)
+            metrics["sample_variance"] = variance_of_samples(state.generator, settings, step) / variance
             seconds = time.perf_counter() - clock
             metrics["epoch"] = done * algorithm.discriminator_steps / batches.per_epoch
             metrics["steps_per_second"] = (done - reported) / seconds
@@ -152,6 +154,16 @@ def step_metrics(outcome: StepOutcome) -> dict[str, float]:
         "discriminator_gradient_norm": _norm(ascent.gradients),
         "generator_gradient_norm": _norm(descent.gradients),
     }
+
+
+def variance_of_samples(generator: torch.nn.Module, settings: TrainingSettings, step: int) -> float:
+    """The total variance, over pixels, of one batch of samples: 0 for a G that ignores z.
+
+    A report gives it in units of the training images' own.
+    """
+    noise = draw_noise(stream(settings.seed, "reported samples", step), settings.algorithm.batch_size, settings.noise)
+    images = sample(generator, noise.to(next(generator.parameters()).device))
+    return float(images.double().var(dim=0, correction=0).sum())
 
 
 def sample(state_generator: torch.nn.Module, noise: Tensor) -> Tensor:

@@ -20,9 +20,11 @@ from gan_core.parzen import (
     parzen_log_density,
 )
 from gan_core.portable import PortableGenerator
-from gan_core.quality import coverage, reference_samples
+from gan_core.quality import quality, reference_samples
 from pipelines.records import EvaluateRecord
 from pipelines.settings import EvaluateSettings
+
+NEIGHBOURS = 5  # of arrays, whose run has no settings
 
 
 def evaluate_generator(
@@ -49,40 +51,51 @@ def evaluate_generator(
     say(
         f"score  cross-validated: {refined.log_likelihood:.1f} ± {refined.standard_error:.1f} nats at sigma {refined.sigma:.4f}"
     )
-    covered = coverage(points, samples, settings.neighbours)
+    seen = quality(points, samples, dataset.train.images, settings.neighbours)
     drawn = {name: other.draw(settings.samples, seed) for name, other in (beside or {}).items()}
     rows_of = {
         **{name: images.reshape(len(images), -1) for name, images in drawn.items()},
-        **reference_samples(dataset.train.images, settings.samples),
+        **reference_samples(dataset.train.images, settings.samples, settings.neighbours + 1),
     }
-    references = {name: _reference_row(rows, validation, points, settings) for name, rows in rows_of.items()}
+    references = {name: _reference_row(rows, dataset, settings) for name, rows in rows_of.items()}
     for name, row in references.items():
         say(
             f"score  reference, {name}: {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats, coverage {row['coverage']:.2f}"
         )
-    say(f"score  coverage {covered:.2f}")
+    say(f"score  {described(**asdict(seen))}")
     return EvaluateRecord(
         log_likelihood=paper.log_likelihood,
         standard_error=paper.standard_error,
         sigma=paper.sigma,
         paper=asdict(paper),
         cross_validated=asdict(refined),
-        coverage=covered,
+        coverage=seen.coverage,
         references=references,
         data_digest=dataset.digest,
         generator_sha256=model.sha256,
         seconds=time.monotonic() - started,
+        quality=asdict(seen),
         weights=settings.weights,
     )
 
 
+def described(**seen: float | None) -> str:
+    """A model's quality in a line."""
+    return ", ".join(f"{name} {value:.2f}" for name, value in seen.items() if value is not None)
+
+
 def evaluate_arrays(
-    samples: np.ndarray, points: np.ndarray, validation: np.ndarray | None, sigma: float | None, folds: int
+    samples: np.ndarray,
+    points: np.ndarray,
+    validation: np.ndarray | None,
+    sigma: float | None,
+    folds: int,
+    training: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Parzen scores of any two arrays, in this process: the given sigma's, and both protocols'.
 
     Without validation points, the `paper` protocol chooses sigma on the points themselves, and says
-    so by its count, and the folds are of the points.
+    so by its count, and the folds are of the points. `training` images are what samples may be copies of.
     """
 
     def log_density(rows: np.ndarray, sigmas: Sequence[float]) -> np.ndarray:
@@ -93,6 +106,7 @@ def evaluate_arrays(
     refined = cross_validated_protocol(log_density, folds_of, scored, len(samples), folds)
     fixed = None if sigma is None else fixed_sigma(log_density, sigma, points, len(samples))
     shown = fixed or paper
+    comparable = min(len(points), len(samples)) > NEIGHBOURS
     return {
         **({"fixed": asdict(fixed)} if fixed else {}),
         "log_likelihood": shown.log_likelihood,
@@ -100,6 +114,7 @@ def evaluate_arrays(
         "sigma": shown.sigma,
         "paper": asdict(paper),
         "cross_validated": asdict(refined),
+        "quality": asdict(quality(points, samples, training, NEIGHBOURS)) if comparable else None,
     }
 
 
@@ -129,16 +144,14 @@ def _block_log_density(points: np.ndarray, samples: np.ndarray, sigmas: list[flo
     return parzen_log_density(points, samples, sigmas)
 
 
-def _reference_row(
-    rows: np.ndarray, validation: np.ndarray, points: np.ndarray, settings: EvaluateSettings
-) -> dict[str, float]:
-    score: Score = paper_protocol(on_cluster(rows), validation, points, len(rows))
-    covered = coverage(points, rows, settings.neighbours)
+def _reference_row(rows: np.ndarray, dataset: Dataset, settings: EvaluateSettings) -> dict[str, float]:
+    points = dataset.test.images
+    score: Score = paper_protocol(on_cluster(rows), dataset.validation.images, points, len(rows))
     return {
+        **asdict(quality(points, rows, dataset.train.images, settings.neighbours)),
         "log_likelihood": score.log_likelihood,
         "standard_error": score.standard_error,
         "sigma": score.sigma,
-        "coverage": covered,
         "samples": len(rows),
     }
 

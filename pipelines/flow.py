@@ -52,6 +52,13 @@ class Flow:
             raise ConfigurationError(
                 "too many folds", "evaluate.folds", f"{self.run.configuration.evaluate.folds}", f"at most {smallest}"
             )
+        if self.run.configuration.evaluate.neighbours >= smallest:
+            raise ConfigurationError(
+                "too many neighbours",
+                "evaluate.neighbours",
+                f"{self.run.configuration.evaluate.neighbours}",
+                f"less than {smallest}",
+            )
         groups = initial_state(self.run.configuration.training(), self.dataset.train).tensors().values()
         size = sum(tensor.nbytes for named in groups for tensor in named.values())
         check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))

@@ -47,6 +47,7 @@ class EvaluateRecord:
     data_digest: str
     generator_sha256: str
     seconds: float
+    quality: Mapping[str, float | None] | None = None  # precision, recall, density, coverage, duplicates, memorisation
     weights: str = "last"  # of G: the last step's, or averaged
 
 

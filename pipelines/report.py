@@ -9,6 +9,8 @@ from jinja2 import Environment
 # Table 1 of the paper: Parzen-window log-likelihood on MNIST, nats.
 PAPER_TABLE_1 = (("DBN", 138, 2.0), ("Stacked CAE", 121, 1.6), ("Deep GSN", 214, 1.1), ("Adversarial nets", 225, 2.0))
 
+MEASURES = ("precision", "recall", "density", "coverage", "duplicates", "memorisation")
+
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{{ run }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -23,14 +25,21 @@ pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .85rem } 
 protocol <em>paper</em>{% if score.weights == "averaged" %}, averaged weights of G{% endif %}, sigma {{ '%.4f' | format(score.sigma) }}; coverage {{ '%.2f' | format(score.coverage) }}.
 {% if registered %}Registered as <strong>{{ registered.model }}/{{ registered.version }}</strong> ({{ registered.alias }}): {{ registered.reason }}.{% endif %}</p>
 <h2>Scores</h2>
-<table><tr><th>samples from</th><th>log-likelihood, nats</th><th>sigma</th><th>coverage</th><th>protocol</th></tr>
+<table><tr><th>samples from</th><th>log-likelihood, nats</th><th>sigma</th><th>protocol</th></tr>
 {% for row in rows %}<tr><td>{{ row.name }}</td><td class="number">{{ '%.1f' | format(row.log_likelihood) }} ± {{ '%.1f' | format(row.standard_error) }}</td>
-<td class="number">{{ '%.4f' | format(row.sigma) }}</td><td class="number">{% if row.coverage is not none %}{{ '%.2f' | format(row.coverage) }}{% endif %}</td><td>{{ row.protocol }}</td></tr>
+<td class="number">{{ '%.4f' | format(row.sigma) }}</td><td>{{ row.protocol }}</td></tr>
 {% endfor %}</table>
 <p class="note">A Parzen score rewards smooth samples: read it beside the reference rows (the training images themselves, and their k-means
-centroids) and coverage, the fraction of test images with a sample nearer than their real neighbour number {{ neighbours }}.
+centroids) and the qualities below.
 {{ score.paper.samples }} samples; sigma from {{ score.paper.validation_points }} validation images; folds' sigmas
 {% for sigma in score.cross_validated.fold_sigmas %}{{ '%.4f' | format(sigma) }}{{ ", " if not loop.last }}{% endfor %}.</p>
+<h2>Quality</h2>
+<table><tr><th>samples from</th>{% for measure in measures %}<th>{{ measure }}</th>{% endfor %}</tr>
+{% for name, quality in qualities %}<tr><td>{{ name }}</td> {% for measure in measures %}<td class="number">{% if quality[measure] is number %}{{ '%.2f' | format(quality[measure]) }}{% endif %}</td> {% endfor %}</tr>
+{% endfor %}</table>
+<p class="note">In pixel space, against the test images and their {{ neighbours }} nearest neighbours. Precision: samples among real images; recall: real images
+among samples; density: real neighbourhoods that hold a sample; coverage: those that hold at least one. Duplicates: samples as near to another as
+1 % of real images are. Memorisation: how often a sample is nearer to the training images than a test image is; 0.5 for fresh images, 1 for copies.</p>
 {% if data == "mnist" %}<h2>Table 1 of the paper, MNIST</h2><table>
 {% for name, mean, error in table %}<tr><td>{{ name }}</td><td class="number">{{ mean }} ± {{ error }}</td></tr>{% endfor %}</table>{% endif %}
 <h2>Samples and their nearest training images</h2>
@@ -62,15 +71,17 @@ def render(
     score = records["evaluate"]
     whose = f"the model, {score.get('weights', 'last')} G"
     rows = [
-        {"name": whose, **_row(score["paper"]), "coverage": score["coverage"]},
-        {"name": whose, **_row(score["cross_validated"]), "coverage": None},
+        {"name": whose, **_row(score["paper"])},
+        {"name": whose, **_row(score["cross_validated"])},
         *({"name": name, "protocol": "paper", **row} for name, row in score["references"].items()),
     ]
+    seen = {whose: score.get("quality") or {"coverage": score["coverage"]}, **score["references"]}
     embedded = {
         name: "data:image/png;base64," + base64.b64encode(content).decode() for name, content in pictures.items()
     }
     page = Environment(autoescape=True).from_string(TEMPLATE)
     return page.render(
+        qualities=seen.items(), measures=MEASURES,
         run=run, data=data, score=score, rows=rows, pictures=embedded, table=PAPER_TABLE_1, configuration=configuration, commit=commit, neighbours=neighbours,
         trained=records["train"], searched=records.get("tune"), registered=records.get("register"),
     )  # fmt: skip

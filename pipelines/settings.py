@@ -124,6 +124,7 @@ class EvaluateSettings:
         _at_least(10, "evaluate.samples", self.samples)
         _at_least(2, "evaluate.folds", self.folds)
         _at_least(1, "evaluate.neighbours", self.neighbours)
+        _at_least(self.neighbours + 1, "evaluate.samples", self.samples)
 
 
 @dataclass(frozen=True)

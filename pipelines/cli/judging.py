@@ -50,6 +50,8 @@ def evaluate(
         f"{score['samples']} samples, {score['points']} points"
         for score in ([result["fixed"]] if "fixed" in result else []) + [result["paper"], result["cross_validated"]]
     )
+    if result["quality"]:
+        text += "\n" + scores.described(**result["quality"])
     context.answer(result, text)
 
 
@@ -116,4 +118,6 @@ def _evaluate_reference(context: Context, reference: str, sigma: float | None, f
     model = load_model(context, reference)
     count = run.configuration.evaluate.samples
     samples = model.draw(count, run.configuration.seed).reshape(count, -1)
-    return scores.evaluate_arrays(samples, dataset.test.images, dataset.validation.images, sigma, folds)
+    return scores.evaluate_arrays(
+        samples, dataset.test.images, dataset.validation.images, sigma, folds, dataset.train.images
+    )

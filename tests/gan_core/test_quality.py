@@ -1,14 +1,16 @@
 """Coverage against the paper that defines it, nearest neighbours, and the reference samples."""
 
+import contextlib
 import math
 
 import numpy as np
+import prdc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan_core.datasets.digits import load_digits
-from gan_core.quality import coverage, nearest_neighbours, reference_samples
+from gan_core.quality import coverage, duplicates, memorisation, nearest_neighbours, quality, reference_samples
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -48,6 +50,58 @@ def test_coverage_is_one_for_the_data_themselves_and_about_none_for_collapsed_sa
         assert coverage(digits.validation.images, np.repeat(image[None], 500, axis=0)) < most
     assert coverage(digits.validation.images, digits.train.images[:200]) > 0.85
     assert coverage(normal(200, 0), normal(200, 1) + 100) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(7, 60), st.integers(7, 60), st.integers(1, 6), st.integers(0, 999))
+def test_precision_recall_density_and_coverage_are_the_prdc_package_s(points, samples, neighbours, seed):
+    real, generated = normal(points, seed), normal(samples, seed + 1)
+    with contextlib.redirect_stdout(None):
+        expected = prdc.compute_prdc(real, generated, neighbours)
+    found = quality(real, generated, neighbours=neighbours)
+    for name, value in expected.items():
+        # Both count the same comparisons: equal but for the order of a sum.
+        assert getattr(found, name) == pytest.approx(value, abs=1e-12), name
+    assert found.coverage == coverage(real, generated, neighbours)
+    assert found.memorisation is None
+
+
+def test_quality_in_blocks_is_prdc_on_real_images_too():
+    digits = load_digits()
+    real, generated = digits.train.images, digits.gate.images  # 300 float64 a row: three blocks
+    with contextlib.redirect_stdout(None):
+        expected = prdc.compute_prdc(real, generated, 5)
+    found = quality(real, generated, working_memory=1)
+    assert [getattr(found, name) for name in expected] == pytest.approx(list(expected.values()), abs=1e-12)
+
+
+def test_duplicates_are_about_a_hundredth_of_varied_samples_and_all_of_a_repeated_one():
+    real = normal(2000, 0)
+    # A quantile of 2,000 and a binomial of 2,000 at 0.01: standard errors of 0.002 each, and neighbours come in pairs.
+    assert duplicates(real, normal(2000, 1)) == pytest.approx(0.01, abs=0.015)
+    assert duplicates(real, np.repeat(real[:1], 2000, axis=0)) == 1
+    half = np.concatenate([normal(1000, 2), np.repeat(real[:1], 1000, axis=0)])[
+        np.random.default_rng(0).permutation(2000)
+    ]
+    assert duplicates(real, half) == pytest.approx(0.505, abs=0.02)
+    # Ten times as many samples are nearer to each other, and are no more alike.
+    assert duplicates(real, normal(20_000, 3)) == pytest.approx(0.01, abs=0.015)
+
+
+def test_memorisation_is_a_half_for_fresh_samples_and_one_for_copies():
+    training, real = normal(3000, 0), normal(1500, 1)
+    # The Mann-Whitney probability of equals: standard error sqrt((n + m + 1) / 12 n m) = 0.011; four of them.
+    assert memorisation(real, normal(1500, 2), training) == pytest.approx(0.5, abs=0.045)
+    assert memorisation(real, training[:1500], training) == 1
+    assert memorisation(real, 100 + real, training) == 0
+    mixed = np.concatenate([normal(750, 3), training[:750]])
+    assert memorisation(real, mixed, training) == pytest.approx(0.75, abs=0.045)
+
+
+def test_fewer_points_or_samples_than_neighbours_are_refused_with_both_numbers():
+    for points, samples in ((5, 9), (9, 5)):
+        with pytest.raises(ValueError, match=f"{points} points and {samples} samples; expected more than 5"):
+            quality(normal(points, 0), normal(samples, 1))
 
 
 @settings(max_examples=30)

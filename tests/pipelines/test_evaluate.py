@@ -3,7 +3,7 @@
 import json
 import math
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 
 from gan_core.errors import DataError
 from gan_core.parzen import PAPER_GRID, POINT_TILE, SEARCH_GRID, parzen_log_density
-from gan_core.quality import coverage
+from gan_core.quality import coverage, quality
 from pipelines.evaluate import evaluate_arrays, evaluate_generator, load_array, on_cluster
 from pipelines.settings import EvaluateSettings
 from tests.pipelines.conftest import principal_generator
@@ -66,12 +66,14 @@ def test_a_generators_scores_are_those_of_its_samples_beside_two_reference_rows(
     local = evaluate_arrays(samples, digits.test.images, digits.validation.images, None, 3)
     assert json.loads(json.dumps(record.paper)) == json.loads(json.dumps(local["paper"]))
     assert json.loads(json.dumps(record.cross_validated)) == json.loads(json.dumps(local["cross_validated"]))
-    assert record.coverage == coverage(digits.test.images, samples, 5)
+    assert record.coverage == record.quality["coverage"] == coverage(digits.test.images, samples, 5)
+    assert record.quality == asdict(quality(digits.test.images, samples, digits.train.images))
     assert (record.generator_sha256, record.data_digest) == (model.sha256, digits.digest)
     assert (record.log_likelihood, record.sigma) == (local["log_likelihood"], local["sigma"])
     # The data themselves cover the data, and score better than this model.
     assert set(record.references) == {"training data", "k-means"}
     assert record.references["training data"]["coverage"] > 0.9
+    assert record.references["training data"]["memorisation"] == 1
     assert record.references["training data"]["log_likelihood"] > record.log_likelihood + 5 * record.standard_error
     assert all(line.startswith("score") for line in said)
 
@@ -103,6 +105,8 @@ def test_scores_of_two_arrays_are_the_definitions_and_say_their_protocol():
         list(SEARCH_GRID),
         5,
     )
+    assert result["quality"] == asdict(quality(points, samples))
+    assert evaluate_arrays(samples[:5], points, None, 0.3, 5)["quality"] is None  # too few for five neighbours
     # The refined sigma is no worse on the validation points than any of the grid.
     at_refined = log_density(validation, samples, refined["sigma"]).mean()
     assert at_refined >= max(log_density(validation, samples, sigma).mean() for sigma in SEARCH_GRID) - 1e-3
@@ -112,7 +116,7 @@ def test_scores_of_two_arrays_are_the_definitions_and_say_their_protocol():
 def test_without_a_sigma_the_score_shown_is_the_papers_and_without_validation_the_points_are_folded():
     samples, points = images(50), images(40, seed=1)
     result = evaluate_arrays(samples, points, None, None, 4)
-    assert set(result) == {"log_likelihood", "standard_error", "sigma", "paper", "cross_validated"}
+    assert set(result) == {"log_likelihood", "quality", "standard_error", "sigma", "paper", "cross_validated"}
     assert [result[key] for key in ("log_likelihood", "standard_error", "sigma")] == [
         result["paper"][key] for key in ("log_likelihood", "standard_error", "sigma")
     ]

@@ -1,6 +1,6 @@
 """Gradients averaged over virtual shards as one binary tree, over any number of workers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -51,8 +51,8 @@ class Shards:
         get the same bits.
         """
         size = self.batch_size // self.virtual
-        local = [gradients_of(slice(i * size, (i + 1) * size)) for i in range(self.virtual // self.workers)]
-        total = tree_sum(local)
+        count = self.virtual // self.workers
+        total = tree_sum(gradients_of(slice(i * size, (i + 1) * size)) for i in range(count))
         if self.workers > 1:
             total = butterfly_sum(total, self.rank, self.workers)
         if self.virtual > 1:
@@ -60,14 +60,21 @@ class Shards:
         return total
 
 
-def tree_sum(shards: Sequence[list[Tensor]]) -> list[Tensor]:
-    """The sum of 2^n lists of tensors, pairs first (in place: the first list becomes the sum)."""
-    level = list(shards)
-    while len(level) > 1:
-        for left, right in zip(level[::2], level[1::2], strict=True):
-            torch._foreach_add_(left, right)
-        level = level[::2]
-    return level[0]
+def tree_sum(shards: Iterable[list[Tensor]]) -> list[Tensor]:
+    """The sum of 2^n lists of tensors, pairs first (in place: the first list becomes the sum).
+
+    Two subtrees of a size are added as soon as both are there, so n + 1 lists exist at a time.
+    """
+    subtrees: list[tuple[int, list[Tensor]]] = []
+    for total in shards:
+        size = 1
+        while subtrees and subtrees[-1][0] == size:
+            _, left = subtrees.pop()
+            torch._foreach_add_(left, total)
+            size, total = 2 * size, left
+        subtrees.append((size, total))
+    ((_, total),) = subtrees
+    return total
 
 
 def butterfly_sum(tensors: list[Tensor], rank: int, workers: int) -> list[Tensor]:

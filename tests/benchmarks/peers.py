@@ -1,7 +1,7 @@
 """What we measure against: the published MNIST step as one would write it by hand in eager PyTorch."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -48,3 +48,15 @@ def handwritten_loop(images: np.ndarray, steps: int, batch: int = 100) -> Callab
                     parameter.add_(velocity)
 
     return loop
+
+
+def broadcast_parzen(points: np.ndarray, samples: np.ndarray, sigmas: Sequence[float], block: int = 10) -> np.ndarray:
+    """The estimator as the original script computed it: differences broadcast, sigma by sigma, in small batches."""
+    x, s, columns = torch.from_numpy(points), torch.from_numpy(samples), []
+    for sigma in sigmas:
+        column = []
+        for batch in x.split(block):
+            exponents = -0.5 * ((batch[:, None] - s[None]) / sigma).square().sum(dim=2)
+            column.append(torch.logsumexp(exponents, dim=1) - math.log(len(s)))
+        columns.append(torch.cat(column) - x.shape[1] * math.log(sigma * math.sqrt(2 * math.pi)))
+    return torch.stack(columns, dim=1).numpy()

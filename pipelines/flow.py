@@ -12,6 +12,7 @@ from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
 from pipelines import config, session, tracking
 from pipelines.candidates import candidate_configurations
+from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Run
 from pipelines.settings import Configuration, Weights
@@ -29,7 +30,7 @@ class Flow:
     @contextlib.contextmanager
     def working(self) -> Iterator[bool]:
         """Hold the run while working on it; False if another process does."""
-        with self.run.folder.exclusively() as free, self.stack:
+        with working_on(self.run.folder) as free, self.stack:
             if free:
                 self.run.save()
             yield free

@@ -89,15 +89,11 @@ class Flow:
 
     def chosen(self) -> Configuration:
         """The configuration with the search's choice, if the run searches."""
-        settings = self.run.configuration
-        if not settings.tune.candidates:
-            return settings
-        record = self.run.record("tune")
-        if record is None:
+        if self.run.configuration.tune.candidates and self.run.record("tune") is None:
             raise CheckpointError(
                 "not searched yet", self.run.name, "no record of a search", "gan tune CONFIG, or gan run CONFIG"
             )
-        return config.override(settings, record["chosen"])
+        return self.run.chosen()
 
     def tune(self) -> TuneRecord | None:
         """Search, if the configuration asks for it."""

@@ -28,8 +28,9 @@ def working_on(folder: Storage) -> Iterator[bool]:
             yield False
             return
         folder.delete(REQUEST)  # of an owner that is no more
-        done = threading.Event()
-        watch = threading.Thread(target=_watch, args=(folder, done), daemon=True)
+        me, done = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, threading.Event()
+        folder.write_json(OWNER, {**me, "beat": time.time()})
+        watch = threading.Thread(target=_watch, args=(folder, me, done), daemon=True)
         watch.start()
         try:
             yield True
@@ -62,16 +63,13 @@ def request_stop(folder: Storage, seconds: float) -> bool:
     return True
 
 
-def _watch(folder: Storage, done: threading.Event) -> None:
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-    beaten = 0.0
-    while True:
-        if time.monotonic() - beaten >= BEAT_SECONDS or not beaten:
-            folder.write_json(OWNER, {**me, "beat": time.time()})
-            beaten = time.monotonic()
+def _watch(folder: Storage, me: dict[str, Any], done: threading.Event) -> None:
+    beaten = time.monotonic()
+    while not done.wait(LOOK_SECONDS):
         if folder.read(REQUEST) is not None:
             folder.delete(REQUEST)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
             return
-        if done.wait(LOOK_SECONDS):
-            return
+        if time.monotonic() - beaten >= BEAT_SECONDS:
+            folder.write_json(OWNER, {**me, "beat": time.time()})
+            beaten = time.monotonic()

@@ -93,6 +93,11 @@ class Run:
         """The records of all finished stages."""
         return {stage: record for stage in STAGES if (record := self.record(stage)) is not None}
 
+    def chosen(self) -> Configuration:
+        """The configuration, with the search's choice once there is one."""
+        searched = self.record("tune") if self.configuration.tune.candidates else None
+        return config.override(self.configuration, searched["chosen"]) if searched else self.configuration
+
     def stage(self, stage: str, kind: type[Record], inputs: Any, work: Callable[[], Record]) -> Record:
         """The stage's record: the one there is for the same inputs, or that of doing the work now."""
         inputs_digest = config.digest(inputs)

@@ -87,6 +87,7 @@ def train_run(
         ),
     )
     run.write_json(STOP, False)
+    run.delete(LIVE)
     with _Progress(run, configuration.algorithm.steps, say, follow or (lambda: None)):
         try:
             outcome = trainer.fit().return_value

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -139,6 +140,69 @@ def test_a_worker_killed_in_mid_training_recovers_to_the_same_bits_and_history(s
     assert [timeless(row) for row in read_history(run.within("history"))] == metrics_alone(
         settings.training(), digits, 600, 10
     )
+
+
+def disturbed(digits, run, settings, class_name, disturb):
+    """A training in which, once it has gone some way, something is done to the pid of an actor of this class."""
+    from ray.util.state import list_actors
+
+    done = []
+
+    def wait_and_disturb():
+        until(lambda: "step=00000100" in checkpoint_names(run.within("checkpoints")))
+        alive = list_actors(address, filters=[("class_name", "=", class_name), ("state", "=", "ALIVE")])
+        disturb(max(actor.pid for actor in alive))
+        done.append(checkpoint_names(run.within("checkpoints"))[-1])
+
+    address = ray.get_runtime_context().gcs_address  # ours: the machine may run other clusters
+    thread = threading.Thread(target=wait_and_disturb, daemon=True)
+    thread.start()
+    said = []
+    record = train_run(settings, digits, run, said.append)
+    thread.join()
+    assert "step=00000100" <= done[0] < f"step={settings.algorithm.steps:08d}", "over before it was disturbed"
+    assert (record.weights_sha256, record.generator_sha256) == digests(
+        settings.training(), digits, settings.algorithm.steps
+    )
+    assert [timeless(row) for row in read_history(run.within("history"))] == metrics_alone(
+        settings.training(), digits, settings.algorithm.steps, 10
+    )
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_controller_is_started_again_and_the_bits_and_the_history_are_the_same(
+    small, digits, ray_cluster, tmp_path
+):
+    settings = config.override(small, {"algorithm.steps": 600, "seed": 3})
+    said = disturbed(
+        digits, Storage.at(tmp_path), settings, "TrainController", lambda pid: os.kill(pid, signal.SIGKILL)
+    )
+    assert [line for line in said if "controller died" in line] == [
+        "train  Ray Train's controller died; started again, 1 of at most 3 times"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_hangs_is_found_within_the_configured_time_and_the_bits_are_the_same(
+    workers, small, digits, ray_cluster, tmp_path
+):
+    changes = {"algorithm.steps": 600, "seed": 3, "train.hang_timeout_s": 10.0, "train.workers": workers}
+    settings = config.override(small, {**changes, "train.virtual_shards": 2})
+    stopped = []
+
+    def hang(pid):
+        os.kill(pid, signal.SIGSTOP)
+        stopped.append((pid, time.monotonic()))
+
+    disturbed(digits, Storage.at(tmp_path), settings, "RayTrainWorker", hang)
+    ((pid, since),) = stopped
+    # 10 s until it is found, and what starting workers again takes on a busy machine; Ray's own are 600 s.
+    assert time.monotonic() - since < 120
+    assert not os.path.exists(f"/proc/{pid}")
 
 
 def job(configuration, digits, run):

@@ -115,33 +115,6 @@ def test_another_seed_is_another_training(one_worker, digits):
     assert digests(other, digits, 20) != digests(one_worker.training(), digits, 20)
 
 
-def test_a_worker_killed_in_mid_training_recovers_to_the_same_bits_and_history(small, digits, ray_cluster, tmp_path):
-    settings, run, killed = config.override(small, {"algorithm.steps": 600, "seed": 3}), Storage.at(tmp_path), []
-
-    def kill_one_worker():
-        from ray.util.state import list_actors
-
-        until(lambda: "step=00000100" in checkpoint_names(run.within("checkpoints")))
-        of_training = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
-        alive = list_actors(address, filters=of_training)
-        pid = max(actor.pid for actor in alive)
-        killed.append((len(alive), checkpoint_names(run.within("checkpoints"))[-1]))
-        os.kill(pid, signal.SIGKILL)
-
-    address = ray.get_runtime_context().gcs_address  # ours: the machine may run other clusters
-    killer = threading.Thread(target=kill_one_worker, daemon=True)
-    killer.start()
-    record = train_run(settings, digits, run, silent)
-    killer.join()
-    ((workers, at),) = killed
-    assert workers == 2
-    assert "step=00000100" <= at < "step=00000600", "the training was over before it was disturbed"
-    assert (record.weights_sha256, record.generator_sha256) == digests(settings.training(), digits, 600)
-    assert [timeless(row) for row in read_history(run.within("history"))] == metrics_alone(
-        settings.training(), digits, 600, 10
-    )
-
-
 def disturbed(digits, run, settings, class_name, disturb):
     """A training in which, once it has gone some way, something is done to the pid of an actor of this class."""
     from ray.util.state import list_actors
@@ -168,6 +141,12 @@ def disturbed(digits, run, settings, class_name, disturb):
         settings.training(), digits, settings.algorithm.steps, 10
     )
     return said
+
+
+def test_a_worker_killed_in_mid_training_recovers_to_the_same_bits_and_history(small, digits, ray_cluster, tmp_path):
+    settings = config.override(small, {"algorithm.steps": 600, "seed": 3})
+    assert settings.train.workers == 2
+    disturbed(digits, Storage.at(tmp_path), settings, "RayTrainWorker", lambda pid: os.kill(pid, signal.SIGKILL))
 
 
 @pytest.mark.slow

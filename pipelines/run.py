@@ -18,11 +18,18 @@ from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
 from pipelines import config
 from pipelines.beginning import ORIGIN, noted_training
-from pipelines.records import Origin
+from pipelines.records import EvaluateRecord, Origin, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.settings import Configuration, Weights
 from pipelines.storage import Storage, Tensors, latest_checkpoint, save_checkpoint
 
-STAGES = ("tune", "train", "evaluate", "register", "report")
+RECORDS: dict[str, Any] = {
+    "tune": TuneRecord,
+    "train": TrainRecord,
+    "evaluate": EvaluateRecord,
+    "register": RegisterRecord,
+    "report": ReportRecord,
+}
+STAGES = tuple(RECORDS)
 RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,127}")
 Record = TypeVar("Record")
 
@@ -117,9 +124,22 @@ class Run:
         return config.digest([plain, self.origin.digest] if self.origin else plain)
 
     def record(self, stage: str) -> dict[str, Any] | None:
-        """A finished stage's record, as plain data."""
+        """A finished stage's record, as plain data; what an earlier version did not note has its default.
+
+        Raises:
+            CheckpointError: If it is not one.
+        """
         known = self.folder.read_json(f"records/{stage}.json")
-        return known["record"] if known else None
+        return None if known is None else dataclasses.asdict(self._record_of(stage, RECORDS[stage], known))
+
+    def _record_of(self, stage: str, kind: type[Record], known: Any) -> Record:
+        try:
+            return kind(**known["record"])
+        except MALFORMED as error:
+            raise CheckpointError(
+                "damaged file", f"{self.folder.uri}/records/{stage}.json", f"{type(error).__name__}: {error}",
+                f"a record of {stage}; remove the file to redo its stage",
+            ) from error  # fmt: skip
 
     def records(self) -> dict[str, dict[str, Any]]:
         """The records of all finished stages."""
@@ -134,8 +154,8 @@ class Run:
         """The stage's record: the one there is for the same inputs, or that of doing the work now."""
         inputs_digest = config.digest(inputs)
         known = self.folder.read_json(f"records/{stage}.json")
-        if known and known["inputs"] == inputs_digest:
-            return kind(**known["record"])
+        if isinstance(known, dict) and known.get("inputs") == inputs_digest:
+            return self._record_of(stage, kind, known)
         record = work()
         document = {"inputs": inputs_digest, "record": dataclasses.asdict(record)}  # type: ignore[call-overload]
         self.folder.write_json(f"records/{stage}.json", document)

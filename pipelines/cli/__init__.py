@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import judging, making
+from pipelines.cli import drawing, judging, making, setting_up
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
@@ -40,6 +40,9 @@ for command in (
     making.register,
     making.report,
     judging.sample,
+    drawing.figure,
+    setting_up.init,
+    setting_up.doctor,
     models,
     runs,
 ):

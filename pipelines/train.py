@@ -113,10 +113,26 @@ def _fit(job: Job, data: Any, use_gpu: bool, say: Callable[[str], None]) -> dict
         except ray.exceptions.RayActorError:
             if failures > settings.max_failures:
                 raise
+            _release_resources()
             say(
                 f"train  Ray Train's controller died; started again, {failures} of at most {settings.max_failures} times"
             )
     raise AssertionError("unreachable")
+
+
+def _release_resources() -> None:
+    """Remove the placement groups that a dead controller of this driver has left, and with them its workers.
+
+    Ray's own cleaner does so only where one Ray is all that runs on the machine.
+    """
+    import ray
+    from ray.util import placement_group_table, remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+
+    driver = ray.get_runtime_context().get_job_id()
+    for identifier, group in placement_group_table().items():
+        if identifier.endswith(driver) and group["state"] != "REMOVED":  # a group's id ends with its driver's
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(identifier))))
 
 
 def train_loop_per_worker(told: dict[str, Any]) -> dict[str, Any]:

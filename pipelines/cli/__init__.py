@@ -29,6 +29,9 @@ def cli() -> None:
       gan run configs/mnist.yaml --set data.root=/data --name nightly-2026-11-24
       gan sample gan-digits@champion -n 64 --output grid.png
       gan models show gan-digits@champion --json
+    \b
+    Commands and options complete with Tab after:
+      eval "$(_GAN_COMPLETE=bash_source gan)"     (or zsh_source, fish_source)
     """
 
 

@@ -156,7 +156,7 @@ def test_a_run_that_does_not_run_is_said_not_to(storage, small, digits, here):  
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_training_and_a_search_end_within_seconds_of_being_asked_and_the_step_is_saved(small_yaml, tmp_path):
+def test_a_training_and_a_search_started_twice_run_once_and_end_when_asked_with_the_step_saved(small_yaml, tmp_path):
     for command, begun in (
         (("tune", small_yaml, "--set", "tune.rungs=[20, 100000]"), lambda: folder.within("tune", "search").names()),
         (("train", small_yaml, "--set", "algorithm.steps=100000"), lambda: checkpoint_names(folder.within("checkpoints"))),
@@ -169,6 +169,8 @@ def test_a_training_and_a_search_end_within_seconds_of_being_asked_and_the_step_
             status = gan("runs", "status", name, "--storage", "st", "--json", cwd=tmp_path).json
             assert (status["state"], status["stage"]) == ("running", command[0])
             assert status["owner"]["pid"] == process.pid
+            second = gan(*command, *where, "--json", cwd=tmp_path)
+            assert (second.code, second.json) == (0, {"run": name, "state": "running"})
             answer = gan("runs", "stop", name, "--storage", "st", "--json", cwd=tmp_path)
             assert (answer.code, answer.json["stopped"], answer.json["state"]) == (0, True, "stopped")
             process.communicate(timeout=20)

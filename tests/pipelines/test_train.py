@@ -54,7 +54,7 @@ def one_worker(small):
 
 @pytest.fixture(scope="module")
 def stopped(one_worker, digits, ray_cluster, tmp_path_factory):
-    """A training of 100 steps, and the same folder's after its newest checkpoint lost a bit and it went on to 200."""
+    """A training of 100 steps, and the same folder's after damage to its newest checkpoint and to Ray's snapshot, gone on to 200."""
     run = Storage.at(tmp_path_factory.mktemp("stopped"))
     half = config.override(one_worker, {"algorithm.steps": 100})
     first = train_run(half, digits, run, silent)
@@ -62,6 +62,7 @@ def stopped(one_worker, digits, ray_cluster, tmp_path_factory):
     newest = run.within("checkpoints", "step=00000100")
     content = newest.read("generator.safetensors")
     newest.write("generator.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
+    run.within("ray-train").write("checkpoint_manager_snapshot.json", b'{"checkpoint_results": [')
     return first, kept, train_run(one_worker, digits, run, silent), run
 
 
@@ -87,7 +88,7 @@ def test_stopped_at_100_and_continued_to_200_it_has_the_bits_of_an_undisturbed_t
     assert whole.step == 200
 
 
-def test_a_damaged_newest_checkpoint_was_passed_over_and_the_history_has_each_step_once_to_the_bit(
+def test_a_damaged_newest_checkpoint_and_a_damaged_snapshot_of_rays_were_passed_over_and_the_history_has_each_step_once_to_the_bit(
     stopped, one_worker, digits
 ):
     _, _, _, run = stopped

@@ -19,6 +19,7 @@ from pipelines.storage import Storage, check_storage
 PACKAGE = "adversarial-nets-on-ray"
 # A training worker is 0.9 GB, Ray's own processes 2 GB.
 MEMORY, DISK, SHARED = 4e9, 5e9, 1e9  # bytes, below which there is a warning
+LEAST = 1e8  # bytes on the disk, without which nothing can be kept
 ANSWER_SECONDS = 5
 
 
@@ -123,7 +124,7 @@ def _ray(start: bool) -> Finding:
     address = os.environ.get("RAY_ADDRESS")
     where = f"the cluster of RAY_ADDRESS {address}" if address else "this machine"
     if not start:
-        return Finding("ray", "ok", f"would use {where}; --start tries it")
+        return Finding("cluster", "ok", f"would use {where}; --start tries it")
     started = time.monotonic()
     try:
         with session.cluster():
@@ -131,14 +132,14 @@ def _ray(start: bool) -> Finding:
 
             resources = ray.cluster_resources()
             found = ", ".join(f"{resources.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
-        return Finding("ray", "ok", f"{where} answers: {found}, after {time.monotonic() - started:.0f} s")
+        return Finding("cluster", "ok", f"{where} answers: {found}, after {time.monotonic() - started:.0f} s")
     except GanError as error:
-        return Finding("ray", "fail", str(error), "a running cluster in RAY_ADDRESS, or none")
+        return Finding("cluster", "fail", str(error), "a running cluster in RAY_ADDRESS, or none")
 
 
 def _storage(storage: Storage) -> Finding:
     try:
-        check_storage(storage, wanted=0)
+        check_storage(storage, wanted=int(LEAST))
         runs = len(storage.within("runs").names())
     except (GanError, OSError) as error:
         return Finding("storage", "fail", str(error), "a folder that can be written: --storage PATH or GAN_STORAGE")
@@ -156,15 +157,15 @@ def _mlflow(tracking_uri: Callable[[], str]) -> Finding:
         uri = tracking_uri()
         shown = tracking.redacted(uri)
         if not tracking.database_exists(uri):
-            return Finding("mlflow", "ok", f"{shown}, not there yet; the first gan run makes it")
+            return Finding("tracking", "ok", f"{shown}, not there yet; the first gan run makes it")
         if uri.startswith("sqlite:///"):
             return _sqlite(uri, shown)
         tracking.check_reachable(uri)
         if not uri.startswith(("http://", "https://")):
             tracking.open_client(uri)
     except GanError as error:
-        return Finding("mlflow", "fail", str(error), "--tracking-uri or MLFLOW_TRACKING_URI of a server that answers")
-    return Finding("mlflow", "ok", f"{shown} answers")
+        return Finding("tracking", "fail", str(error), "--tracking-uri or MLFLOW_TRACKING_URI of a server that answers")
+    return Finding("tracking", "ok", f"{shown} answers")
 
 
 def _sqlite(uri: str, shown: str) -> Finding:
@@ -174,8 +175,8 @@ def _sqlite(uri: str, shown: str) -> Finding:
             (count,) = database.execute("select count(*) from registered_models").fetchone()
         database.close()
     except sqlite3.Error as error:
-        return Finding("mlflow", "fail", f"{shown}: {error}", "a database of MLflow, or another --tracking-uri")
-    return Finding("mlflow", "ok", f"{shown}, {count} registered models")
+        return Finding("tracking", "fail", f"{shown}: {error}", "a database of MLflow, or another --tracking-uri")
+    return Finding("tracking", "ok", f"{shown}, {count} registered models")
 
 
 def _lines(path: str) -> list[str]:

@@ -32,9 +32,10 @@ INITIAL = ("generator.init_range", "generator.marginal_bias")  # of weights that
 
 def recorded(reference: str, name: str | None, storage: Storage) -> Origin | None:
     """The origin that the run of this name was started with, if it was by this reference: an alias may have moved."""
-    known = storage.within("runs", checked_run_name(name)).read_json("run.json") if name else None
-    origin = (known or {}).get("origin")
-    return Origin(**origin) if origin and origin["reference"] == reference else None
+    if name is None or storage.within("runs", checked_run_name(name)).read("run.json") is None:
+        return None
+    origin = Run.open(name, storage).origin
+    return origin if origin is not None and origin.reference == reference else None
 
 
 def find(reference: str, storage: Storage, tracking_uri: Callable[[], str]) -> tuple[Origin, Tensors]:

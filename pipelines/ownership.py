@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from gan_core.errors import GanError
 from pipelines.storage import Storage
 
 OWNER, REQUEST = "owner.json", "stop-request.json"
@@ -66,10 +67,11 @@ def request_stop(folder: Storage, seconds: float) -> bool:
 def _watch(folder: Storage, me: dict[str, Any], done: threading.Event) -> None:
     beaten = time.monotonic()
     while not done.wait(LOOK_SECONDS):
-        if folder.read(REQUEST) is not None:
-            folder.delete(REQUEST)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-            return
-        if time.monotonic() - beaten >= BEAT_SECONDS:
-            folder.write_json(OWNER, {**me, "beat": time.time()})
-            beaten = time.monotonic()
+        with contextlib.suppress(GanError, OSError):  # a storage that fails once is asked again
+            if folder.read(REQUEST) is not None:
+                folder.delete(REQUEST)
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+                return
+            if time.monotonic() - beaten >= BEAT_SECONDS:
+                folder.write_json(OWNER, {**me, "beat": time.time()})
+                beaten = time.monotonic()

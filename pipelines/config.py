@@ -88,19 +88,18 @@ def to_yaml(configuration: Configuration) -> str:
 
 def first_difference(ours: Any, theirs: Any, but: Sequence[str] = ()) -> tuple[str, Any, Any] | None:
     """The first setting, by dotted name, in which two plain documents differ, and both values."""
-    flat, other = _flat(ours), _flat(theirs)
-    for key in sorted(flat.keys() | other.keys()):
-        if key not in but and flat.get(key) != other.get(key):
-            return key, flat.get(key), other.get(key)
+    mine, other = flat(ours), flat(theirs)
+    for key in sorted(mine.keys() | other.keys()):
+        if key not in but and mine.get(key) != other.get(key):
+            return key, mine.get(key), other.get(key)
     return None
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain data as one mapping from dotted names."""
     if not isinstance(value, Mapping):
         return {prefix: value}
-    return {
-        k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}" if prefix else name).items()
-    }
+    return {k: v for name, item in value.items() for k, v in flat(item, f"{prefix}.{name}" if prefix else name).items()}
 
 
 def digest(value: Any) -> str:

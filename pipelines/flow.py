@@ -10,8 +10,9 @@ from gan_core.datasets import Dataset, load
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
-from pipelines import config, session, tracking
+from pipelines import config, origin, session, tracking
 from pipelines.candidates import candidate_configurations
+from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Run
 from pipelines.settings import Configuration, Weights
@@ -29,7 +30,7 @@ class Flow:
     @contextlib.contextmanager
     def working(self) -> Iterator[bool]:
         """Hold the run while working on it; False if another process does."""
-        with self.run.folder.exclusively() as free, self.stack:
+        with working_on(self.run.folder) as free, self.stack:
             if free:
                 self.run.save()
             yield free
@@ -62,6 +63,7 @@ class Flow:
         groups = initial_state(self.run.configuration.training(), self.dataset.train).tensors().values()
         size = sum(tensor.nbytes for named in groups for tensor in named.values())
         check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
+        origin.check_data(self.run, self.dataset)
         if self.uri:
             tracking.check_reachable(self.uri)
 
@@ -88,15 +90,11 @@ class Flow:
 
     def chosen(self) -> Configuration:
         """The configuration with the search's choice, if the run searches."""
-        settings = self.run.configuration
-        if not settings.tune.candidates:
-            return settings
-        record = self.run.record("tune")
-        if record is None:
+        if self.run.configuration.tune.candidates and self.run.record("tune") is None:
             raise CheckpointError(
                 "not searched yet", self.run.name, "no record of a search", "gan tune CONFIG, or gan run CONFIG"
             )
-        return config.override(settings, record["chosen"])
+        return self.run.chosen()
 
     def tune(self) -> TuneRecord | None:
         """Search, if the configuration asks for it."""
@@ -125,7 +123,10 @@ class Flow:
             follow = curves_follower(self.run, self.registry) if self.registry else None
             return train_run(chosen, self.dataset, self.run.folder, self.say, follow)
 
-        return self.run.stage("train", TrainRecord, [config.to_plain(chosen.training()), self.dataset.digest], work)
+        inputs = [config.to_plain(chosen.training()), self.dataset.digest]
+        if self.run.origin:
+            inputs.append(self.run.origin.digest)
+        return self.run.stage("train", TrainRecord, inputs, work)
 
     def evaluate(self) -> EvaluateRecord:
         """Score the trained generator."""

@@ -11,7 +11,7 @@ from typing import Any
 from gan_core.checkpoint import checkpoint_step
 from gan_core.datasets import Dataset
 from gan_core.errors import GanError
-from pipelines import config, figures, report
+from pipelines import config, figures, origin, report
 from pipelines.promotion import Contender, judge
 from pipelines.records import RegisterRecord, ReportRecord
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
@@ -145,6 +145,7 @@ def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "generator_sha256": score["generator_sha256"],
         "weights": score.get("weights", "last"),
         "step": trained["step"],
+        **origin.tags(run),
         "protocol": f"paper: {score['paper']['samples']} samples, sigma from {score['paper']['validation_points']} validation points",
         **metrics,
         "metrics": json.dumps(

@@ -1,7 +1,7 @@
 """What stages hand on: frozen records, each written last by its stage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -68,3 +68,17 @@ class ReportRecord:
 
     report: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run continues from, as it was when the run was first started."""
+
+    reference: str  # as it was given
+    taken: str  # state: all of a run's; generator: G's weights
+    resolved: str  # RUN/step=N, or NAME/VERSION
+    step: int
+    digest: str  # SHA-256 of the tensors that were taken
+    data_digest: str | None
+    settings: Mapping[str, Any]  # of the training, or of the generator
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # by the run's search

@@ -11,15 +11,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from gan_core.checkpoint import MALFORMED
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.networks import DenseGenerator
 from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
 from pipelines import config
+from pipelines.beginning import ORIGIN, noted_training
+from pipelines.records import EvaluateRecord, Origin, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.settings import Configuration, Weights
-from pipelines.storage import Storage, latest_checkpoint
+from pipelines.storage import Storage, Tensors, latest_checkpoint, save_checkpoint
 
-STAGES = ("tune", "train", "evaluate", "register", "report")
+RECORDS: dict[str, Any] = {
+    "tune": TuneRecord,
+    "train": TrainRecord,
+    "evaluate": EvaluateRecord,
+    "register": RegisterRecord,
+    "report": ReportRecord,
+}
+STAGES = tuple(RECORDS)
 RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,127}")
 Record = TypeVar("Record")
 
@@ -27,26 +37,41 @@ Record = TypeVar("Record")
 class Run:
     """A run: its name, its resolved configuration and its folder, where finished stages leave records."""
 
-    def __init__(self, name: str, configuration: Configuration, storage: Storage) -> None:
-        self.name, self.configuration, self.storage = name, configuration, storage
+    def __init__(self, name: str, configuration: Configuration, storage: Storage, origin: Origin | None = None) -> None:
+        self.name, self.configuration, self.storage, self.origin = name, configuration, storage, origin
         self.folder = storage.within("runs", name)
+        self.origin_tensors: Tensors | None = None  # of the origin, until they are in the run's folder
 
     @classmethod
-    def create(cls, configuration: Configuration, stem: str, name: str | None, storage: Storage) -> "Run":
+    def create(
+        cls,
+        configuration: Configuration,
+        stem: str,
+        name: str | None,
+        storage: Storage,
+        origin: Origin | None = None,
+    ) -> "Run":
         """The run of this name, or of the configuration's digest if it has none; not yet in the storage.
 
         Raises:
-            ConfigurationError: If the name cannot be one, or is a run of another configuration.
+            ConfigurationError: If the name cannot be one, or is a run of another configuration or origin.
         """
-        identity = config.digest([config.to_plain(configuration), config.sources_digest()])
+        made_from: list[Any] = [config.to_plain(configuration), config.sources_digest()]
+        identity = config.digest([*made_from, origin.digest] if origin else made_from)
         name = checked_run_name(name or f"{stem}-{identity[:8]}")
         if configuration.seed == "name":
             seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
             configuration = config.override(configuration, {"seed": seed})
-        run = cls(name, configuration, storage)
-        known = run.folder.read_json("run.json")
-        if known is not None:
-            changed = config.first_difference(config.to_plain(configuration), known["configuration"])
+        run = cls(name, configuration, storage, origin)
+        if run.folder.read("run.json") is not None:
+            known = cls.open(name, storage)
+            if (known.origin and known.origin.digest) != (origin and origin.digest):
+                then, now = (one.resolved if one else "none" for one in (known.origin, origin))
+                raise ConfigurationError(
+                    "run of another origin", name, f"--continue-from was {then}", f"{now}; start a new run: --name NAME"
+                )
+            run.origin = known.origin
+            changed = config.first_difference(config.to_plain(configuration), config.to_plain(known.configuration))
             if changed:
                 key, ours, theirs = changed
                 raise ConfigurationError(
@@ -61,16 +86,29 @@ class Run:
         Raises:
             ConfigurationError: If it is not.
         """
-        known = storage.within("runs", checked_run_name(name)).read_json("run.json")
+        folder = storage.within("runs", checked_run_name(name))
+        known = folder.read_json("run.json")
         if known is None:
             names = ", ".join(run_names(storage)[-5:]) or "none yet"
             raise ConfigurationError("no such run", name, f"not in {storage.uri}", f"one of: {names}")
-        return cls(name, config.build(known["configuration"], name), storage)
+        try:
+            origin = Origin(**known["origin"]) if known.get("origin") else None
+            return cls(name, config.build(known["configuration"], name), storage, origin)
+        except MALFORMED as error:
+            raise CheckpointError(
+                "damaged file", f"{folder.uri}/run.json", f"{type(error).__name__}: {error}", "what gan run writes"
+            ) from error
 
     def save(self) -> None:
-        """Write the run's own file, if it is not there."""
-        if self.folder.read_json("run.json") is None:
-            document = {"run": self.name, "commit": commit(), "configuration": config.to_plain(self.configuration)}
+        """Write the run's own file, and before it what its origin gives, if it is not there."""
+        if self.folder.read("run.json") is None:
+            plain = config.to_plain(self.configuration)
+            document: dict[str, Any] = {"run": self.name, "commit": commit(), "configuration": plain}
+            if self.origin is not None:
+                document["origin"] = dataclasses.asdict(self.origin)
+                assert self.origin_tensors is not None
+                about = {key: document["origin"][key] for key in ("reference", "taken", "resolved")}
+                save_checkpoint(self.folder.within(ORIGIN), self.origin.step, self.origin_tensors, about, keep=1)
             self.folder.write_json("run.json", document)
 
     @cached_property
@@ -81,24 +119,43 @@ class Run:
 
     @property
     def config_digest(self) -> str:
-        """Digest of the resolved configuration."""
-        return config.digest(config.to_plain(self.configuration))
+        """Digest of the resolved configuration, and of the run's origin if it has one."""
+        plain = config.to_plain(self.configuration)
+        return config.digest([plain, self.origin.digest] if self.origin else plain)
 
     def record(self, stage: str) -> dict[str, Any] | None:
-        """A finished stage's record, as plain data."""
+        """A finished stage's record, as plain data; what an earlier version did not note has its default.
+
+        Raises:
+            CheckpointError: If it is not one.
+        """
         known = self.folder.read_json(f"records/{stage}.json")
-        return known["record"] if known else None
+        return None if known is None else dataclasses.asdict(self._record_of(stage, RECORDS[stage], known))
+
+    def _record_of(self, stage: str, kind: type[Record], known: Any) -> Record:
+        try:
+            return kind(**known["record"])
+        except MALFORMED as error:
+            raise CheckpointError(
+                "damaged file", f"{self.folder.uri}/records/{stage}.json", f"{type(error).__name__}: {error}",
+                f"a record of {stage}; remove the file to redo its stage",
+            ) from error  # fmt: skip
 
     def records(self) -> dict[str, dict[str, Any]]:
         """The records of all finished stages."""
         return {stage: record for stage in STAGES if (record := self.record(stage)) is not None}
 
+    def chosen(self) -> Configuration:
+        """The configuration, with the search's choice once there is one."""
+        searched = self.record("tune") if self.configuration.tune.candidates else None
+        return config.override(self.configuration, searched["chosen"]) if searched else self.configuration
+
     def stage(self, stage: str, kind: type[Record], inputs: Any, work: Callable[[], Record]) -> Record:
         """The stage's record: the one there is for the same inputs, or that of doing the work now."""
         inputs_digest = config.digest(inputs)
         known = self.folder.read_json(f"records/{stage}.json")
-        if known and known["inputs"] == inputs_digest:
-            return kind(**known["record"])
+        if isinstance(known, dict) and known.get("inputs") == inputs_digest:
+            return self._record_of(stage, kind, known)
         record = work()
         document = {"inputs": inputs_digest, "record": dataclasses.asdict(record)}  # type: ignore[call-overload]
         self.folder.write_json(f"records/{stage}.json", document)
@@ -116,9 +173,8 @@ class Run:
                 "not trained yet", self.name, "no checkpoint", f"a training: gan train CONFIG --name {self.name}"
             )
         name, manifest, tensors = saved
-        training = config.build(
-            {key: value for key, value in manifest.about["training"].items() if key != "virtual_shards"}, name
-        )
+        noted = noted_training(manifest.about, name)
+        training = config.build({key: value for key, value in noted.items() if key != "virtual_shards"}, name)
         shape = tuple(manifest.about["image_shape"])
         net = DenseGenerator(training.noise.size, 0, math.prod(shape), training.network.generator)
         averaged = (weights or self.configuration.evaluate.weights) == "averaged"

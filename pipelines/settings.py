@@ -31,6 +31,7 @@ class TrainSettings:
     report_every: int = 100  # steps
     max_failures: int = 3
     start_timeout_s: float = 120.0
+    hang_timeout_s: float = 300.0  # a worker that says nothing for so long is taken for dead
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads_per_worker", "checkpoint_every", "report_every"):
@@ -39,7 +40,7 @@ class TrainSettings:
             _at_least(1, "train.virtual_shards", self.virtual_shards)
         _at_least(2, "train.keep_checkpoints", self.keep_checkpoints)
         _at_least(0, "train.max_failures", self.max_failures)
-        for name in ("checkpoint_seconds", "start_timeout_s"):
+        for name in ("checkpoint_seconds", "start_timeout_s", "hang_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"train.{name} {getattr(self, name)} is not positive")
 

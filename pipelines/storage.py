@@ -1,7 +1,6 @@
 """A run's folder, on a disk or an object store: records, checkpoints and history, each written whole."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -29,6 +28,7 @@ from gan_core.checkpoint import (
     write_durably,
 )
 from gan_core.errors import CheckpointError
+from pipelines import locks
 
 logger = logging.getLogger(__name__)
 Tensors = dict[str, dict[str, Tensor]]
@@ -126,20 +126,28 @@ class Storage:
         with contextlib.suppress(FileNotFoundError):
             filesystem.delete_dir(root)
 
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        filesystem, root = self._opened
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.delete_file(f"{root}/{name}")
+
+    def extent(self) -> tuple[int, float]:
+        """Bytes in the folder and the folders inside, and when the newest file was written (seconds since 1970)."""
+        filesystem, root = self._opened
+        found = filesystem.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=True))
+        files = [info for info in found if info.is_file]
+        return sum(info.size or 0 for info in files), max((info.mtime_ns or 0 for info in files), default=0) / 1e9
+
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[bool]:
         """Hold the folder while in use; False if another process holds it. Local folders only."""
-        if self.local is None:
-            yield True
-            return
-        self.local.mkdir(parents=True, exist_ok=True)
-        with (self.local / ".lock").open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            yield True
+        with locks.holding(self.local) if self.local is not None else contextlib.nullcontext(True) as free:
+            yield free
+
+    def held(self) -> bool:
+        """Whether a process holds the folder. Local folders only; writes nothing."""
+        return self.local is not None and locks.held(self.local)
 
 
 # Checkpoints: a folder each, the manifest last. On a disk the folder is renamed into place; on an

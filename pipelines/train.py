@@ -1,9 +1,11 @@
 """Ray Train: data-parallel adversarial training, resumed from the last verified checkpoint."""
 
+import itertools
+import math
+import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,35 +14,16 @@ from gan_core.checkpoint import Manifest, tensors_digest
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Dataset, Examples
 from gan_core.errors import CheckpointError, Diverged, GanError
-from gan_core.state import AVERAGED, State
-from gan_core.training import Report, TrainingSettings, initial_state, train
-from pipelines.config import first_difference, to_plain
+from gan_core.state import AVERAGED
+from gan_core.training import Report, initial_state, train
+from pipelines.beginning import CHECKPOINTS, Job, begin, resume
 from pipelines.records import TrainRecord
-from pipelines.settings import Configuration, TrainSettings
+from pipelines.settings import Configuration
 from pipelines.storage import Storage, Tensors, append_history, latest_checkpoint, save_checkpoint
 
-CHECKPOINTS, HISTORY, LIVE, STOP = "checkpoints", "history", "live.json", "stop.json"
+HISTORY, LIVE, STOP = "history", "live.json", "stop.json"
 FOLLOW_SECONDS = 15.0
 STOP_SECONDS = 9.0  # what a preempted driver waits for its workers' last checkpoint
-
-
-@dataclass(frozen=True)
-class Job:
-    """What each worker is told."""
-
-    run: Storage
-    training: TrainingSettings
-    train: TrainSettings
-    data_digest: str
-    image_shape: tuple[int, ...]
-
-    def about(self) -> dict[str, Any]:
-        """What a checkpoint notes of its training, and a resumed one must agree with."""
-        return {
-            "data_digest": self.data_digest,
-            "image_shape": list(self.image_shape),
-            "training": to_plain(self.training),
-        }
 
 
 def train_run(
@@ -60,7 +43,6 @@ def train_run(
     """
     import ray
     import ray.train
-    from ray.train.torch import TorchTrainer
 
     started = time.monotonic()
     settings = configuration.train
@@ -68,32 +50,17 @@ def train_run(
         settings.gpu == "auto" and ray.cluster_resources().get("GPU", 0) >= settings.workers
     )
     job = Job(run, configuration.training(), settings, dataset.digest, dataset.shape)
+    begin(initial_state(job.training, dataset.train), job)
     resume(initial_state(job.training, dataset.train), job)  # what the workers could not resume is an error now
-    # Ray's own snapshot of the run is not what we resume from, and a damaged one would be an error.
-    run.within("ray-train").remove()
-    trainer = TorchTrainer(
-        train_loop_per_worker,
-        train_loop_config={"job": job, "data": ray.put(dataset.train)},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=settings.workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": settings.threads_per_worker, "GPU": int(use_gpu)},
-        ),
-        run_config=ray.train.RunConfig(
-            name="ray-train",
-            storage_path=run.uri,
-            failure_config=ray.train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=1),
-            logging_config=ray.train.LoggingConfig(log_level="ERROR"),
-        ),
-    )
     run.write_json(STOP, False)
+    run.delete(LIVE)
     with _Progress(run, configuration.algorithm.steps, say, follow or (lambda: None)):
         try:
-            outcome = trainer.fit().return_value
+            outcome = _fit(job, ray.put(dataset.train), use_gpu, say)
         except SystemExit:
             _save_before_leaving(run, say)
             raise
-        except ray.train.TrainingFailedError as error:
+        except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
             raise _cause(error, run) from error
     if "diverged" in outcome:
         raise outcome["diverged"]
@@ -108,6 +75,64 @@ def train_run(
         seconds=time.monotonic() - started,
         averaged_sha256=tensors_digest(tensors[AVERAGED]) if AVERAGED in tensors else None,
     )
+
+
+def _fit(job: Job, data: Any, use_gpu: bool, say: Callable[[str], None]) -> dict[str, Any]:
+    """Let Ray Train run the workers to their end, and return what rank 0 does.
+
+    Ray starts failed workers again, and we its controller, for which it does not: each time from the
+    last verified checkpoint, and not more often than `train.max_failures`.
+    """
+    import ray
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    settings = job.train
+    os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(settings.hang_timeout_s)
+    for failures in itertools.count(1):
+        # Ray's own snapshot of the run is not what we resume from, and a damaged one would be an error.
+        job.run.within("ray-train").remove()
+        trainer = TorchTrainer(
+            train_loop_per_worker,
+            train_loop_config={"job": job, "data": data},
+            torch_config=TorchConfig(timeout_s=math.ceil(settings.hang_timeout_s)),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=settings.workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": settings.threads_per_worker, "GPU": int(use_gpu)},
+            ),
+            run_config=ray.train.RunConfig(
+                name="ray-train",
+                storage_path=job.run.uri,
+                failure_config=ray.train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=1),
+                logging_config=ray.train.LoggingConfig(log_level="ERROR"),
+            ),
+        )
+        try:
+            return dict(trainer.fit().return_value)
+        except ray.exceptions.RayActorError:
+            if failures > settings.max_failures:
+                raise
+            _release_resources()
+            say(
+                f"train  Ray Train's controller died; started again, {failures} of at most {settings.max_failures} times"
+            )
+    raise AssertionError("unreachable")
+
+
+def _release_resources() -> None:
+    """Remove the placement groups that a dead controller of this driver has left, and with them its workers.
+
+    Ray's own cleaner does so only where one Ray is all that runs on the machine.
+    """
+    import ray
+    from ray.util import placement_group_table, remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+
+    driver = ray.get_runtime_context().get_job_id()
+    for identifier, group in placement_group_table().items():
+        if identifier.endswith(driver) and group["state"] != "REMOVED":  # a group's id ends with its driver's
+            remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(identifier))))
 
 
 def train_loop_per_worker(told: dict[str, Any]) -> dict[str, Any]:
@@ -138,25 +163,6 @@ def train_loop_per_worker(told: dict[str, Any]) -> dict[str, Any]:
     except Diverged as error:
         return {"diverged": error}
     return {"step": int(state.step), "device": str(device)}
-
-
-def resume(state: State, job: Job) -> None:
-    """Take over the run's last verified checkpoint, if it has one.
-
-    Raises:
-        CheckpointError: If it comes of other settings or other data (a longer training excepted).
-    """
-    saved = latest_checkpoint(job.run.within(CHECKPOINTS))
-    if saved is None:
-        return
-    name, manifest, tensors = saved
-    changed = first_difference(job.about(), dict(manifest.about), but=["training.algorithm.steps"])
-    if changed:
-        key, ours, theirs = changed
-        raise CheckpointError(
-            "checkpoint of another training", name, f"{key} was {theirs}", f"{ours}; start a new run: --name NAME"
-        )
-    state.load(tensors, name)
 
 
 class _Keeper:

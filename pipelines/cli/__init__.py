@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import judging, making
+from pipelines.cli import drawing, judging, making, setting_up
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
@@ -29,6 +29,9 @@ def cli() -> None:
       gan run configs/mnist.yaml --set data.root=/data --name nightly-2026-11-24
       gan sample gan-digits@champion -n 64 --output grid.png
       gan models show gan-digits@champion --json
+    \b
+    Commands and options complete with Tab after:
+      eval "$(_GAN_COMPLETE=bash_source gan)"     (or zsh_source, fish_source)
     """
 
 
@@ -40,6 +43,9 @@ for command in (
     making.register,
     making.report,
     judging.sample,
+    drawing.figure,
+    setting_up.init,
+    setting_up.doctor,
     models,
     runs,
 ):

@@ -2,10 +2,14 @@
 
 import functools
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+
+from gan_core.errors import ConfigurationError
 
 
 class Context:
@@ -94,3 +98,54 @@ def load_model(context: Context, reference: str) -> Any:
         registry = Registry(context.tracking_uri())
         return registry.load(registry.resolve(reference))
     return open_run(context, reference).generator()
+
+
+def origin_run(context: Context, reference: str) -> Any:
+    """The run of this name, or the one a registered version was made by, if it is in the storage."""
+    if "@" not in reference and "/" not in reference:
+        return open_run(context, reference)
+    from gan_core.errors import RegistryError
+    from pipelines.registry import Registry
+
+    name = Registry(context.tracking_uri()).resolve(reference).tags.get("run")
+    if not name:
+        raise RegistryError("not a model of ours", reference, "no run tag", "a version registered by gan")
+    return open_run(context, name)
+
+
+def load_dataset(context: Context, reference: str) -> Any:
+    """The data set that a run or a registered model was trained on."""
+    from gan_core.datasets import load
+
+    return load(origin_run(context, reference).configuration.data)
+
+
+def check_output(output: str, suffixes: tuple[str, ...]) -> None:
+    """Refuse, before any work, a file that could not be written.
+
+    Raises:
+        ConfigurationError: If its name ends otherwise, or its folder is not there.
+    """
+    path = Path(output)
+    if path.suffix not in suffixes:
+        raise ConfigurationError(
+            "unknown kind of output", "--output", output, f"a name ending in {' or '.join(suffixes)}"
+        )
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError("no such folder", "--output", output, "a file in a folder that exists")
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise ConfigurationError("cannot be written", "--output", output, "a file that may be written")
+
+
+def write_output(output: str, content: bytes) -> None:
+    """Write a file the user asked for.
+
+    Raises:
+        CheckpointError: If the disk refuses.
+    """
+    from gan_core.checkpoint import storage_error
+
+    try:
+        Path(output).write_bytes(content)
+    except OSError as error:
+        raise storage_error(Path(output), error, len(content)) from error

@@ -4,8 +4,15 @@ from typing import Any
 
 import click
 
-from gan_core.errors import ConfigurationError
-from pipelines.cli.context import Context, common, load_model, open_run
+from pipelines.cli.context import (
+    Context,
+    check_output,
+    common,
+    load_dataset,
+    load_model,
+    origin_run,
+    write_output,
+)
 
 
 @click.command()
@@ -74,6 +81,7 @@ def sample(context: Context, reference: str, count: int, seed: int, output: str,
       gan sample gan-digits@champion -n 64 --output grid.png
       gan sample gan-digits/1 -n 10000 --seed 7 --output samples.npy
     """
+    import io
     import math
     from pathlib import Path
 
@@ -82,22 +90,19 @@ def sample(context: Context, reference: str, count: int, seed: int, output: str,
     from pipelines import figures
 
     suffix = Path(output).suffix
-    if suffix not in (".png", ".npy") or (interpolate and suffix != ".png"):
-        raise ConfigurationError(
-            "unknown kind of output", "--output", output, "a name ending in .png" + ("" if interpolate else " or .npy")
-        )
-    if not Path(output).absolute().parent.is_dir():
-        raise ConfigurationError("no such folder", "--output", output, "a file in a folder that exists")
+    check_output(output, (".png",) if interpolate else (".png", ".npy"))
     model = load_model(context, reference)
     if suffix == ".npy":
-        np.save(output, model.draw(count, seed))
+        buffer = io.BytesIO()
+        np.save(buffer, model.draw(count, seed))
+        write_output(output, buffer.getvalue())
     elif interpolate:
-        Path(output).write_bytes(figures.png(figures.interpolation(model, seed)))
+        write_output(output, figures.png(figures.interpolation(model, seed)))
     else:
         grid = figures.image_grid(
             model.draw(count, seed), math.ceil(math.sqrt(count)), scale=max(1, 56 // model.image_shape[0])
         )
-        Path(output).write_bytes(figures.png(grid))
+        write_output(output, figures.png(grid))
     context.answer(
         {"reference": reference, "count": count, "seed": seed, "output": output, "generator_sha256": model.sha256},
         f"wrote {output}",
@@ -107,15 +112,9 @@ def sample(context: Context, reference: str, count: int, seed: int, output: str,
 def _evaluate_reference(context: Context, reference: str, sigma: float | None, folds: int) -> dict[str, Any]:
     """Score a run or a registered model on the data set it was trained on."""
     from pipelines import evaluate as scores
-    from pipelines.registry import Registry
 
-    registered = "@" in reference or "/" in reference
-    registry = Registry(context.tracking_uri()) if registered else None
-    run = open_run(context, registry.resolve(reference).tags.get("run", "") if registry else reference)
-    from gan_core.datasets import load
-
-    dataset = load(run.configuration.data)
-    model = load_model(context, reference)
+    model, run = load_model(context, reference), origin_run(context, reference)
+    dataset = load_dataset(context, reference)
     count = run.configuration.evaluate.samples
     samples = model.draw(count, run.configuration.seed).reshape(count, -1)
     return scores.evaluate_arrays(

@@ -7,20 +7,34 @@ import click
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, common, configured, open_run
 
+continuing = click.option(
+    "--continue-from", metavar="REF",
+    help="Go on from a run's state, for more steps, or start with the generator of NAME@ALIAS or NAME/VERSION.",
+)  # fmt: skip
+
 
 @click.command()
+@continuing
 @configured
-def run(context: Context, configuration: str, overrides: tuple[str, ...], name: str | None, dry_run: bool) -> None:
+def run(
+    context: Context,
+    configuration: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    dry_run: bool,
+    continue_from: str | None,
+) -> None:
     """Search, train, evaluate, register and report, each once: the same command again resumes.
 
     \b
     Examples:
       gan run configs/digits.yaml
       gan run configs/digits.yaml --set algorithm.steps=500 --set tune.candidates=0 --json
+      gan run configs/digits.yaml --continue-from digits-1a2b3c4d --set algorithm.steps=5000
     """
     _work(
         context,
-        _new_run(context, configuration, overrides, name),
+        _new_run(context, configuration, overrides, name, continue_from),
         ("tune", "train", "evaluate", "register", "report"),
         dry_run,
     )
@@ -49,15 +63,25 @@ def tune(context: Context, configuration: str, overrides: tuple[str, ...], name:
 
 
 @click.command()
+@continuing
 @configured
-def train(context: Context, configuration: str, overrides: tuple[str, ...], name: str | None, dry_run: bool) -> None:
+def train(
+    context: Context,
+    configuration: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    dry_run: bool,
+    continue_from: str | None,
+) -> None:
     """Train with the configuration's own settings, without a search.
 
     \b
-    Example:
+    Examples:
       gan train configs/digits.yaml --set train.workers=1 --set train.virtual_shards=2 --json
+      gan train configs/digits.yaml --continue-from gan-digits@champion
     """
-    _work(context, _new_run(context, configuration, (*overrides, "tune.candidates=0"), name), ("train",), dry_run)
+    run = _new_run(context, configuration, (*overrides, "tune.candidates=0"), name, continue_from)
+    _work(context, run, ("train",), dry_run)
 
 
 @click.command()
@@ -86,13 +110,24 @@ def report(context: Context, name: str) -> None:
     _work(context, open_run(context, name), ("report",), dry_run=False)
 
 
-def _new_run(context: Context, configuration: str, overrides: tuple[str, ...], name: str | None) -> Any:
+def _new_run(
+    context: Context, configuration: str, overrides: tuple[str, ...], name: str | None, continue_from: str | None = None
+) -> Any:
     from pathlib import Path
 
-    from pipelines import config
+    from pipelines import config, origin
     from pipelines.run import Run
 
-    return Run.create(config.load(configuration, overrides), Path(configuration).stem, name, context.storage)
+    settings, stem = config.load(configuration, overrides), Path(configuration).stem
+    if continue_from is None:
+        return Run.create(settings, stem, name, context.storage)
+    known, tensors = origin.recorded(continue_from, name, context.storage), None
+    if known is None:
+        known, tensors = origin.find(continue_from, context.storage, context.tracking_uri)
+    settings = origin.adapt(settings, known, {text.partition("=")[0] for text in overrides})
+    run = Run.create(settings, stem, name, context.storage, known)
+    run.origin_tensors = tensors
+    return run
 
 
 def _work(context: Context, run: Any, stages: tuple[str, ...], dry_run: bool) -> None:

@@ -1,20 +1,22 @@
-"""Commands on runs: list, status."""
+"""Commands on runs: list, status, stop, compare, prune."""
 
 from typing import Any
 
 import click
 
+from gan_core.errors import CheckpointError, GanError
 from pipelines.cli.context import Context, ListByDefault, common, open_run
 
 
 @click.group(cls=ListByDefault)
 def runs() -> None:
-    """Look runs up.
+    """Look runs up, stop one, compare some, remove old ones.
 
     \b
     Examples:
       gan runs list
       gan runs status digits-1a2b3c4d --json
+      gan runs prune --older-than 30d --state done
     """
 
 
@@ -27,44 +29,137 @@ def runs_list(context: Context) -> None:
     Example:
       gan runs list --json
     """
-    from pipelines.run import Run, run_names
+    from pipelines import overview
 
-    found = [_status(Run.open(name, context.storage)) for name in run_names(context.storage)]
-    lines = [
-        f"{run['run']:<40} {run['state']:<10} {'' if run['log_likelihood'] is None else format(run['log_likelihood'], '.1f') + ' nats'}"
-        for run in found
-    ]
-    context.answer({"runs": found}, "\n".join(lines) or f"no runs in {context.storage.uri}")
+    found = [overview.status(run) for run in _all(context)]
+    text = "\n".join(map(overview.progress, found)) or f"no runs in {context.storage.uri}"
+    context.answer({"runs": found}, text)
 
 
 @runs.command("status")
 @click.argument("name", metavar="RUN")
 @common
 def runs_status(context: Context, name: str) -> None:
-    """One run: its stages, and the last step it has shown.
+    """One run: its stages, the step it is at, how fast it trains and how long it still will.
 
     \b
     Example:
       gan runs status digits-1a2b3c4d
     """
-    status = _status(open_run(context, name))
-    lines = [f"{key:<16} {value}" for key, value in status.items() if value is not None]
-    context.answer(status, "\n".join(lines))
+    from pipelines import overview
+
+    found = overview.status(open_run(context, name))
+    lines = [f"{key:<18} {_shown(value)}" for key, value in found.items() if value is not None]
+    context.answer(found, "\n".join(lines))
 
 
-def _status(run: Any) -> dict[str, Any]:
-    from pipelines.run import STAGES
+@runs.command("stop")
+@click.argument("name", metavar="RUN")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds to wait for its end."
+)
+@common
+def runs_stop(context: Context, name: str, timeout: float) -> None:
+    """Let a running run save a checkpoint and end, on whatever machine it runs; the same command resumes it.
 
-    records = run.records()
-    live = run.folder.read_json("live.json") or {}
-    with run.folder.exclusively() as free:
-        state = "done" if "report" in records else "stopped" if free else "running"
-    return {
-        "run": run.name,
-        "state": state,
-        "stages": [stage for stage in STAGES if stage in records],
-        "step": records.get("train", {}).get("step", live.get("step")),
-        "steps": run.configuration.algorithm.steps,
-        "log_likelihood": records.get("evaluate", {}).get("log_likelihood"),
-        "report": records.get("report", {}).get("report"),
-    }
+    \b
+    Example:
+      gan runs stop digits-1a2b3c4d --timeout 120
+    """
+    from pipelines import overview, ownership
+
+    run = open_run(context, name)
+    running = ownership.owner(run.folder) is not None
+    if running and not ownership.request_stop(run.folder, timeout):
+        raise CheckpointError(
+            "still running", name, f"not ended {timeout:g} s after it was asked to", "patience: gan runs status"
+        )
+    step = overview.saved_step(run)
+    saved = f"step {step} is saved" if step is not None else "no checkpoint yet"
+    context.answer(
+        {"run": name, "stopped": running, "state": overview.status(run)["state"], "saved_step": step},
+        f"{name} {'has stopped' if running else 'was not running'}; {saved}",
+    )
+
+
+@runs.command("compare")
+@click.argument("names", metavar="RUN RUN...", nargs=-1, required=True)
+@common
+def runs_compare(context: Context, names: tuple[str, ...]) -> None:
+    """The settings in which runs differ, and their scores, side by side.
+
+    \b
+    Example:
+      gan runs compare digits-1a2b3c4d digits-5e6f7a8b
+    """
+    from pipelines import overview
+
+    if len(names) < 2:
+        raise click.UsageError("give two runs or more")
+    found = overview.compare([open_run(context, name) for name in names])
+    rows = [("", *names)]
+    for part in ("settings", "scores"):
+        rows += [(name, *map(_shown, values)) for name, values in found[part].items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    context.answer(found, "\n".join(lines))
+
+
+@runs.command("prune")
+@click.option("--older-than", metavar="TIME", help="Runs of which nothing was written for so long: 12h, 30d, 8w.")
+@click.option("--keep", type=click.IntRange(min=0), help="All but so many of the newest.")
+@click.option("--state", type=click.Choice(["stopped", "done"]), help="Only runs in this state.")
+@click.option("--yes", is_flag=True, help="Remove them; without it, say which would go.")
+@common
+def runs_prune(context: Context, older_than: str | None, keep: int | None, state: str | None, yes: bool) -> None:
+    """Remove the folders of runs that every given condition names; never one that runs or whose version holds an alias.
+
+    \b
+    Examples:
+      gan runs prune --older-than 30d --state stopped
+      gan runs prune --keep 10 --yes
+    """
+    from pipelines import overview
+
+    leaving = overview.Leaving(overview.seconds(older_than) if older_than else None, keep, state)
+    aliased, refusal = _aliased(context)
+    if refusal:
+        context.say(f"the registry was not asked which versions hold an alias: {refusal}")
+    chosen = overview.prunable(_all(context), leaving, aliased)
+    for one in chosen:
+        if yes and not one["kept"] and not overview.remove(open_run(context, one["run"])):
+            one["kept"] = "running"
+        fate = f"kept: {one['kept']}" if one["kept"] else "removed" if yes else "would go"
+        context.say(f"{one['run']:<40} {one['state']:<8} {overview.bytes_text(one['bytes']):>9}  {fate}")
+    freed = sum(one["bytes"] for one in chosen if not one["kept"])
+    context.answer(
+        {"runs": chosen, "bytes": freed, "removed": yes, "registry_asked": refusal is None},
+        f"{overview.bytes_text(freed)} {'freed' if yes else 'would be freed; --yes does it'}",
+    )
+
+
+def _all(context: Context) -> list[Any]:
+    from pipelines.run import Run, run_names
+
+    names = run_names(context.storage)
+    # A folder without run.json is that of a command killed before it had begun.
+    return [Run.open(n, context.storage) for n in names if context.storage.within("runs", n).read("run.json")]
+
+
+def _aliased(context: Context) -> tuple[set[str], str | None]:
+    """The runs whose versions hold an alias, or why the registry could not be asked."""
+    from pipelines import overview
+    from pipelines.registry import Registry
+
+    try:
+        return overview.runs_with_alias(Registry(context.tracking_uri())), None
+    except GanError as error:
+        return set(), str(error)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
+    return "-" if value is None else str(value)

@@ -92,6 +92,14 @@ def test_every_command_has_the_common_options(name):
         assert {"--set", "--name", "--dry-run"} <= options
 
 
+def test_the_shell_is_told_how_to_complete_commands(monkeypatch, capsys):
+    monkeypatch.setenv("_GAN_COMPLETE", "zsh_source")
+    with pytest.raises(SystemExit) as ended:
+        cli.main([], prog_name="gan", standalone_mode=False)
+    assert ended.value.code == 0
+    assert "#compdef gan" in capsys.readouterr().out
+
+
 # gan run
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from dataclasses import dataclass
 
 import pytest
 
@@ -12,6 +11,7 @@ from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from pipelines import config
 from pipelines.evaluate import evaluate_arrays
 from pipelines.flow import Flow
+from pipelines.records import ReportRecord
 from pipelines.registry import Registry
 from pipelines.run import STAGES, Run, checked_run_name, run_names
 from pipelines.storage import Storage, checkpoint_names, read_history
@@ -78,27 +78,41 @@ def test_a_run_is_opened_by_its_name_with_the_configuration_it_was_made_from(sma
         Run.open("two", storage)
 
 
-@dataclass(frozen=True)
-class Number:
-    """A record."""
-
-    value: int
-
-
 def test_a_stage_is_done_once_for_the_same_inputs_and_again_for_others(small, storage):
     run, done = create(small, storage), []
     for inputs in ({"x": 1}, {"x": 1}, {"x": 2}, {"x": 2}):
-        record = run.stage("train", Number, inputs, lambda: done.append(1) or Number(len(done)))
-        assert record == Number(1 if inputs == {"x": 1} else 2)
+        record = run.stage("report", ReportRecord, inputs, lambda: done.append(1) or ReportRecord("page", len(done)))
+        assert record == ReportRecord("page", 1 if inputs == {"x": 1} else 2)
     assert len(done) == 2
-    assert run.records() == {"train": {"value": 2}}
+    assert run.records() == {"report": {"report": "page", "seconds": 2}}
 
 
 def test_a_stage_that_fails_leaves_no_record(small, storage):
     run = create(small, storage)
     with pytest.raises(ZeroDivisionError):
-        run.stage("train", Number, {}, lambda: Number(1 // 0))
+        run.stage("report", ReportRecord, {}, lambda: ReportRecord("page", 1 // 0))
     assert run.records() == {}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [[], {"inputs": ""}, {"record": {}}, {"record": {"report": "page"}}, {"record": {"report": "", "seconds": 0, "x": 1}}],
+)  # fmt: skip
+def test_a_record_that_lacks_something_is_named_with_what_to_do(document, small, storage):
+    run = create(small, storage)
+    run.folder.write_json("records/report.json", document)
+    with pytest.raises(
+        CheckpointError, match=r"damaged file .*records/report\.json.*remove the file to redo its stage"
+    ):
+        run.record("report")
+
+
+def test_a_runs_own_file_that_lacks_something_is_named(small, storage):
+    run = create(small, storage, "mine")
+    run.save()
+    run.folder.write_json("run.json", {"run": "mine"})
+    with pytest.raises(CheckpointError, match=r"damaged file .*mine/run\.json.*'configuration'"):
+        Run.open("mine", storage)
 
 
 def test_a_damaged_record_is_named_with_what_to_do(small, storage):

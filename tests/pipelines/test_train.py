@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -53,7 +54,7 @@ def one_worker(small):
 
 @pytest.fixture(scope="module")
 def stopped(one_worker, digits, ray_cluster, tmp_path_factory):
-    """A training of 100 steps, and the same folder's after its newest checkpoint lost a bit and it went on to 200."""
+    """A training of 100 steps, and the same folder's after damage to its newest checkpoint and to Ray's snapshot, gone on to 200."""
     run = Storage.at(tmp_path_factory.mktemp("stopped"))
     half = config.override(one_worker, {"algorithm.steps": 100})
     first = train_run(half, digits, run, silent)
@@ -61,6 +62,7 @@ def stopped(one_worker, digits, ray_cluster, tmp_path_factory):
     newest = run.within("checkpoints", "step=00000100")
     content = newest.read("generator.safetensors")
     newest.write("generator.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
+    run.within("ray-train").write("checkpoint_manager_snapshot.json", b'{"checkpoint_results": [')
     return first, kept, train_run(one_worker, digits, run, silent), run
 
 
@@ -86,7 +88,7 @@ def test_stopped_at_100_and_continued_to_200_it_has_the_bits_of_an_undisturbed_t
     assert whole.step == 200
 
 
-def test_a_damaged_newest_checkpoint_was_passed_over_and_the_history_has_each_step_once_to_the_bit(
+def test_a_damaged_newest_checkpoint_and_a_damaged_snapshot_of_rays_were_passed_over_and_the_history_has_each_step_once_to_the_bit(
     stopped, one_worker, digits
 ):
     _, _, _, run = stopped
@@ -114,31 +116,73 @@ def test_another_seed_is_another_training(one_worker, digits):
     assert digests(other, digits, 20) != digests(one_worker.training(), digits, 20)
 
 
-def test_a_worker_killed_in_mid_training_recovers_to_the_same_bits_and_history(small, digits, ray_cluster, tmp_path):
-    settings, run, killed = config.override(small, {"algorithm.steps": 600, "seed": 3}), Storage.at(tmp_path), []
+def disturbed(digits, run, settings, class_name, disturb):
+    """A training in which, once it has gone some way, something is done to the pid of an actor of this class."""
+    from ray.util.state import list_actors
 
-    def kill_one_worker():
-        from ray.util.state import list_actors
+    done = []
 
+    def wait_and_disturb():
         until(lambda: "step=00000100" in checkpoint_names(run.within("checkpoints")))
-        of_training = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
-        alive = list_actors(address, filters=of_training)
-        pid = max(actor.pid for actor in alive)
-        killed.append((len(alive), checkpoint_names(run.within("checkpoints"))[-1]))
-        os.kill(pid, signal.SIGKILL)
+        alive = list_actors(address, filters=[("class_name", "=", class_name), ("state", "=", "ALIVE")])
+        disturb(max(actor.pid for actor in alive))
+        done.append(checkpoint_names(run.within("checkpoints"))[-1])
 
     address = ray.get_runtime_context().gcs_address  # ours: the machine may run other clusters
-    killer = threading.Thread(target=kill_one_worker, daemon=True)
-    killer.start()
-    record = train_run(settings, digits, run, silent)
-    killer.join()
-    ((workers, at),) = killed
-    assert workers == 2
-    assert "step=00000100" <= at < "step=00000600", "the training was over before it was disturbed"
-    assert (record.weights_sha256, record.generator_sha256) == digests(settings.training(), digits, 600)
-    assert [timeless(row) for row in read_history(run.within("history"))] == metrics_alone(
-        settings.training(), digits, 600, 10
+    thread = threading.Thread(target=wait_and_disturb, daemon=True)
+    thread.start()
+    said = []
+    record = train_run(settings, digits, run, said.append)
+    thread.join()
+    assert "step=00000100" <= done[0] < f"step={settings.algorithm.steps:08d}", "over before it was disturbed"
+    assert (record.weights_sha256, record.generator_sha256) == digests(
+        settings.training(), digits, settings.algorithm.steps
     )
+    assert [timeless(row) for row in read_history(run.within("history"))] == metrics_alone(
+        settings.training(), digits, settings.algorithm.steps, 10
+    )
+    return said
+
+
+def test_a_worker_killed_in_mid_training_recovers_to_the_same_bits_and_history(small, digits, ray_cluster, tmp_path):
+    settings = config.override(small, {"algorithm.steps": 600, "seed": 3})
+    assert settings.train.workers == 2
+    disturbed(digits, Storage.at(tmp_path), settings, "RayTrainWorker", lambda pid: os.kill(pid, signal.SIGKILL))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_killed_controller_is_started_again_and_the_bits_and_the_history_are_the_same(
+    small, digits, ray_cluster, tmp_path
+):
+    settings = config.override(small, {"algorithm.steps": 600, "seed": 3})
+    said = disturbed(
+        digits, Storage.at(tmp_path), settings, "TrainController", lambda pid: os.kill(pid, signal.SIGKILL)
+    )
+    assert [line for line in said if "controller died" in line] == [
+        "train  Ray Train's controller died; started again, 1 of at most 3 times"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_hangs_is_found_within_the_configured_time_and_the_bits_are_the_same(
+    workers, small, digits, ray_cluster, tmp_path
+):
+    changes = {"algorithm.steps": 600, "seed": 3, "train.hang_timeout_s": 10.0, "train.workers": workers}
+    settings = config.override(small, {**changes, "train.virtual_shards": 2})
+    stopped = []
+
+    def hang(pid):
+        os.kill(pid, signal.SIGSTOP)
+        stopped.append((pid, time.monotonic()))
+
+    disturbed(digits, Storage.at(tmp_path), settings, "RayTrainWorker", hang)
+    ((pid, since),) = stopped
+    # 10 s until it is found, and what starting workers again takes on a busy machine; Ray's own are 600 s.
+    assert time.monotonic() - since < 120
+    assert not os.path.exists(f"/proc/{pid}")
 
 
 def job(configuration, digits, run):

@@ -1,0 +1,143 @@
+"""What a run continues from: another run's whole state, or a registered model's generator."""
+
+import json
+from collections.abc import Callable, Collection
+from typing import Any
+
+from gan_core.checkpoint import tensors_digest
+from gan_core.datasets import Dataset
+from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.state import load_tensors
+from gan_core.training import initial_state
+from pipelines import config
+from pipelines.beginning import CHECKPOINTS, GENERATOR, WHOLE_STATE, noted_training
+from pipelines.candidates import candidate_configurations
+from pipelines.records import Origin
+from pipelines.registry import Registry
+from pipelines.run import Run, checked_run_name
+from pipelines.settings import Configuration
+from pipelines.storage import Storage, Tensors, latest_checkpoint
+
+# Functions of the step, and the number of steps: in these a continued training may differ.
+SCHEDULES = tuple(
+    f"algorithm.{key}"
+    for key in (
+        "steps", "generator_learning_rate", "discriminator_learning_rate", "learning_rate_decay",
+        "minimum_learning_rate", "momentum.initial", "momentum.final", "momentum.start_epoch",
+        "momentum.saturate_epoch",
+    )
+)  # fmt: skip
+INITIAL = ("generator.init_range", "generator.marginal_bias")  # of weights that are replaced
+
+
+def recorded(reference: str, name: str | None, storage: Storage) -> Origin | None:
+    """The origin that the run of this name was started with, if it was by this reference: an alias may have moved."""
+    if name is None or storage.within("runs", checked_run_name(name)).read("run.json") is None:
+        return None
+    origin = Run.open(name, storage).origin
+    return origin if origin is not None and origin.reference == reference else None
+
+
+def find(reference: str, storage: Storage, tracking_uri: Callable[[], str]) -> tuple[Origin, Tensors]:
+    """What a reference means now, and the tensors that are taken from it.
+
+    A run's whole state is taken, and with it what its search chose; of NAME@ALIAS or NAME/VERSION the
+    generator's weights.
+
+    Raises:
+        CheckpointError: If the run has no checkpoint.
+        RegistryError: If there is no such model.
+    """
+    if "@" in reference or "/" in reference:
+        registry = Registry(tracking_uri())
+        version = registry.resolve(reference)
+        model = registry.load(version)
+        tensors = {"generator": dict(model.generator.state_dict())}
+        settings = {"noise": config.to_plain(model.noise), "generator": config.to_plain(model.network)}
+        resolved = f"{version.name}/{version.version}"
+        return Origin(reference, GENERATOR, resolved, 0, tensors_digest(*tensors.values()), None, settings), tensors
+    run = Run.open(reference, storage)
+    saved = latest_checkpoint(run.folder.within(CHECKPOINTS))
+    if saved is None:
+        raise CheckpointError("not trained yet", reference, "no checkpoint", "a run that has trained")
+    name, manifest, tensors = saved
+    settings = noted_training(manifest.about, f"{reference}: {name}")
+    searched = run.record("tune")
+    return Origin(
+        reference, WHOLE_STATE, f"{reference}/{name}", manifest.step, tensors_digest(*tensors.values()),
+        str(manifest.about.get("data_digest")), settings, dict(searched["chosen"]) if searched else {},
+    ), tensors  # fmt: skip
+
+
+def adapt(configuration: Configuration, origin: Origin, given: Collection[str] = ()) -> Configuration:
+    """The configuration of a run with this origin.
+
+    With a whole state come what its search chose (except for the settings in `given`), no new
+    search, and the seed where that is the name's.
+
+    Raises:
+        ConfigurationError: If a setting differs that shapes the weights, or no step is left.
+        CheckpointError: If the generator is of another architecture.
+    """
+    plain = config.to_plain(configuration)
+    if origin.taken == GENERATOR:
+        mine = {"noise": plain["noise"], "generator": plain["network"]["generator"]}
+        changed = config.first_difference(mine, origin.settings, but=INITIAL)
+        if changed:
+            key, ours, theirs = changed
+            raise CheckpointError("other architecture", origin.resolved, f"{key} {theirs}", f"{ours}, as configured")
+        return configuration
+    taken = {key: value for key, value in origin.chosen.items() if key not in given}
+    if configuration.seed == "name":
+        taken["seed"] = origin.settings["seed"]
+    configuration = config.override(configuration, {"tune.candidates": 0, **taken})
+    changed = config.first_difference(config.to_plain(configuration.training()), origin.settings, but=SCHEDULES)
+    if changed:
+        key, ours, theirs = changed
+        raise ConfigurationError("cannot be continued", origin.resolved, f"{key} was {theirs}", f"{theirs}, not {ours}")
+    if configuration.algorithm.steps <= origin.step:
+        raise ConfigurationError(
+            "nothing left to train", "algorithm.steps", str(configuration.algorithm.steps),
+            f"more than {origin.step}, the step of {origin.resolved}",
+        )  # fmt: skip
+    return configuration
+
+
+def check_data(run: Run, dataset: Dataset) -> None:
+    """Refuse to continue a state on other data, or with a generator of other shapes.
+
+    Raises:
+        ConfigurationError, CheckpointError: If so.
+    """
+    origin = run.origin
+    if origin is None:
+        return
+    if origin.taken == WHOLE_STATE and origin.data_digest != dataset.digest:
+        raise ConfigurationError(
+            "cannot be continued", origin.resolved, f"trained on data {str(origin.data_digest)[:12]}",
+            f"{dataset.digest[:12]}, which {dataset.name} is",
+        )  # fmt: skip
+    if origin.taken == GENERATOR and run.origin_tensors is not None:
+        for configuration in [run.configuration, *candidate_configurations(run.configuration)]:
+            mine = initial_state(configuration.training(), dataset.train).generator.state_dict()
+            load_tensors(mine, run.origin_tensors["generator"], origin.resolved)
+
+
+def changes(run: Run) -> dict[str, list[Any]]:
+    """The schedules in which a continued training differs from its origin: each as it was and as it is."""
+    if run.origin is None or run.origin.taken == GENERATOR:
+        return {}
+    now, then = config.flat(config.to_plain(run.configuration.training())), config.flat(run.origin.settings)
+    return {key: [then.get(key), now[key]] for key in sorted(now) if now[key] != then.get(key)}
+
+
+def tags(run: Run) -> dict[str, str]:
+    """What a registered version's tags say of its run's origin."""
+    if run.origin is None:
+        return {}
+    return {
+        "origin": run.origin.resolved,
+        "origin_taken": run.origin.taken,
+        "origin_digest": run.origin.digest,
+        "origin_changes": json.dumps(changes(run)),
+    }

@@ -1,0 +1,77 @@
+"""Who works on a run: one process at a time, which others can see, and ask to save and stop."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from gan_core.errors import GanError
+from pipelines.storage import Storage
+
+OWNER, REQUEST = "owner.json", "stop-request.json"
+LOOK_SECONDS = 1.0  # between looks for a request
+BEAT_SECONDS = 10.0  # between signs of life
+SILENT_SECONDS = 60.0  # without one, elsewhere than on a disk, where a lock tells: dead
+
+
+@contextlib.contextmanager
+def working_on(folder: Storage) -> Iterator[bool]:
+    """Own the run's folder while in use; False if another process does.
+
+    While it is owned, a request to stop reaches this process as SIGTERM does, in its main thread.
+    """
+    with folder.exclusively() as free:
+        if not free or (folder.local is None and owner(folder) is not None):
+            yield False
+            return
+        folder.delete(REQUEST)  # of an owner that is no more
+        me, done = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, threading.Event()
+        folder.write_json(OWNER, {**me, "beat": time.time()})
+        watch = threading.Thread(target=_watch, args=(folder, me, done), daemon=True)
+        watch.start()
+        try:
+            yield True
+        finally:
+            done.set()
+            watch.join()
+            folder.delete(OWNER)
+
+
+def owner(folder: Storage) -> dict[str, Any] | None:
+    """Who works on the run: host, process and last sign of life; None if nobody does.
+
+    Asking disturbs nobody: on a disk it is a shared lock for a moment, for which an owner waits.
+    """
+    found = folder.read_json(OWNER) or {}
+    if folder.local is not None:
+        return found if folder.held() else None
+    return found if time.time() - found.get("beat", 0) < SILENT_SECONDS else None
+
+
+def request_stop(folder: Storage, seconds: float) -> bool:
+    """Ask the run's owner to save and stop, and wait; whether it has within `seconds`."""
+    folder.write_json(REQUEST, {"asked": time.time()})
+    deadline = time.monotonic() + seconds
+    while owner(folder) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    folder.delete(REQUEST)  # it ended by itself before it looked
+    return True
+
+
+def _watch(folder: Storage, me: dict[str, Any], done: threading.Event) -> None:
+    beaten = time.monotonic()
+    while not done.wait(LOOK_SECONDS):
+        with contextlib.suppress(GanError, OSError):  # a storage that fails once is asked again
+            if folder.read(REQUEST) is not None:
+                folder.delete(REQUEST)
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+                return
+            if time.monotonic() - beaten >= BEAT_SECONDS:
+                folder.write_json(OWNER, {**me, "beat": time.time()})
+                beaten = time.monotonic()

@@ -1,0 +1,289 @@
+"""--continue-from: a longer training has the bits of one in one go, a warm start has G's weights and no others."""
+
+import json
+import shutil
+
+import pytest
+
+from gan_core.checkpoint import tensors_digest
+from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.training import initial_state, train
+from pipelines import config, origin
+from pipelines.beginning import Job, begin, resume
+from pipelines.registry import Registry
+from pipelines.run import Run
+from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
+from tests.pipelines.conftest import gan, principal_generator, trained_alone
+from tests.pipelines.test_cli import failed, here  # noqa: F401
+
+
+def digest(state):
+    return tensors_digest(*state.tensors().values())
+
+
+def job(run, digits):
+    settings = run.configuration
+    return Job(run.folder, settings.training(), settings.train, digits.digest, digits.shape)
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return Storage.at(tmp_path / "st")
+
+
+@pytest.fixture
+def alone(small):
+    """Without a search."""
+    return config.override(small, {"tune.candidates": 0, "algorithm.steps": 30})
+
+
+@pytest.fixture
+def trained(alone, digits, storage):
+    """A run of 30 steps, trained."""
+    run = Run.create(alone, "stem", "trained", storage)
+    run.save()
+    state = trained_alone(alone.training(), digits, 30)
+    save_checkpoint(run.folder.within("checkpoints"), 30, state.tensors(), job(run, digits).about(), keep=2)
+    return run
+
+
+def no_registry():
+    raise AssertionError("a run is not looked for in a registry")
+
+
+def continued(configuration, reference, storage, name=None, uri=no_registry):
+    """A run made as the command makes it."""
+    found, tensors = origin.find(reference, storage, uri)
+    run = Run.create(origin.adapt(configuration, found), "stem", name, storage, found)
+    run.origin_tensors = tensors
+    return run
+
+
+def begun(run, digits):
+    """The state in which the run's workers begin."""
+    begin(initial_state(run.configuration.training(), digits.train), job(run, digits))
+    state = initial_state(run.configuration.training(), digits.train)
+    resume(state, job(run, digits))
+    return state
+
+
+# A run's whole state
+
+
+def test_thirty_steps_continued_to_sixty_are_the_bits_of_sixty_in_one_go_whatever_becomes_of_the_origin(
+    trained, alone, digits, storage
+):
+    longer = config.override(alone, {"algorithm.steps": 60})
+    run = continued(longer, "trained", storage)
+    run.save()
+    shutil.rmtree(trained.folder.local)
+    state = begun(run, digits)
+    assert int(state.step) == 30
+    for _ in train(run.configuration.training(), digits.train, state, 60, lambda step: False):
+        pass
+    assert digest(state) == digest(trained_alone(longer.training(), digits, 60))
+    assert digest(state) != digest(trained_alone(longer.training(), digits, 59))
+
+
+def test_a_run_with_checkpoints_of_its_own_goes_on_from_those(trained, alone, digits, storage):
+    run = continued(config.override(alone, {"algorithm.steps": 60}), "trained", storage)
+    run.save()
+    state = begun(run, digits)
+    state.step.add_(5)
+    save_checkpoint(run.folder.within("checkpoints"), 35, state.tensors(), job(run, digits).about(), keep=2)
+    assert int(begun(run, digits).step) == 35
+    run.folder.within("checkpoints", "step=00000030").remove()
+    run.folder.within("checkpoints", "step=00000035").write("generator.safetensors", b"")
+    with pytest.raises(CheckpointError, match="no valid checkpoint"):  # never a silent fresh start
+        begun(run, digits)
+
+
+def test_the_origin_is_part_of_a_runs_identity_and_digest_and_is_written_down(trained, alone, storage):
+    longer = config.override(alone, {"algorithm.steps": 60, "algorithm.generator_learning_rate": 0.05})
+    plain, run = Run.create(longer, "stem", None, storage), continued(longer, "trained", storage)
+    again = continued(longer, "trained", storage)
+    assert run.name == again.name != plain.name
+    assert run.config_digest == again.config_digest != plain.config_digest
+    run.save()
+    written = json.loads((run.folder.local / "run.json").read_text())["origin"]
+    _, _, tensors = latest_checkpoint(trained.folder.within("checkpoints"))
+    assert written["digest"] == tensors_digest(*tensors.values())
+    assert (written["resolved"], written["step"], written["taken"]) == ("trained/step=00000030", 30, "state")
+    assert Run.open(run.name, storage).origin == run.origin
+    assert origin.changes(run) == {
+        "algorithm.generator_learning_rate": [0.1, 0.05],
+        "algorithm.steps": [30, 60],
+    }
+    assert json.loads(origin.tags(run)["origin_changes"]) == origin.changes(run)
+    assert origin.tags(run)["origin_digest"] == written["digest"]
+    assert origin.tags(plain) == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"seed": 1}, "seed was 0"),
+        ({"noise.size": 9}, "noise.size was 8"),
+        ({"algorithm.batch_size": 40}, "algorithm.batch_size was 50"),
+        ({"algorithm.optimizer": "adam"}, "algorithm.optimizer was momentum"),
+        ({"train.workers": 1}, "virtual_shards was 2"),
+        ({"algorithm.steps": 30}, "nothing left to train .*: 30; expected more than 30"),
+    ],
+)
+def test_what_shapes_the_weights_must_agree_and_the_first_difference_is_named(changed, words, trained, alone, storage):
+    with pytest.raises(ConfigurationError, match=words):
+        continued(config.override(alone, {"algorithm.steps": 60, **changed}), "trained", storage)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"algorithm.discriminator_learning_rate": 0.01},
+        {"algorithm.learning_rate_decay": 1.1},
+        {"algorithm.momentum.final": 0.9},
+        {"train.workers": 1, "train.virtual_shards": 2},
+        {"registry.model": "another"},
+    ],
+)
+def test_schedules_and_what_does_not_shape_the_weights_may_differ(changed, trained, alone, digits, storage):
+    run = continued(config.override(alone, {"algorithm.steps": 60, **changed}), "trained", storage)
+    run.save()
+    assert int(begun(run, digits).step) == 30
+
+
+def test_the_origins_search_is_not_done_again_and_its_choice_is_taken_over_but_for_what_is_given(
+    trained, small, alone, storage
+):
+    searched = {"inputs": "", "record": {
+        "chosen": {"algorithm.generator_learning_rate": 0.3, "noise.size": 8}, "candidate": 0, "log_likelihood": 0.0,
+        "coverage": 1.0, "candidates": 2, "diverged": 0, "failed": 0, "seconds": 1.0,
+    }}  # fmt: skip
+    trained.folder.write_json("records/tune.json", searched)
+    found, _ = origin.find("trained", storage, no_registry)
+    longer = config.override(small, {"algorithm.steps": 60})
+    assert longer.tune.candidates == 2
+    adapted = origin.adapt(longer, found)
+    assert (adapted.tune.candidates, adapted.algorithm.generator_learning_rate) == (0, 0.3)
+    given = origin.adapt(longer, found, {"algorithm.generator_learning_rate"})
+    assert given.algorithm.generator_learning_rate == 0.1
+
+
+def test_a_seed_that_is_the_names_is_the_origins(trained, alone, storage):
+    run = continued(config.override(alone, {"algorithm.steps": 60, "seed": "name"}), "trained", storage, "night")
+    assert run.configuration.seed == 0
+
+
+def test_other_data_cannot_be_continued_on(trained, alone, digits, storage):
+    from dataclasses import replace
+
+    run = continued(config.override(alone, {"algorithm.steps": 60}), "trained", storage)
+    origin.check_data(run, digits)
+    with pytest.raises(ConfigurationError, match=r"cannot be continued \(trained/step=00000030\): trained on data"):
+        origin.check_data(run, replace(digits, train=replace(digits.train, images=digits.train.images[:-1], labels=digits.train.labels[:-1])))  # fmt: skip
+
+
+def test_a_name_belongs_to_one_origin_and_a_moved_reference_is_still_the_recorded_one(trained, alone, digits, storage):
+    longer = config.override(alone, {"algorithm.steps": 60})
+    run = continued(longer, "trained", storage, "mine")
+    run.save()
+    with pytest.raises(ConfigurationError, match="--continue-from was trained/step=00000030; expected none"):
+        Run.create(longer, "stem", "mine", storage)
+    state = trained_alone(alone.training(), digits, 29)
+    save_checkpoint(trained.folder.within("checkpoints"), 31, state.tensors(), job(trained, digits).about(), keep=2)
+    with pytest.raises(ConfigurationError, match="run of another origin"):
+        continued(longer, "trained", storage, "mine")
+    assert origin.recorded("trained", "mine", storage) == run.origin
+    assert origin.recorded("other", "mine", storage) is origin.recorded("trained", None, storage) is None
+
+
+def test_a_run_that_has_not_trained_cannot_be_continued(alone, storage):
+    Run.create(alone, "stem", "fresh", storage).save()
+    with pytest.raises(CheckpointError, match=r"not trained yet \(fresh\)"):
+        origin.find("fresh", storage, no_registry)
+
+
+# A registered generator
+
+
+@pytest.fixture
+def registered(digits, storage, registry_uri):
+    """A version whose generator is a closed form."""
+    model = principal_generator(digits, 16)
+    registry = Registry(registry_uri, create=True)
+    experiment = registry.client.create_experiment("e", artifact_location=storage.within("files").uri)
+    run_id = registry.client.create_run(experiment).info.run_id
+    tags = {"run": "r", "weights_sha256": "w", "config_digest": "c", "generator_sha256": model.sha256}
+    registry.set_alias(registry.register("gan-pca", run_id, model, tags), "champion")
+    return model, lambda: registry_uri
+
+
+FITTING = {
+    "noise.size": 16, "noise.prior": "normal", "network.generator.hidden": [16],
+    "network.generator.activation": "linear", "network.generator.output": "linear",
+}  # fmt: skip
+
+
+def test_a_warm_start_has_the_generators_weights_and_all_else_fresh(registered, alone, digits, storage):
+    model, uri = registered
+    settings = config.override(alone, {**FITTING, "algorithm.generator_average": 0.9})
+    run = continued(settings, "gan-pca@champion", storage, uri=uri)
+    assert (run.origin.resolved, run.origin.taken, run.origin.digest) == ("gan-pca/1", "generator", model.sha256)
+    origin.check_data(run, digits)
+    run.save()
+    state, fresh = begun(run, digits), initial_state(settings.training(), digits.train)
+    assert int(state.step) == 0
+    assert tensors_digest(state.generator.state_dict()) == tensors_digest(state.averaged.state_dict()) == model.sha256
+    for group in ("discriminator", "optimizer"):
+        assert tensors_digest(state.tensors()[group]) == tensors_digest(fresh.tensors()[group])
+    assert checkpoint_names(run.folder.within("checkpoints")) == ["step=00000000"]
+    assert run.generator().sha256 == model.sha256
+    assert origin.tags(run)["origin"] == "gan-pca/1"
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"noise.size": 8}, "noise.size 16; expected 8, as configured"),
+        ({"network.generator.hidden": [16, 16]}, r"generator.hidden \[16\]; expected \[16, 16\]"),
+        ({"network.generator.output": "sigmoid"}, "generator.output linear"),
+    ],
+)
+def test_a_generator_of_another_architecture_is_refused_by_the_first_difference(
+    changed, words, registered, alone, storage
+):
+    with pytest.raises(CheckpointError, match=rf"other architecture \(gan-pca/1\): {words}"):
+        continued(config.override(alone, {**FITTING, **changed}), "gan-pca/1", storage, uri=registered[1])
+
+
+def test_a_search_whose_candidates_do_not_all_fit_is_refused_before_it_starts(registered, small, digits, storage):
+    space = {"tune.space": {"noise.size": {"choice": [7]}}}
+    run = continued(config.override(small, {**FITTING, **space}), "gan-pca/1", storage, uri=registered[1])
+    with pytest.raises(CheckpointError, match=r"weights do not fit \(gan-pca/1\)"):
+        origin.check_data(run, digits)
+
+
+# The command
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_command_continues_a_searched_run_to_the_bits_of_one_training(finished, digits, tmp_path):
+    command = ("train", finished.yaml, "--continue-from", "small-run", "--set", "algorithm.steps=260")
+    where = ("--name", "longer", "--storage", finished.storage, "--json")
+    answer = gan(*command, *where, cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    chosen = {**finished.record("tune")["chosen"], "algorithm.steps": 260}
+    tensors = trained_alone(config.override(config.load(finished.yaml), chosen).training(), digits, 260).tensors()
+    assert answer.json["step"] == 260
+    assert answer.json["weights_sha256"] == tensors_digest(tensors["generator"], tensors["discriminator"])
+    again = gan(*command, *where, cwd=tmp_path)
+    assert again.json == answer.json
+    shutil.rmtree(finished.storage / "runs" / "longer")
+
+
+def test_the_command_says_what_cannot_be_continued(trained, tmp_path, here):  # noqa: F811
+    (tmp_path / "it.yaml").write_text("data: {name: digits}\n")
+    where = ("--storage", trained.storage.uri)
+    failed(here("train", "it.yaml", "--continue-from", "trained", *where), 2, "cannot be continued", "was")
+    failed(here("train", "it.yaml", "--continue-from", "nosuch", *where), 2, "no such run (nosuch)")
+    failed(here("train", "it.yaml", "--continue-from", "gan@champion", *where), 5, "no such registry")

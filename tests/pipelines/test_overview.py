@@ -1,0 +1,273 @@
+"""Runs seen from outside: who works on one, how it is stopped, compared with others, removed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+import pytest
+
+from gan_core.errors import ConfigurationError
+from pipelines import config, overview, ownership
+from pipelines.run import Run
+from pipelines.storage import Storage, checkpoint_names, save_checkpoint
+from tests.pipelines.conftest import environment, gan, kill_group, start_gan, trained_alone, until
+from tests.pipelines.test_cli import failed, here  # noqa: F401
+
+HOLDER = """
+import signal, sys, time
+from pipelines.ownership import working_on
+from pipelines.storage import Storage
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+with working_on(Storage.at(sys.argv[1])) as free:
+    print(free, flush=True)
+    time.sleep(60)
+"""
+
+
+def make(storage, name, small, **changes):
+    run = Run.create(config.override(small, changes), "stem", name, storage)
+    run.save()
+    return run
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return Storage.at(tmp_path / "st")
+
+
+def hold(run):
+    """Another process that works on the run."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, run.folder.uri], stdout=subprocess.PIPE, text=True, env=environment(),
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "True\n"
+    return process
+
+
+@pytest.fixture
+def held(storage, small):
+    run = make(storage, "held", small)
+    process = hold(run)
+    yield run, process
+    kill_group(process)
+    process.stdout.close()
+
+
+# Owners
+
+
+def test_asking_for_a_runs_state_a_thousand_times_keeps_nobody_from_starting_on_it(storage, small):
+    run, asking = make(storage, "asked", small), threading.Event()
+
+    def ask():
+        while not asking.is_set():
+            ownership.owner(run.folder)
+
+    askers = [threading.Thread(target=ask) for _ in range(3)]
+    for asker in askers:
+        asker.start()
+    started = []
+    for _ in range(100):
+        with ownership.working_on(run.folder) as free:
+            started.append(free)
+    asking.set()
+    for asker in askers:
+        asker.join()
+    assert started == [True] * 100
+
+
+def test_an_owner_is_seen_while_it_lives_and_a_killed_one_is_not(held):
+    run, process = held
+    seen = until(lambda: (ownership.owner(run.folder) or {}).get("pid"))
+    assert seen == process.pid
+    assert overview.status(run)["state"] == "running"
+    with ownership.working_on(run.folder) as free:
+        assert not free
+    process.kill()
+    process.wait()
+    assert ownership.owner(run.folder) is None
+    assert overview.status(run)["state"] == "stopped"
+    with ownership.working_on(run.folder) as free:
+        assert free
+
+
+def test_asking_about_a_run_writes_nothing(storage, small):
+    run = make(storage, "quiet", small)
+    before = sorted(os.listdir(run.folder.local))
+    assert ownership.owner(run.folder) is None
+    assert overview.status(run)["state"] == "stopped"
+    assert sorted(os.listdir(run.folder.local)) == before == ["run.json"]
+
+
+def test_on_an_object_store_a_sign_of_life_tells_who_works_on_a_run_and_its_age_that_he_is_dead():
+    folder = Storage(f"fsspec+memory:///{uuid.uuid4().hex}")
+    with ownership.working_on(folder) as free:
+        assert free
+        assert until(lambda: ownership.owner(folder))["pid"] == os.getpid()
+        with ownership.working_on(folder) as second:
+            assert not second
+        assert ownership.owner(folder) is not None
+    assert ownership.owner(folder) is None
+    folder.write_json("owner.json", {"pid": 1, "beat": time.time() - 2 * ownership.SILENT_SECONDS})
+    with ownership.working_on(folder) as free:
+        assert free
+
+
+# Stopping
+
+
+def test_a_request_to_stop_ends_the_owner_as_sigterm_does_and_is_gone_afterwards(held):
+    run, process = held
+    assert ownership.request_stop(run.folder, 20)
+    assert process.wait(20) == 143
+    assert not {"owner.json", "stop-request.json"} & set(run.folder.names())
+
+
+def test_an_owner_that_does_not_end_in_time_is_said_to_be_running_still(held, here):  # noqa: F811
+    run, process = held
+    os.kill(process.pid, signal.SIGSTOP)
+    answer = here("runs", "stop", run.name, "--storage", run.storage.uri, "--timeout", 0.5)
+    failed(answer, 4, "still running (held)", "0.5 s")
+
+
+def test_a_request_that_nobody_heard_does_not_stop_the_next_owner(storage, small):
+    run = make(storage, "later", small)
+    run.folder.write_json("stop-request.json", {})
+    with ownership.working_on(run.folder) as free:
+        assert free
+        time.sleep(1.5 * ownership.LOOK_SECONDS)  # a SIGTERM would end the test's process
+    assert "stop-request.json" not in run.folder.names()
+
+
+def test_a_run_that_does_not_run_is_said_not_to(storage, small, digits, here):  # noqa: F811
+    run = make(storage, "idle", small)
+    state = trained_alone(small.training(), digits, 2)
+    save_checkpoint(run.folder.within("checkpoints"), 2, state.tensors(), {}, keep=2)
+    answer = here("runs", "stop", "idle", "--storage", storage.uri, "--json")
+    assert answer.code == 0
+    assert answer.json == {"run": "idle", "stopped": False, "state": "stopped", "saved_step": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_training_and_a_search_started_twice_run_once_and_end_when_asked_with_the_step_saved(small_yaml, tmp_path):
+    for command, begun in (
+        (("tune", small_yaml, "--set", "tune.rungs=[20, 100000]"), lambda: folder.within("tune", "search").names()),
+        (("train", small_yaml, "--set", "algorithm.steps=100000"), lambda: checkpoint_names(folder.within("checkpoints"))),
+    ):  # fmt: skip
+        name = f"stopped-{command[0]}"
+        where, folder = ("--name", name, "--storage", "st"), Storage.at(tmp_path / "st" / "runs" / name)
+        process = start_gan(*command, *where, cwd=tmp_path)
+        try:
+            until(begun)
+            status = gan("runs", "status", name, "--storage", "st", "--json", cwd=tmp_path).json
+            assert (status["state"], status["stage"]) == ("running", command[0])
+            assert status["owner"]["pid"] == process.pid
+            second = gan(*command, *where, "--json", cwd=tmp_path)
+            assert (second.code, second.json) == (0, {"run": name, "state": "running"})
+            answer = gan("runs", "stop", name, "--storage", "st", "--json", cwd=tmp_path)
+            assert (answer.code, answer.json["stopped"], answer.json["state"]) == (0, True, "stopped")
+            process.communicate(timeout=20)
+            assert process.returncode == 143
+        finally:
+            kill_group(process)
+    assert answer.json["saved_step"] >= 50
+    assert checkpoint_names(folder.within("checkpoints"))[-1] == f"step={answer.json['saved_step']:08d}"
+
+
+# Comparing and removing
+
+
+def test_runs_are_compared_by_the_settings_in_which_they_differ_and_by_their_scores(storage, small, here):  # noqa: F811
+    make(storage, "one", small, **{"tune.candidates": 0})
+    make(storage, "two", small, **{"tune.candidates": 0, "noise.size": 9, "algorithm.steps": 300})
+    found = here("runs", "compare", "one", "two", "--storage", storage.uri, "--json").json
+    assert found["settings"] == {"algorithm.steps": [200, 300], "noise.size": [8, 9]}
+    assert found["scores"]["log_likelihood"] == [None, None]
+    people = here("runs", "compare", "one", "two", "--storage", storage.uri)
+    assert "noise.size" in people.err
+    failed(here("runs", "compare", "one", "--storage", storage.uri), 2, "two runs or more")
+
+
+def test_a_searched_runs_choice_is_compared_and_its_scores_are_those_of_its_records(finished, here):  # noqa: F811
+    storage = Storage.at(finished.storage)
+    make(storage, "other", config.load(finished.yaml), **{"tune.candidates": 0})
+    found = here("runs", "compare", "small-run", "other", "--storage", storage.uri, "--json").json
+    rate = finished.record("tune")["chosen"]["algorithm.generator_learning_rate"]
+    assert found["settings"] == {
+        "algorithm.generator_learning_rate": [rate, 0.1],
+        "tune.candidates": [2, 0],
+    }
+    assert found["scores"]["log_likelihood"] == [finished.record("evaluate")["log_likelihood"], None]
+    overview.remove(Run.open("other", storage))
+
+
+def aged(run, days):
+    then = time.time() - days * 86400
+    for path in run.folder.local.rglob("*"):
+        os.utime(path, (then, then))
+
+
+def names(chosen, kept=None):
+    return [one["run"] for one in chosen if one["kept"] == kept]
+
+
+def test_runs_go_by_age_number_and_state_and_only_when_all_say_so(storage, small):
+    runs = [make(storage, name, small) for name in ("a", "b", "c", "d")]
+    for days, run in zip((1, 10, 40, 50), runs, strict=True):
+        if run.name == "d":
+            run.folder.write_json("records/report.json", {"inputs": "", "record": {"report": "", "seconds": 0.0}})
+        aged(run, days)
+    leaving = overview.Leaving
+    month = overview.seconds("30d")
+    assert names(overview.prunable(runs, leaving(older_than=month), ())) == ["c", "d"]
+    assert names(overview.prunable(runs, leaving(keep=1), ())) == ["b", "c", "d"]
+    assert names(overview.prunable(runs, leaving(older_than=month, state="stopped"), ())) == ["c"]
+    assert names(overview.prunable(runs, leaving(older_than=month, keep=3), ())) == ["d"]
+    assert names(overview.prunable(runs, leaving(keep=0), {"b"}), "its version holds an alias") == ["b"]
+    with pytest.raises(ConfigurationError, match="nothing to choose by"):
+        leaving()
+
+
+@pytest.mark.parametrize(("text", "value"), [("90s", 90), ("1.5h", 5400), ("30d", 2592000), ("2w", 1209600)])
+def test_times_are_read(text, value):
+    assert overview.seconds(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1y", "1d ", "1e3d", "infd"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(ConfigurationError, match="not a time"):
+        overview.seconds(text)
+
+
+def test_nothing_goes_without_yes_and_with_it_all_but_what_runs(held, small, here):  # noqa: F811
+    run, _ = held
+    make(run.storage, "old", small)
+    command = ("runs", "prune", "--keep", 0, "--storage", run.storage.uri)
+    would = here(*command, "--json").json
+    assert ({one["run"]: one["kept"] for one in would["runs"]}) == {"held": "running", "old": None}
+    assert (would["removed"], would["registry_asked"]) == (False, False)
+    size = (run.storage.local / "runs" / "old" / "run.json").stat().st_size
+    assert would["bytes"] == size
+    assert (run.storage.local / "runs" / "old").is_dir()
+    done = here(*command, "--yes")
+    assert done.code == 0
+    assert "the registry was not asked" in done.err
+    assert sorted(os.listdir(run.storage.local / "runs")) == ["held"]
+
+
+def test_a_run_whose_version_holds_an_alias_is_kept(finished, here):  # noqa: F811
+    answer = here("runs", "prune", "--keep", 0, "--yes", "--storage", finished.storage, "--json").json
+    assert answer["registry_asked"]
+    assert {one["run"]: one["kept"] for one in answer["runs"]} == {"small-run": "its version holds an alias"}
+    assert json.loads((finished.folder / "run.json").read_text())["run"] == "small-run"
+
+
+def test_prune_without_a_condition_is_refused(storage, here):  # noqa: F811
+    failed(here("runs", "prune", "--storage", storage.uri), 2, "nothing to choose by")

@@ -1,0 +1,158 @@
+"""gan doctor, gan init, gan figure, and files that cannot be written: what a user meets first."""
+
+import io
+import json
+import os
+import sqlite3
+from importlib import metadata
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from gan_core.datasets import LOADERS
+from gan_core.quality import nearest_neighbours
+from pipelines import config, doctor
+from pipelines.settings import Configuration
+from pipelines.storage import Storage
+from tests.pipelines.conftest import gan
+from tests.pipelines.test_cli import failed, here  # noqa: F401
+from tests.pipelines.test_tracking import closed_port
+
+# gan doctor
+
+
+def verdicts(answer):
+    return {one["part"]: one["verdict"] for one in answer.json["findings"]}
+
+
+def test_doctor_finds_what_is_installed_here_good_enough_and_creates_nothing(tmp_path, here):  # noqa: F811
+    answer = here("doctor", "--json")
+    assert answer.code == 0, answer.err
+    found = {one["part"]: one for one in answer.json["findings"]}
+    for part in ("python", "torch", "ray", "cores", "memory", "/dev/shm", "gpus", "cluster", "storage", "tracking"):
+        assert found[part]["verdict"] in ("ok", "warn")
+    assert found["torch"]["found"] == metadata.version("torch")
+    assert str(len(os.sched_getaffinity(0))) in found["cores"]["found"]
+    assert list(tmp_path.iterdir()) == []
+    assert "ready" in here("doctor").err
+
+
+def test_doctor_says_what_is_wrong_and_ends_with_2(tmp_path, here):  # noqa: F811
+    uri = f"http://me:s3cr3t@127.0.0.1:{closed_port()}"
+    answer = here("doctor", "--tracking-uri", uri, "--storage", "/proc/nowhere", "--json")
+    assert answer.code == 2
+    assert answer.json["verdict"] == "fail"
+    failing = [one["part"] for one in answer.json["findings"] if one["verdict"] == "fail"]
+    assert failing == ["storage", "tracking"]
+    assert answer.error.startswith("error: not ready (gan doctor): storage: ")
+    assert "s3cr3t" not in answer.err + answer.out
+
+
+def test_doctor_tells_a_database_of_mlflow_from_another(registry_uri, tmp_path, here):  # noqa: F811
+    good = here("doctor", "--tracking-uri", registry_uri, "--json")
+    found = next(one["found"] for one in good.json["findings"] if one["part"] == "tracking")
+    assert found.endswith("0 registered models")
+    with sqlite3.connect(tmp_path / "other.db") as database:
+        database.execute("create table t (x)")
+    database.close()
+    bad = here("doctor", "--tracking-uri", f"sqlite:///{tmp_path}/other.db", "--json")
+    assert (bad.code, verdicts(bad)["tracking"]) == (2, "fail")
+
+
+def test_a_package_that_is_missing_or_too_old_is_said_with_what_is_wanted(monkeypatch):
+    wanted = ["nosuchpackage>=2", "numpy>=999", "torch", "pytest>=999; extra == 'dev'"]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: wanted)
+    found = {one.part: one for one in doctor.examine(Storage.at("x"), lambda: "sqlite:////no.db", False)}
+    assert (found["nosuchpackage"].verdict, found["nosuchpackage"].found) == ("fail", "not installed")
+    assert found["numpy"].verdict == "fail"
+    assert found["numpy"].advice == "a version >=999"
+    assert found["torch"].verdict == "ok"
+    assert "pytest" not in found
+
+
+@pytest.mark.slow
+def test_doctor_starts_ray_when_asked_to(tmp_path):
+    answer = gan("doctor", "--start", "--json", cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    (ray,) = [one for one in answer.json["findings"] if one["part"] == "cluster"]
+    assert "answers" in ray["found"]
+    assert "CPU" in ray["found"]
+
+
+# gan init
+
+
+def test_init_writes_a_configuration_that_passes_every_check(tmp_path, here):  # noqa: F811
+    answer = here("init", "new", "--json")
+    assert (answer.code, answer.json) == (0, {"configuration": "new/gan.yaml"})
+    text = (tmp_path / "new" / "gan.yaml").read_text()
+    settings = config.load(tmp_path / "new" / "gan.yaml")
+    assert settings.data.name == "digits"
+    assert settings.tune.candidates > 0
+    assert here("run", "new/gan.yaml", "--dry-run").code == 0
+    others = [yaml.safe_load(line.removeprefix("# ")) for line in text.splitlines() if line.startswith("# data: ")]
+    assert [other["data"]["name"] for other in others] == ["images", "mnist"]
+    for other in others:
+        if other["data"]["name"] in LOADERS:
+            config.build({**yaml.safe_load(text), **other})
+    assert set(yaml.safe_load(text)) < set(Configuration.__dataclass_fields__)
+
+
+def test_init_overwrites_nothing(tmp_path, here):  # noqa: F811
+    (tmp_path / "gan.yaml").write_text("mine")
+    failed(here("init"), 2, "would overwrite (gan.yaml)")
+    assert (tmp_path / "gan.yaml").read_text() == "mine"
+
+
+# gan figure
+
+
+def test_the_figures_of_a_run_and_of_its_version_are_those_of_its_page(finished, tmp_path, here):  # noqa: F811
+    where = ("--storage", finished.storage, "--json")
+    for which, page in (("fig2", "samples.png"), ("fig3", "interpolation.png")):
+        for reference in ("small-run", "gan-small/1"):
+            answer = here("figure", which, reference, "--output", "x.png", *where)
+            assert answer.code == 0, answer.err
+            assert answer.json["generator_sha256"] == finished.record("train")["generator_sha256"]
+            assert (tmp_path / "x.png").read_bytes() == (finished.folder / "report" / page).read_bytes()
+    other = here("figure", "fig3", "small-run", "--output", "y.png", "--seed", 1, *where)
+    assert other.code == 0
+    assert (tmp_path / "y.png").read_bytes() != (tmp_path / "x.png").read_bytes()
+    failed(here("figure", "fig1", "small-run", "--output", "x.png"), 2, "fig2")
+    failed(here("figure", "fig2", "small-run", "--output", "x.npy"), 2, "a name ending in .png")
+
+
+def test_the_last_column_of_fig2_is_the_training_image_nearest_to_its_neighbour(finished, digits, tmp_path, here):  # noqa: F811
+    assert here("figure", "fig2", "small-run", "--output", "x.png", "--storage", finished.storage).code == 0
+    picture = np.asarray(Image.open(io.BytesIO((tmp_path / "x.png").read_bytes())))[::7, ::7]
+    sample, nearest = picture[2:10, 72:80], picture[2:10, 88:96]
+    found = nearest_neighbours(sample.reshape(1, -1) / np.float32(255), digits.train.images)
+    assert np.array_equal(nearest, np.rint(digits.train.images[found[0]].reshape(8, 8) * 255))
+
+
+# Files that cannot be written, and runs that are not ready
+
+
+def test_an_output_that_cannot_be_written_is_an_error_in_one_line(finished, tmp_path, here):  # noqa: F811
+    where = ("--storage", finished.storage)
+    (tmp_path / "folder.png").mkdir()
+    failed(here("sample", "small-run", "--output", "folder.png", *where), 2, "cannot be written (--output): folder.png")
+    (tmp_path / "full.npy").symlink_to("/dev/full")
+    failed(here("sample", "small-run", "--output", "full.npy", *where), 4, "storage refused", "No space left", "wanted")
+
+
+def test_a_run_that_is_not_trained_and_a_record_that_is_damaged_are_errors_in_one_line(small_yaml, tmp_path, here):  # noqa: F811
+    from pipelines.run import Run
+
+    run = Run.create(config.load(small_yaml), "small", "fresh", Storage.at(tmp_path / "st"))
+    run.save()
+    for command in (("evaluate", "fresh"), ("sample", "fresh", "--output", "x.png"), ("figure", "fig2", "fresh", "--output", "x.png")):  # fmt: skip
+        failed(here(*command, "--storage", "st"), 4, "not trained yet (fresh)", "gan train CONFIG --name fresh")
+    run.folder.write_json("records/train.json", {"inputs": "", "record": {"step": 3}})
+    for command in (("runs", "status", "fresh"), ("evaluate", "fresh"), ("runs",), ("report", "fresh")):
+        answer = here(*command, "--storage", "st")
+        assert answer.code == 4, answer.err
+    (run.folder.local / "run.json").write_text(json.dumps({"run": "fresh"}))
+    failed(here("runs", "status", "fresh", "--storage", "st"), 4, "damaged file", "run.json")

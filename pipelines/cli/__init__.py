@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import judging, making
+from pipelines.cli import champion, judging, making
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
@@ -31,6 +31,9 @@ def cli() -> None:
       gan models show gan-digits@champion --json
     """
 
+
+for command in (champion.promote, champion.rollback, champion.archive, champion.delete, champion.prune):
+    models.add_command(command)
 
 for command in (
     making.run,

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from gan_core.errors import CheckpointError, RegistryError
+from pipelines import registration
+from pipelines.moves import Moves
 from pipelines.registry import CHALLENGER, CHAMPION, DUPLICATE_TAG, KEY_TAG, Registry
 from pipelines.tracking import Tracking
 from tests.pipelines.conftest import environment, gan, principal_generator
@@ -28,7 +30,9 @@ def register(place, model, run, name=NAME, **tags):
     registry = Registry(place.uri)
     runs = Tracking(registry.client, place.uri, name, run, place.storage.within("mlartifacts"))
     known = {"run": run, "weights_sha256": model.sha256, "generator_sha256": model.sha256, "config_digest": "c0"}
-    return registry.register(name, runs.parent, model, {**known, "data_digest": "d0", "commit": "k0", **tags})
+    return registration.register(
+        registry, name, runs.parent, model, {**known, "data_digest": "d0", "commit": "k0", **tags}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +41,10 @@ def versions(place, model, digits):
     first = register(place, model, "one", metrics=json.dumps({"log_likelihood": 7.0}))
     second = register(place, principal_generator(digits, 4), "two")
     third = register(place, model, "three")
-    registry = Registry(place.uri)
-    registry.set_alias(first, CHAMPION)
-    registry.set_alias(second, CHAMPION)
-    registry.set_alias(third, CHALLENGER)
+    moves = Moves(Registry(place.uri), NAME)
+    moves.force(first, "a test")
+    moves.force(second, "a test")
+    moves.challenge(third)
     return first, second, third
 
 
@@ -95,10 +99,10 @@ def test_a_version_is_found_by_number_and_by_alias_and_an_alias_moves(place, ver
     assert registry.resolve(f"{NAME}@champion").aliases == ("champion",)
     assert registry.holder(NAME, CHALLENGER).version == third.version
     assert registry.holder(NAME, "other") is None
-    both = registry.set_alias(third, CHAMPION)
-    assert both.aliases == ("challenger", "champion")
+    Moves(registry, NAME).force(third, "a test")
+    assert registry.resolve(f"{NAME}@champion").aliases == ("challenger", "champion")
     assert registry.resolve(f"{NAME}/2").aliases == ()
-    registry.set_alias(second, CHAMPION)
+    Moves(registry, NAME).rollback()
 
 
 def test_a_version_is_shown_with_its_numbers_and_what_it_was_made_from(place, versions, model):
@@ -121,6 +125,11 @@ def test_a_version_is_shown_with_its_numbers_and_what_it_was_made_from(place, ve
         (NAME, ["no such version", "NAME/VERSION or NAME@ALIAS"]),
         ("a b@champion", ["not a model name", "1 to 128 of"]),
         ("x'; drop table--/1", ["not a model name"]),
+        (f"{NAME}@latest", ["not an alias", "'latest'", "reserved", "NAME/VERSION"]),
+        (f"{NAME}@v3", ["not an alias", "'v3'", "reserved"]),
+        (f"{NAME}@", ["not an alias"]),
+        (f"{NAME}/0", ["no such version", "has 3, 2, 1"]),
+        (f"{NAME}/99999999999999999999", ["no such version", "has 3, 2, 1"]),
         ("é" * 200 + "@champion", ["not a model name"]),
         ("a\0b/1", ["not a model name"]),
     ],
@@ -241,7 +250,7 @@ print(json.dumps({"version": int(version.version), "tags": version.tags, "code":
 
 def test_a_stranger_with_plain_mlflow_finds_reads_and_samples_the_champion_as_gan_does(place, model, digits, tmp_path):
     champion = register(place, model, "strange", name="gan-strange", data="digits")
-    Registry(place.uri).set_alias(champion, CHAMPION)
+    Moves(Registry(place.uri), "gan-strange").force(champion, "a test")
     stranger = subprocess.run(
         [sys.executable, "-c", STRANGER, place.uri, "gan-strange", "out.npz"],
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,

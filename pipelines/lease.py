@@ -49,12 +49,16 @@ class Lease:
                 if time.monotonic() > end:
                     raise RegistryError("registry is busy", self.name, f"held by {before}", "to be tried again later")
                 if time.monotonic() - self.written > self.term / 3:
-                    self._write(self.ticket)  # still alive
+                    self.renew()
                 time.sleep(min(POLL, self.term / 10))
             yield self
         finally:
             with contextlib.suppress(RegistryError), registry_errors(self.uri):
                 self.client.delete_registered_model_tag(self.name, self.tag)
+
+    def renew(self) -> None:
+        """Show the others that this process is alive."""
+        self._write(self.ticket)
 
     def check(self) -> None:
         """Refuse to go on if others may count this process as dead.

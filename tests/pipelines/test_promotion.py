@@ -14,7 +14,7 @@ from gan_core.errors import CheckpointError
 from gan_core.training import initial_state
 from pipelines import config
 from pipelines.evaluate import evaluate_arrays
-from pipelines.promotion import Contender, compare_contenders, judge, sample_seed
+from pipelines.promotion import Contender, judge, sample_seed
 from pipelines.publish import publish, write_report
 from pipelines.records import EvaluateRecord, TrainRecord
 from pipelines.registry import Registry

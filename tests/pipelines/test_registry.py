@@ -14,7 +14,7 @@ import torch
 from gan_core.errors import CheckpointError, RegistryError
 from pipelines import registration
 from pipelines.moves import Moves
-from pipelines.registry import CHALLENGER, CHAMPION, DUPLICATE_TAG, KEY_TAG, Registry
+from pipelines.registry import CHALLENGER, DUPLICATE_TAG, KEY_TAG, Registry
 from pipelines.tracking import Tracking
 from tests.pipelines.conftest import environment, gan, principal_generator
 

@@ -50,7 +50,12 @@ class Moves:
         self.registry, self.name, self.term = registry, name, term
 
     def lease(self) -> Lease:
-        """A lease on this model's aliases, not yet held."""
+        """A lease on this model's aliases, not yet held.
+
+        Raises:
+            RegistryError: If there is no such model; the nearest names are listed.
+        """
+        self.registry.registered(self.name)
         return Lease(self.registry.client, self.registry.uri, self.name, self.term)
 
     def history(self) -> list[Move]:

@@ -260,6 +260,10 @@ def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(nights
     assert models("delete", "gan-nights/2", "--yes") == {"name": "gan-nights", "version": 2, "deleted": True}
     assert "no such version (gan-nights/2): has 5, 4, 3, 1" in models("show", "gan-nights/2", code=5)
     assert "version in use (gan-nights/1)" in models("delete", "gan-nights/1", "--yes", code=5)
+    for command in ("rollback", "history", "prune"):
+        assert "no such model (gan-nihgts): not registered; expected one of gan-nights" in models(
+            command, "gan-nihgts", code=5
+        )
     dry = {"name": "gan-nights", "keep": 1, "versions": [], "deleted": False}
     assert models("prune", "gan-nights", "--keep", "1") == dry  # the last moves name all the others
 

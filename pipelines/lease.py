@@ -21,6 +21,10 @@ PREFIX = "gan.lease."
 TERM, POLL = 30.0, 0.1  # seconds
 
 
+class LeaseLost(RegistryError):
+    """Others may count this process as dead: nothing was done, and it can be tried again."""
+
+
 @dataclass
 class Lease:
     """A ticket in the queue for one registered model. `term` is the time after which a silent process counts as dead."""
@@ -45,31 +49,41 @@ class Lease:
         end = time.monotonic() + 10 * self.term
         try:
             self._join()
+            waited = False
             while before := self._before(seen):
                 if time.monotonic() > end:
                     raise RegistryError("registry is busy", self.name, f"held by {before}", "to be tried again later")
-                if time.monotonic() - self.written > self.term / 3:
+                if self._age() > self.term / 3:
                     self.renew()
+                waited = True
                 time.sleep(min(POLL, self.term / 10))
+            if waited and self._age() < self.term / 2:
+                self.renew()  # a whole term from here
             yield self
         finally:
             with contextlib.suppress(RegistryError), registry_errors(self.uri):
                 self.client.delete_registered_model_tag(self.name, self.tag)
 
     def renew(self) -> None:
-        """Show the others that this process is alive."""
-        self._write(self.ticket)
+        """Show the others that this process is alive; after too long a silence, go to the end of the queue."""
+        if self._age() < self.term / 2:
+            self._write(self.ticket)
+        else:
+            self._join()
 
     def check(self) -> None:
         """Refuse to go on if others may count this process as dead.
 
         Raises:
-            RegistryError: If the tag is gone, or was written too long ago.
+            LeaseLost: If the tag is gone, or was written too long ago.
         """
-        if self.tag not in self._tags() or time.monotonic() - self.written > self.term / 2:
-            raise RegistryError(
+        if self.tag not in self._tags() or self._age() > self.term / 2:
+            raise LeaseLost(
                 "lease was lost", self.name, f"longer than {self.term / 2:g} s", "a registry that answers; try again"
             )
+
+    def _age(self) -> float:
+        return time.monotonic() - self.written
 
     def _join(self) -> None:
         while True:

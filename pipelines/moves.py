@@ -5,10 +5,10 @@ import datetime
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from gan_core.errors import RegistryError
-from pipelines.lease import TERM, Lease
+from pipelines.lease import TERM, Lease, LeaseLost
 from pipelines.promotion import Verdict
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from pipelines.tracking import registry_errors
@@ -17,7 +17,10 @@ from pipelines.tracking import registry_errors
 # finds one that was cut short, and finishes it or, if the alias had not moved, takes it back.
 MOVE_TAG, PENDING_TAG = "gan.move.", "gan.pending_move"
 LONGEST = 1000  # characters of a reason; PostgreSQL keeps 5,000 of a tag
+LOSSES = 3  # of the lease, by a registry that answers slowly, before a move is given up
 ATTEMPTS = 20  # judgements of one challenger while the champion keeps changing
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -97,12 +100,17 @@ class Moves:
             self.registry.tag(version, {"gate": verdict.reason[:LONGEST]})
             if not verdict.promoted:
                 return verdict
-            with self.lease().held() as lease:
-                self._repair()
-                if self._current() == (champion.version if champion else None):
-                    self._check_offered(version.version, "cannot be champion")
-                    self._move(lease, version.version, "gate", verdict.reason)
-                    return verdict
+            judged, reason = champion.version if champion else None, verdict.reason
+
+            def move(lease: Lease, judged: int | None = judged, reason: str = reason) -> bool:
+                if self._current() != judged:
+                    return False
+                self._check_offered(version.version, "cannot be champion")
+                self._move(lease, version.version, "gate", reason)
+                return True
+
+            if self._alone(move):
+                return verdict
         raise RegistryError(
             "champion keeps changing", self.name, f"{ATTEMPTS} times while {version} was judged", "to be tried again"
         )
@@ -113,12 +121,14 @@ class Moves:
         Raises:
             RegistryError: If it is archived or gone, or champion already.
         """
-        with self.lease().held() as lease:
-            self._repair()
+
+        def move(lease: Lease) -> Move:
             self._check_offered(version.version, "cannot be champion")
             if self._current() == version.version:
                 raise RegistryError("nothing to move", version, "champion already", "another version")
             return self._move(lease, version.version, "force", reason)
+
+        return self._alone(move)
 
     def rollback(self) -> Move:
         """Undo the champion's last move; again, the one before.
@@ -126,8 +136,8 @@ class Moves:
         Raises:
             RegistryError: If there is no champion before this one, or it was deleted or archived.
         """
-        with self.lease().held() as lease:
-            self._repair()
+
+        def move(lease: Lease) -> Move:
             current, before = self._current(), champions(self.history())
             if current is not None:
                 before = before[:-1]
@@ -142,6 +152,8 @@ class Moves:
             undone = "no champion" if current is None else f"version {current}"
             return self._move(lease, before[-1], "rollback", f"back to version {before[-1]} from {undone}")
 
+        return self._alone(move)
+
     def repair(self) -> None:
         """Finish, or take back, a move that was cut short; keep one that was made by other means."""
         history = self.history()
@@ -149,6 +161,18 @@ class Moves:
         if PENDING_TAG in self.registry.registered(self.name).tags or known != self._current():
             with self.lease().held():
                 self._repair()
+
+    def _alone(self, act: Callable[[Lease], Result]) -> Result:
+        """Repair, and then act, under the lease; again if it was lost before the alias moved."""
+        for losses in range(1, LOSSES + 1):
+            with self.lease().held() as lease:
+                try:
+                    self._repair()
+                    return act(lease)
+                except LeaseLost:
+                    if losses == LOSSES:
+                        raise
+        raise AssertionError("unreachable")
 
     def _repair(self) -> None:
         pending = self.registry.registered(self.name).tags.get(PENDING_TAG)

@@ -41,7 +41,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
     if not isinstance(document, dict):
         raise ConfigurationError("not a configuration", path, f"a {type(document).__name__}", "sections with settings")
     for override in overrides:
-        _apply_override(document, override)
+        apply_override(document, override)
     return build(document, path)
 
 
@@ -155,7 +155,8 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _apply_override(document: dict[str, Any], text: str) -> None:
+def apply_override(document: dict[str, Any], text: str) -> None:
+    """Put an `a.b=c` text into plain data."""
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigurationError("not an override", f"--set {text}", "no '='", "section.key=value")

@@ -139,7 +139,7 @@ class Flow:
             model = self.run.generator()
             assert isinstance(settings.seed, int)
             beside: dict[str, PortableGenerator] = {}
-            if trained.get("averaged_sha256"):
+            if trained["averaged_sha256"]:
                 other: Weights = "last" if settings.evaluate.weights == "averaged" else "averaged"
                 beside[f"{other} G"] = self.run.generator(other)
             return evaluate_generator(model, self.dataset, settings.evaluate, settings.seed, self.say, beside)
@@ -150,7 +150,7 @@ class Flow:
             EvaluateRecord,
             [
                 trained["generator_sha256"],
-                trained.get("averaged_sha256"),
+                trained["averaged_sha256"],
                 config.to_plain(settings.evaluate),
                 self.dataset.digest,
             ],

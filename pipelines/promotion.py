@@ -1,16 +1,20 @@
 """The gate: whether a challenger becomes champion, and why not."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from gan_core.comparison import compare
+from gan_core.comparison import Comparison, compare
 from gan_core.datasets import Dataset
-from gan_core.parzen import parzen_log_density
+from gan_core.errors import RegistryError
+from gan_core.parzen import paper_protocol, parzen_log_density
 from gan_core.portable import PortableGenerator
 from gan_core.quality import coverage
-from pipelines.settings import GateSettings
+from pipelines.config import digest
+from pipelines.registry import ModelVersion, Registry
+from pipelines.settings import Configuration, GateSettings
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,45 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Contender:
-    """A model at the gate: its generator, and the sigma that was chosen for it on validation points."""
+    """A model at the gate: its generator, the sigma that was chosen for it, and on which data."""
 
     name: str
     model: PortableGenerator
     sigma: float
+    data_digest: str = ""  # unknown: its sigma is taken as it is
+
+
+def contender(registry: Registry, version: ModelVersion) -> Contender:
+    """A registered version, loaded for the gate.
+
+    Raises:
+        RegistryError: If it was not registered by gan, or has no sigma.
+        CheckpointError: If its weights are damaged.
+    """
+    model = registry.load(version)
+    try:
+        return Contender(str(version), model, float(version.tags["sigma"]), version.tags.get("data_digest", ""))
+    except (KeyError, ValueError) as error:
+        raise RegistryError("not a model of ours", version, "no sigma tag", "a version registered by gan") from error
+
+
+def judge_version(
+    registry: Registry,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    configuration: Configuration,
+    dataset: Dataset,
+) -> Verdict:
+    """The gate on two versions of the registry, at a configuration's settings."""
+    assert isinstance(configuration.seed, int)
+    return judge(
+        contender(registry, version),
+        contender(registry, champion) if champion else None,
+        dataset,
+        configuration.registry.gate,
+        configuration.evaluate.samples,
+        configuration.seed,
+    )
 
 
 def judge(
@@ -36,11 +74,13 @@ def judge(
 ) -> Verdict:
     """Refuse a collapsed challenger; let the first one in; else ask for a significant advantage.
 
-    Both are scored on the gate's points, which neither sigma nor the search has used, with fresh
-    samples of both, several sets of each.
+    Both are scored on the gate's points, which neither sigma nor the search has used, with samples
+    that nothing else has drawn: `sample_seed` gives every pair its own, so that the champion is
+    scored afresh each night, and asking again about the same pair is not another chance.
     """
     points = dataset.gate.images
-    drawn = challenger.model.draw(samples, seed, sample_set=1).reshape(samples, -1)
+    seed_of_challenger = sample_seed(seed, challenger, champion)
+    drawn = challenger.model.draw(samples, seed_of_challenger, sample_set=1).reshape(samples, -1)
     covered = coverage(points, drawn)
     if covered < settings.min_coverage:
         return Verdict(False, f"collapsed: coverage {covered:.2f} of the gate's points, {settings.min_coverage} needed")
@@ -48,29 +88,94 @@ def judge(
         return Verdict(True, f"first version to pass the gate, coverage {covered:.2f}")
     if champion.model.sha256 == challenger.model.sha256:
         return Verdict(False, f"the same weights as the champion, {champion.name}")
-    test = compare(
-        _log_densities(challenger, points, settings, samples, seed),
-        _log_densities(champion, points, settings, samples, seed + 1),
-        settings.confidence,
-    )
+    if champion.model.image_shape != dataset.shape:
+        return Verdict(False, f"not comparable with the champion: {_other_shape(champion, dataset)}")
+    rivals = (challenger, champion)
+    scores = [log_densities(one, other, dataset, settings, samples, seed) for one, other in (rivals, rivals[::-1])]
+    verdict = decide(scores[0], scores[1], champion.name, settings)
+    return Verdict(verdict.promoted, verdict.reason + _scored_again(champion, dataset), verdict.test)
+
+
+def decide(challenger: np.ndarray, champion: np.ndarray, name: str, settings: GateSettings) -> Verdict:
+    """The gate's decision on (sets, points) log-densities of the same points under both models."""
+    test = compare(challenger, champion, settings.confidence)
     better = test.better_by(settings.min_margin)
     says = (
-        f"{'better' if better else 'not better'} than {champion.name}: {test.difference:+.2f} ± {test.standard_error:.2f} nats, "
+        f"{'better' if better else 'not better'} than {name}: {test.difference:+.2f} ± {test.standard_error:.2f} nats, "
         f"lower bound {test.lower_bound:+.2f} at {settings.confidence:.0%}, more than {settings.min_margin:g} needed"
     )
     return Verdict(better, says, asdict(test))
 
 
-def _log_densities(
-    contender: Contender, points: np.ndarray, settings: GateSettings, samples: int, seed: int
+def compare_contenders(
+    rivals: Sequence[Contender], dataset: Dataset, settings: GateSettings, samples: int, seed: int
+) -> tuple[list[dict[str, Any]], list[Comparison]]:
+    """Two models on the gate's points: each one's own numbers, and the test in both directions.
+
+    Raises:
+        RegistryError: If one of them draws images of another shape.
+    """
+    one, other = rivals
+    for rival in rivals:
+        if rival.model.image_shape != dataset.shape:
+            raise RegistryError("not comparable", rival.name, _other_shape(rival, dataset), "models of the same data")
+    rows, scores = [], []
+    for rival, against in ((one, other), (other, one)):
+        score = log_densities(rival, against, dataset, settings, samples, seed)
+        drawn = rival.model.draw(samples, sample_seed(seed, rival, against), sample_set=1).reshape(samples, -1)
+        error = np.sqrt(score.mean(axis=0).var(ddof=1) / score.shape[1] + score.mean(axis=1).var(ddof=1) / len(score))
+        rows.append(
+            {
+                "reference": rival.name,
+                "log_likelihood": float(score.mean()),
+                "standard_error": float(error),
+                "sigma": _sigma(rival, drawn, dataset),
+                "coverage": coverage(dataset.gate.images, drawn),
+            }
+        )
+        scores.append(score)
+    return rows, [
+        compare(scores[0], scores[1], settings.confidence),
+        compare(scores[1], scores[0], settings.confidence),
+    ]
+
+
+def log_densities(
+    rival: Contender, against: Contender, dataset: Dataset, settings: GateSettings, samples: int, seed: int
 ) -> np.ndarray:
-    """(sets, points): each point's log-density under each of several sets of samples."""
-    sets = range(1, settings.sample_sets + 1)
-    return np.stack(
-        [
-            parzen_log_density(
-                points, contender.model.draw(samples, seed, number).reshape(samples, -1), [contender.sigma]
-            )[:, 0]
-            for number in sets
-        ]
-    )
+    """(sets, points): each gate point's log-density under each of several sets of a model's samples."""
+    drawn = [
+        rival.model.draw(samples, sample_seed(seed, rival, against), number).reshape(samples, -1)
+        for number in range(1, settings.sample_sets + 1)
+    ]
+    sigma = _sigma(rival, drawn[0], dataset)
+    return np.stack([parzen_log_density(dataset.gate.images, one_set, [sigma])[:, 0] for one_set in drawn])
+
+
+def sample_seed(seed: int, rival: Contender, against: Contender | None) -> int:
+    """The seed of a model's samples when it meets another: a function of both, in this order."""
+    pair = ["gate", seed, rival.model.sha256, against.model.sha256 if against else ""]
+    return int(digest(pair)[:14], 16)
+
+
+def _sigma(rival: Contender, drawn: np.ndarray, dataset: Dataset) -> float:
+    """The sigma it was registered with; one for these data, by the paper's protocol, if its data were others."""
+    if rival.data_digest in ("", dataset.digest):
+        return rival.sigma
+
+    def log_density(rows: np.ndarray, sigmas: Sequence[float]) -> np.ndarray:
+        return parzen_log_density(rows, drawn, sigmas)
+
+    validation = dataset.validation.images
+    return paper_protocol(log_density, validation, validation, len(drawn)).sigma
+
+
+def _scored_again(champion: Contender, dataset: Dataset) -> str:
+    if champion.data_digest in ("", dataset.digest):
+        return ""
+    return f"; the data changed ({champion.data_digest[:8]} to {dataset.digest[:8]}): champion scored again on the new gate points"
+
+
+def _other_shape(rival: Contender, dataset: Dataset) -> str:
+    ours, theirs = ("x".join(map(str, shape)) for shape in (rival.model.image_shape, dataset.shape))
+    return f"{rival.name} draws images of {ours}, {dataset.name}'s are of {theirs}"

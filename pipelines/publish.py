@@ -12,8 +12,10 @@ from gan_core.checkpoint import checkpoint_step
 from gan_core.datasets import Dataset
 from gan_core.errors import GanError
 from pipelines import config, figures, origin, report
-from pipelines.promotion import Contender, judge
+from pipelines.moves import Moves
+from pipelines.promotion import judge_version
 from pipelines.records import RegisterRecord, ReportRecord
+from pipelines.registration import register
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from pipelines.run import Run
 from pipelines.storage import checkpoint_names, read_history
@@ -40,7 +42,7 @@ def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str],
         if stage in records:
             files = {"table.parquet": table} if stage == "tune" and table else {}
             runs.stage(stage, run.name, records[stage], history if stage == "train" else (), files)
-    version = registry.register(settings.registry.model, runs.parent, run.generator(), _tags(run, records))
+    version = register(registry, settings.registry.model, runs.parent, run.generator(), _tags(run, records))
     return _promote(run, registry, version, dataset, say)
 
 
@@ -102,33 +104,14 @@ def _runs(run: Run, registry: Registry) -> Tracking:
 def _promote(
     run: Run, registry: Registry, version: ModelVersion, dataset: Dataset, say: Callable[[str], None]
 ) -> RegisterRecord:
-    settings = run.configuration
-    assert isinstance(settings.seed, int)
-    champion = registry.holder(version.name, CHAMPION)
-    if champion is not None and champion.version == version.version:
-        return RegisterRecord(
-            version.name, version.version, CHAMPION, True, version.tags.get("gate", "champion already")
-        )
-    registry.set_alias(version, CHALLENGER)
-    verdict = judge(
-        _contender(registry, version),
-        _contender(registry, champion) if champion else None,
-        dataset,
-        settings.registry.gate,
-        settings.evaluate.samples,
-        settings.seed,
+    moves = Moves(registry, version.name)
+    moves.challenge(version)
+    verdict = moves.promote(
+        version, lambda champion: judge_version(registry, version, champion, run.configuration, dataset)
     )
-    registry.tag(version, {"gate": verdict.reason})
-    if verdict.promoted:
-        registry.set_alias(version, CHAMPION)
-    say(f"gate   {version.name}/{version.version}: {verdict.reason}")
-    return RegisterRecord(
-        version.name, version.version, CHAMPION if verdict.promoted else CHALLENGER, verdict.promoted, verdict.reason
-    )
-
-
-def _contender(registry: Registry, version: ModelVersion) -> Contender:
-    return Contender(f"{version.name}/{version.version}", registry.load(version), float(version.tags["sigma"]))
+    say(f"gate   {version}: {verdict.reason}")
+    alias = CHAMPION if verdict.promoted else CHALLENGER
+    return RegisterRecord(version.name, version.version, alias, verdict.promoted, verdict.reason)
 
 
 def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -143,7 +126,7 @@ def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "commit": run.commit,
         "weights_sha256": trained["weights_sha256"],
         "generator_sha256": score["generator_sha256"],
-        "weights": score.get("weights", "last"),
+        "weights": score["weights"],
         "step": trained["step"],
         **origin.tags(run),
         "protocol": f"paper: {score['paper']['samples']} samples, sigma from {score['paper']['validation_points']} validation points",

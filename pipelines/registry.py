@@ -1,26 +1,24 @@
-"""MLflow models: register once, look up, load without executing anything the registry holds."""
+"""MLflow models: look up by number, alias, score or digest, and load without executing anything the registry holds."""
 
 import difflib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import gan_core
 from gan_core.errors import CheckpointError, RegistryError
-from gan_core.portable import FILES, PortableGenerator, load_generator, save_generator
-from pipelines.config import digest
-from pipelines.settings import MODEL_NAME
+from gan_core.portable import FILES, PortableGenerator, load_generator
+from pipelines.reference import checked_alias, checked_name, parse_reference
 from pipelines.tracking import open_client, registry_errors
 
-KEY_TAG, DUPLICATE_TAG = "gan.key", "gan.duplicate_of"
+KEY_TAG, DUPLICATE_TAG, ARCHIVED_TAG = "gan.key", "gan.duplicate_of", "gan.archived"
 CHALLENGER, CHAMPION = "challenger", "champion"
 FOLDER = "artifacts/generator"  # of a registered model: where the three files lie
+DIGEST = re.compile(r"[A-Za-z0-9]{1,128}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,19 @@ class ModelVersion:
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
     source: str
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+    @property
+    def archived(self) -> bool:
+        """Whether it was put away: it can be loaded, and never becomes champion."""
+        return ARCHIVED_TAG in self.tags
+
+    def metric(self, name: str) -> float | None:
+        """One of its numbers, if it has it."""
+        value = json.loads(self.tags.get("metrics", "{}")).get(name)
+        return float(value) if isinstance(value, int | float) else None
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `gan models show --json`."""
@@ -50,26 +61,22 @@ class ModelVersion:
 class Registry:
     """The model registry behind a tracking URI.
 
-    A look-up never creates a database; `create` is for those about to register.
+    A look-up never creates a database; `create` is for those about to register. Searches ask for
+    `page_size` entries at a time, and for all pages.
     """
 
-    def __init__(self, uri: str, create: bool = False) -> None:
-        self.uri = uri
+    def __init__(self, uri: str, create: bool = False, page_size: int = 200) -> None:
+        self.uri, self.page_size = uri, page_size
         self.client = open_client(uri, create)
 
-    # Look-up
-
     def models(self) -> list[str]:
-        """Names of the registered models that hold versions of ours."""
+        """Names of the registered models."""
         with registry_errors(self.uri):
-            return sorted(model.name for model in self.client.search_registered_models())
+            return sorted(model.name for model in self._pages(self.client.search_registered_models))
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, newest first."""
-        with registry_errors(self.uri):
-            aliases = self._aliases(name)
-            found = self.client.search_model_versions(f"name='{checked_name(name)}'")
-        return sorted((_version(item, aliases) for item in found), key=lambda version: -version.version)
+        return self.search(f"name='{checked_name(name)}'")
 
     def resolve(self, reference: str) -> ModelVersion:
         """The version meant by NAME@ALIAS or NAME/VERSION.
@@ -77,31 +84,94 @@ class Registry:
         Raises:
             RegistryError: If there is none; the nearest names, or what there is, are listed.
         """
-        name, separator, which = next((reference.partition(s) for s in "@/" if s in reference), (reference, "", ""))
+        name, alias, number = parse_reference(reference)
+        aliases = self.aliases(name)
+        if alias is not None:
+            number = aliases.get(alias)
+        found = None if number is None else self.version(name, number)
+        if found is not None:
+            return found
+        numbers = [version.version for version in self.versions(name)[:5]]
+        if alias is not None:
+            held = ", ".join(f"{name} ({holder})" for name, holder in sorted(aliases.items())) or "no alias"
+            raise RegistryError(
+                "no such alias", reference, f"has {held}", f"{alias}; or a version: {name}/{(numbers or [1])[0]}"
+            )
+        raise RegistryError(
+            "no such version",
+            reference,
+            f"has {', '.join(map(str, numbers)) or 'none'}",
+            f"NAME/VERSION or NAME@ALIAS, such as {name}@{CHAMPION}",
+        )
+
+    def version(self, name: str, number: int) -> ModelVersion | None:
+        """A version by its number, if it is there."""
+        with registry_errors(self.uri):
+            item = _existing(lambda: self.client.get_model_version(checked_name(name), str(number)))
+            return None if item is None else _version(item, self.registered(name).aliases)
+
+    def holder(self, name: str, alias: str) -> ModelVersion | None:
+        """The version that holds an alias, if one does."""
+        number = self.aliases(name).get(checked_alias(alias))
+        return None if number is None else self.version(name, number)
+
+    def best(self, name: str, metric: str = "log_likelihood") -> ModelVersion | None:
+        """The version with the highest value of a metric, the older of equal ones; archived and duplicate ones left out.
+
+        MLflow cannot order versions by what is in a tag, so this reads them all.
+        """
+        scored = [
+            (value, -version.version, version)
+            for version in self.versions(name)
+            if not version.archived and DUPLICATE_TAG not in version.tags
+            if (value := version.metric(metric)) is not None
+        ]
+        return max(scored, key=lambda entry: entry[:2])[2] if scored else None
+
+    def by_data_digest(self, digest: str, name: str | None = None) -> list[ModelVersion]:
+        """Versions that were trained and scored on the data of this digest, newest first."""
+        return self.by_tag("data_digest", digest, name)
+
+    def by_config_digest(self, digest: str, name: str | None = None) -> list[ModelVersion]:
+        """Versions that were made from the configuration of this digest, newest first."""
+        return self.by_tag("config_digest", digest, name)
+
+    def by_tag(self, tag: str, digest: str, name: str | None = None) -> list[ModelVersion]:
+        """Versions with this digest in a tag, found by the server; of one model or of all."""
+        if not DIGEST.fullmatch(digest):
+            raise RegistryError(
+                "not a digest", repr(digest)[:80], "other characters, or too many", "letters and digits"
+            )
+        named = f"name='{checked_name(name)}' and " if name is not None else ""
+        return self.search(f"{named}tags.`{tag}`='{digest}'")
+
+    def search(self, query: str) -> list[ModelVersion]:
+        """Versions by MLflow's own filter, all pages of them, by name and then newest first."""
+        with registry_errors(self.uri):
+            found = self._pages(self.client.search_model_versions, filter_string=query)
+            # search_model_versions() leaves aliases out; the registered model has them.
+            aliases = {name: self.registered(name).aliases for name in {item.name for item in found}}
+        versions = [_version(item, aliases[item.name]) for item in found]
+        return sorted(versions, key=lambda version: (version.name, -version.version))
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """The model's aliases and the versions that hold them."""
+        return {alias: int(number) for alias, number in self.registered(name).aliases.items()}
+
+    def registered(self, name: str) -> Any:
+        """MLflow's entity of a registered model: its aliases and tags, as of one moment.
+
+        Raises:
+            RegistryError: If there is none; the nearest names are listed.
+        """
         checked_name(name)
-        names = self.models()
-        if name not in names:
+        with registry_errors(self.uri):
+            found = _existing(lambda: self.client.get_registered_model(name))
+        if found is None:
+            names = self.models()
             near = difflib.get_close_matches(name, names, n=3) or names[:3]
             raise RegistryError(
                 "no such model", name, "not registered", f"one of {', '.join(near)}" if near else "a registered model"
-            )
-        versions = self.versions(name)
-        if separator == "@":
-            found = next((version for version in versions if which in version.aliases), None)
-            if found is None:
-                held = ", ".join(f"{alias} ({v.version})" for v in versions for alias in v.aliases) or "no alias"
-                raise RegistryError(
-                    "no such alias",
-                    reference,
-                    f"has {held}",
-                    f"{which}; or a version: {name}/{versions[0].version if versions else 1}",
-                )
-            return found
-        found = next((version for version in versions if str(version.version) == which), None)
-        if found is None:
-            numbers = ", ".join(str(version.version) for version in versions[:5]) or "none"
-            raise RegistryError(
-                "no such version", reference, f"has {numbers}", f"NAME/VERSION or NAME@ALIAS, such as {name}@{CHAMPION}"
             )
         return found
 
@@ -114,9 +184,10 @@ class Registry:
         """
         import mlflow.artifacts
 
-        where = f"{version.name}/{version.version}"
         if "generator_sha256" not in version.tags:
-            raise RegistryError("not a model of ours", where, "no generator_sha256 tag", "a version registered by gan")
+            raise RegistryError(
+                "not a model of ours", version, "no generator_sha256 tag", "a version registered by gan"
+            )
         with tempfile.TemporaryDirectory() as folder:
             os.chmod(folder, 0o700)
             with registry_errors(self.uri):
@@ -130,43 +201,9 @@ class Registry:
             model = load_generator(found.parent if found else Path(folder))
         if model.sha256 != version.tags["generator_sha256"]:
             raise CheckpointError(
-                "weights differ from the tag", where, model.sha256[:12], version.tags["generator_sha256"][:12]
+                "weights differ from the tag", version, model.sha256[:12], version.tags["generator_sha256"][:12]
             )
         return model
-
-    # Registration
-
-    def register(self, name: str, run_id: str, model: PortableGenerator, tags: Mapping[str, Any]) -> ModelVersion:
-        """Register once, however often it is called: the version of this model with these tags.
-
-        Artifacts are uploaded first, the version is created once with its key among its tags, and
-        then looked for again: of two with one key, the lower stays and the other is marked.
-        """
-        key = digest([name, tags["run"], tags["weights_sha256"], tags["config_digest"]])
-        found = self._with_key(name, key)
-        if not found:
-            with registry_errors(self.uri):
-                self._ensure_model(name)
-                source, model_id = self._upload(run_id, model, tags)
-                plain = {tag: str(value) for tag, value in tags.items()}
-                self.client.create_model_version(name, source, run_id, tags={**plain, KEY_TAG: key}, model_id=model_id)
-            found = self._with_key(name, key)
-        first, *duplicates = found
-        with registry_errors(self.uri):
-            for duplicate in duplicates:
-                self.client.set_model_version_tag(name, str(duplicate.version), DUPLICATE_TAG, str(first.version))
-        return first
-
-    def set_alias(self, version: ModelVersion, alias: str) -> ModelVersion:
-        """Move an alias to a version, and read it back."""
-        with registry_errors(self.uri):
-            self.client.set_registered_model_alias(version.name, alias, str(version.version))
-        moved = self.resolve(f"{version.name}@{alias}")
-        if moved.version != version.version:
-            raise RegistryError(
-                "alias was moved meanwhile", f"{version.name}@{alias}", str(moved.version), str(version.version)
-            )
-        return moved
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
@@ -174,82 +211,29 @@ class Registry:
             for key, value in tags.items():
                 self.client.set_model_version_tag(version.name, str(version.version), key, value)
 
-    def holder(self, name: str, alias: str) -> ModelVersion | None:
-        """The version that holds an alias, if one does."""
-        return next((version for version in self.versions(name) if alias in version.aliases), None)
-
-    def _with_key(self, name: str, key: str) -> list[ModelVersion]:
-        with registry_errors(self.uri):
-            found = self.client.search_model_versions(f"name='{checked_name(name)}' and tags.`{KEY_TAG}`='{key}'")
-            aliases = self._aliases(name) if found else {}
-        return sorted((_version(item, aliases) for item in found), key=lambda version: version.version)
-
-    def _aliases(self, name: str) -> dict[str, int]:
-        # search_model_versions() leaves aliases out; the registered model has them.
-        return {alias: int(number) for alias, number in self.client.get_registered_model(name).aliases.items()}
-
-    def _ensure_model(self, name: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-
-    def _upload(self, run_id: str, model: PortableGenerator, tags: Mapping[str, Any]) -> tuple[str, str]:
-        """Log the model, as plain MLflow can use it, and return where it is and its id."""
-        import warnings
-
-        import mlflow
-        from mlflow.models import ModelSignature
-        from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
-
-        signature = ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype("float32"), (-1, model.noise.size))]),
-            outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *model.image_shape))]),
-            params=ParamSchema([ParamSpec("num_samples", "long", 0), ParamSpec("seed", "long", 0)]),
-        )
-        mlflow.set_tracking_uri(self.uri)
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
-            warnings.simplefilter("ignore")
-            save_generator(Path(folder) / "generator", model, {"run": tags["run"]})
-            logged = mlflow.pyfunc.log_model(
-                name="generator",
-                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-                artifacts={"generator": str(Path(folder) / "generator")},
-                code_paths=[str(Path(str(gan_core.__file__)).parent)],
-                signature=signature,
-                pip_requirements=_requirements(),
-            )
-        return f"models:/{logged.model_id}", str(logged.model_id)
+    def _pages(self, search: Callable[..., Any], **arguments: Any) -> list[Any]:
+        found, token = [], None
+        while True:
+            page = search(max_results=self.page_size, page_token=token, **arguments)
+            found += page
+            token = page.token
+            if not token:
+                return found
 
 
-def checked_name(name: str) -> str:
-    """A model name that any registry takes.
+def _existing(get: Callable[[], Any]) -> Any:
+    """What `get` gives, or None if MLflow says that there is no such thing."""
+    from mlflow.exceptions import MlflowException
 
-    Raises:
-        RegistryError: If it is not one.
-    """
-    if not MODEL_NAME.fullmatch(name):
-        raise RegistryError(
-            "not a model name",
-            repr(name)[:80],
-            "characters or a length a registry may refuse",
-            "1 to 128 of A-Z a-z 0-9 _ . -",
-        )
-    return name
+    try:
+        return get()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
-def _version(item: Any, aliases: Mapping[str, int]) -> ModelVersion:
-    number = int(item.version)
-    held = tuple(sorted(alias for alias, holder in aliases.items() if holder == number))
+def _version(item: Any, aliases: Mapping[str, Any]) -> ModelVersion:
+    number = int(item.version)  # an int from sqlite, text from a server; so are the aliases'
+    held = tuple(sorted(alias for alias, holder in aliases.items() if int(holder) == number))
     return ModelVersion(item.name, number, held, dict(item.tags), item.source)
-
-
-def _requirements() -> list[str]:
-    from importlib.metadata import version
-
-    # What gan_core.portable imports, and MLflow itself, as they are here.
-    names = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "jaxtyping", "mlflow")
-    return [f"{name}=={version(name).split('+')[0]}" for name in names]

@@ -69,13 +69,13 @@ def render(
 ) -> str:
     """The page, everything inside it. `records` are those of the stages that ran, by stage."""
     score = records["evaluate"]
-    whose = f"the model, {score.get('weights', 'last')} G"
+    whose = f"the model, {score['weights']} G"
     rows = [
         {"name": whose, **_row(score["paper"])},
         {"name": whose, **_row(score["cross_validated"])},
         *({"name": name, "protocol": "paper", **row} for name, row in score["references"].items()),
     ]
-    seen = {whose: score.get("quality") or {"coverage": score["coverage"]}, **score["references"]}
+    seen = {whose: score["quality"] or {"coverage": score["coverage"]}, **score["references"]}
     embedded = {
         name: "data:image/png;base64," + base64.b64encode(content).decode() for name, content in pictures.items()
     }

@@ -111,11 +111,8 @@ class Tracking:
     def __init__(self, client: Any, uri: str, experiment: str, run: str, artifacts: Storage | None) -> None:
         self.client, self.uri = client, uri
         with registry_errors(uri):
-            found = client.get_experiment_by_name(experiment)
             location = artifacts.within(experiment).uri if artifacts and uri.startswith("sqlite") else None
-            self.experiment = (
-                found.experiment_id if found else client.create_experiment(experiment, artifact_location=location)
-            )
+            self.experiment = _experiment(client, experiment, location)
             self.parent = self._run({RUN_TAG: run}, run, {})
 
     def _run(self, tags: dict[str, str], name: str, more: dict[str, str]) -> str:
@@ -206,6 +203,20 @@ class Tracking:
                 (Path(folder) / name).write_bytes(content)
             if files:
                 self.client.log_artifacts(run_id, folder)
+
+
+def _experiment(client: Any, name: str, location: str | None) -> str:
+    """The experiment's id: of the one there is, or of a new one, which another process may have made first."""
+    from mlflow.exceptions import MlflowException
+
+    if (found := client.get_experiment_by_name(name)) is not None:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return str(client.get_experiment_by_name(name).experiment_id)
 
 
 def _numbers(record: Mapping[str, Any]) -> dict[str, float]:

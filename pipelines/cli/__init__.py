@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import drawing, judging, making, setting_up
+from pipelines.cli import champion, drawing, judging, making, setting_up
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
@@ -34,6 +34,9 @@ def cli() -> None:
       eval "$(_GAN_COMPLETE=bash_source gan)"     (or zsh_source, fish_source)
     """
 
+
+for command in (champion.promote, champion.rollback, champion.archive, champion.delete, champion.prune):
+    models.add_command(command)
 
 for command in (
     making.run,

@@ -1,4 +1,6 @@
-"""Commands on registered models: list, show."""
+"""Commands that look registered models up: list, show, compare, history."""
+
+from typing import Any
 
 import click
 
@@ -7,13 +9,21 @@ from pipelines.cli.context import Context, ListByDefault, common
 
 @click.group(cls=ListByDefault)
 def models() -> None:
-    """Look registered models up.
+    """Look registered models up, compare them, move the champion, put old versions away.
 
     \b
     Examples:
       gan models
       gan models show gan-digits@champion --json
+      gan models compare gan-digits@challenger gan-digits@champion
+      gan models rollback gan-digits
     """
+
+
+# What the commands that ask the gate need: the data and the settings of a version's run, or others.
+overridden = click.option(
+    "--set", "overrides", metavar="a.b=c", multiple=True, help="Replace a setting of the run, such as data.root."
+)
 
 
 @models.command("list")
@@ -25,9 +35,7 @@ def models_list(context: Context) -> None:
     Example:
       gan models list --json
     """
-    from pipelines.registry import Registry
-
-    registry = Registry(context.tracking_uri())
+    registry = open_registry(context)
     versions = [version.to_json() for name in registry.models() for version in registry.versions(name)]
     lines = [
         f"{v['name']}/{v['version']:<4} {','.join(v['aliases']) or '-':<22} {v['metrics'].get('log_likelihood', float('nan')):8.1f} nats  "
@@ -47,9 +55,102 @@ def models_show(context: Context, reference: str) -> None:
     Example:
       gan models show gan-digits@champion --json
     """
-    from pipelines.registry import Registry
-
-    version = Registry(context.tracking_uri()).resolve(reference).to_json()
+    version = open_registry(context).resolve(reference).to_json()
     lines = [f"{version['name']}/{version['version']}  {', '.join(version['aliases'])}"]
     lines += [f"  {key:<24} {value}" for key, value in sorted(version["tags"].items()) if key != "metrics"]
     context.answer(version, "\n".join(lines))
+
+
+@models.command("compare")
+@click.argument("reference", metavar="A")
+@click.argument("other", metavar="B")
+@overridden
+@common
+def models_compare(context: Context, reference: str, other: str, overrides: tuple[str, ...]) -> None:
+    """The gate's paired test of two versions, in both directions; it moves nothing.
+
+    On the gate's points of A's data set, with the settings of A's run where the storage has it.
+
+    \b
+    Examples:
+      gan models compare gan-digits@challenger gan-digits@champion
+      gan models compare gan-mnist/7 gan-mnist/3 --set data.root=/data --json
+    """
+    from dataclasses import asdict
+
+    from pipelines.promotion import compare_contenders, contender
+
+    registry = open_registry(context)
+    versions = [registry.resolve(one) for one in (reference, other)]
+    configuration, dataset = gate_inputs(context, versions[0], overrides)
+    gate, samples = configuration.registry.gate, configuration.evaluate.samples
+    rivals = [contender(registry, version) for version in versions]
+    rows, tests = compare_contenders(rivals, dataset, gate, samples, configuration.seed)
+    directions = [{**asdict(test), "better": test.better_by(gate.min_margin)} for test in tests]
+    lines = [
+        f"{row['reference']:<24} {row['log_likelihood']:8.2f} ± {row['standard_error']:.2f} nats on the gate's points, "
+        f"sigma {row['sigma']:.4f}, coverage {row['coverage']:.2f}"
+        for row in rows
+    ]
+    for one, against, test in ((rows[0], rows[1], directions[0]), (rows[1], rows[0], directions[1])):
+        lines.append(
+            f"{one['reference']} over {against['reference']}: {test['difference']:+.2f} ± {test['standard_error']:.2f} nats, "
+            f"lower bound {test['lower_bound']:+.2f} at {test['confidence']:.0%}: "
+            f"{'better' if test['better'] else 'not better'} by more than {gate.min_margin:g}"
+        )
+    result = {
+        "a": rows[0],
+        "b": rows[1],
+        "a_over_b": directions[0],
+        "b_over_a": directions[1],
+        "min_margin": gate.min_margin,
+        "samples": samples,
+        "data": dataset.name,
+        "data_digest": dataset.digest,
+    }
+    context.answer(result, "\n".join(lines))
+
+
+@models.command("history")
+@click.argument("name", metavar="NAME")
+@common
+def models_history(context: Context, name: str) -> None:
+    """Every move of a model's champion: when, from, to, by what and why.
+
+    \b
+    Example:
+      gan models history gan-digits --json
+    """
+    from pipelines.moves import Moves
+
+    moves = [move.to_json() for move in Moves(open_registry(context), name).history()]
+    lines = [
+        f"{move['when']}  {move['from'] or '-'} -> {move['to'] or '-'}  {move['by']:<8}  {move['reason']}"
+        for move in moves
+    ]
+    context.answer({"name": name, "moves": moves}, "\n".join(lines) or f"{name} has had no champion yet")
+
+
+def open_registry(context: Context) -> Any:
+    """The registry the command is to use; it must be there."""
+    from pipelines.registry import Registry
+
+    return Registry(context.tracking_uri())
+
+
+def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> tuple[Any, Any]:
+    """The configuration and the data set a version is judged with: its run's, or the defaults on its data."""
+    from gan_core.datasets import load
+    from gan_core.errors import ConfigurationError
+    from pipelines import config
+    from pipelines.run import Run
+
+    try:
+        document = config.to_plain(Run.open(version.tags.get("run", ""), context.storage).configuration)
+    except ConfigurationError:
+        document = {"data": {"name": version.tags["data"]}} if "data" in version.tags else {}
+        context.say(f"run of {version} is not in {context.storage.uri}: its data set, and default settings of the gate")
+    for override in overrides:
+        config.apply_override(document, override)
+    configuration = config.build(document, str(version))
+    return configuration, load(configuration.data)

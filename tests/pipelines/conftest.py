@@ -25,6 +25,7 @@ from gan_core.portable import PortableGenerator
 from gan_core.state import State
 from gan_core.training import TrainingSettings, initial_state, train
 from pipelines import config
+from pipelines.cli import main
 from pipelines.settings import Configuration
 from pipelines.storage import Storage
 
@@ -91,6 +92,24 @@ def gan(*arguments: object, cwd: Path, timeout: float = 240, **more: str) -> Ans
     finally:
         kill_group(process)
     return Answer(process.returncode, out, err)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    """The command in this process, which spares the seconds that importing torch takes."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("MLFLOW_TRACKING_URI", "GAN_STORAGE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["gan", *map(str, arguments)])
+        handler = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        signal.signal(signal.SIGTERM, handler)
+        return Answer(ended.value.code, *capsys.readouterr())
+
+    return run
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:

@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.cli import cli, main
+from pipelines.cli import cli
 from pipelines.registry import Registry
 from pipelines.storage import Storage
-from tests.pipelines.conftest import Answer, environment, gan
+from tests.pipelines.conftest import environment, gan
 from tests.pipelines.test_tracking import closed_port
 
 
@@ -28,24 +27,6 @@ def arrays(tmp_path_factory):
     for name, shape in [("s", (60, 4, 4)), ("t", (40, 4, 4)), ("v", (30, 16)), ("wide", (9, 25))]:
         np.save(folder / f"{name}.npy", random.random(shape, dtype=np.float32))
     return folder
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, capsys):
-    """The command in this process, which spares the seconds that importing torch takes."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("MLFLOW_TRACKING_URI", "GAN_STORAGE"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["gan", *map(str, arguments)])
-        handler = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(SystemExit) as ended:
-            main()
-        signal.signal(signal.SIGTERM, handler)
-        return Answer(ended.value.code, *capsys.readouterr())
-
-    return run
 
 
 def commands(group=cli, path=("gan",)):

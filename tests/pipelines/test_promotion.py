@@ -11,10 +11,11 @@ from scipy.special import logsumexp
 
 from gan_core.checkpoint import tensors_digest
 from gan_core.errors import CheckpointError
+from gan_core.parzen import PAPER_GRID, parzen_log_density
 from gan_core.training import initial_state
 from pipelines import config
 from pipelines.evaluate import evaluate_arrays
-from pipelines.promotion import Contender, judge
+from pipelines.promotion import Contender, judge, sample_seed
 from pipelines.publish import publish, write_report
 from pipelines.records import EvaluateRecord, TrainRecord
 from pipelines.registry import Registry
@@ -78,15 +79,16 @@ def test_a_clearly_better_one_passes_with_the_difference_in_nats_and_the_worse_o
     assert (up.promoted, down.promoted) == (True, False)
     assert up.reason.startswith("better than gan/1: +")
     assert down.reason.startswith("not better than gan/1: -")
-    assert "more than 0 needed" in down.reason
+    assert "more than 2 needed" in down.reason
 
-    def log_density(model, seed, number):
+    def log_density(model, other, number):
+        seed = sample_seed(SEED, contender(model), contender(other))
         samples, points = model.draw(SAMPLES, seed, number).reshape(SAMPLES, 1, -1), digits.gate.images[:, None, :]
         squares = ((points.astype(float) - samples.transpose(1, 0, 2)) ** 2).sum(axis=2)
         return logsumexp(-squares / (2 * SIGMA**2), axis=1) - math.log(SAMPLES) - 32 * math.log(2 * math.pi * SIGMA**2)
 
     # Four sets of samples of each, challenger's and champion's from different seeds; float32 distances.
-    differences = [log_density(better, SEED, r) - log_density(worse, SEED + 1, r) for r in (1, 2, 3, 4)]
+    differences = [log_density(better, worse, r) - log_density(worse, better, r) for r in (1, 2, 3, 4)]
     assert up.test["difference"] == pytest.approx(np.mean(differences), abs=1e-3)
     assert up.test["lower_bound"] < up.test["difference"]
     assert (up.test["points"], up.test["sample_sets"], up.test["confidence"]) == (300, 4, 0.95)
@@ -117,6 +119,39 @@ def test_each_model_is_scored_at_its_own_sigma(digits):
     assert sharp.test["difference"] < -100
 
 
+def test_samples_are_fresh_for_every_pair_and_the_same_for_the_same_pair(digits):
+    one, two, three = (contender(principal_generator(digits, count)) for count in (2, 4, 8))
+    seeds = {sample_seed(SEED, *pair) for pair in [(one, two), (two, one), (one, three), (two, three), (one, None)]}
+    assert len(seeds | {sample_seed(SEED + 1, one, two)}) == 6
+    assert verdict(two.model, one.model, digits) == verdict(two.model, one.model, digits)  # no second chance
+
+
+def test_when_the_data_changed_the_champion_is_scored_again_at_a_sigma_for_the_new_ones_and_the_reason_says_so(digits):
+    challenger, champion = principal_generator(digits, 8), principal_generator(digits, 2)
+    wide = 1.0  # a sigma that suits no digits: what it was on other data
+    stale = Contender("gan/1", champion, wide, "0ld" * 8)
+    current = dataclasses.replace(stale, data_digest=digits.digest)
+    said = judge(contender(challenger, "gan/2"), stale, digits, GateSettings(), SAMPLES, SEED)
+    assert f"; the data changed (0ld0ld0l to {digits.digest[:8]}): champion scored again" in said.reason
+    kept = judge(contender(challenger, "gan/2"), current, digits, GateSettings(), SAMPLES, SEED)
+    assert "the data changed" not in kept.reason
+    assert kept.test["difference"] > said.test["difference"]
+    # The paper's protocol on the new validation points, by hand.
+    drawn = champion.draw(SAMPLES, sample_seed(SEED, stale, contender(challenger)), 1).reshape(SAMPLES, -1)
+    curve = parzen_log_density(digits.validation.images, drawn, PAPER_GRID).mean(axis=0)
+    by_hand = Contender("gan/1", champion, PAPER_GRID[int(curve.argmax())], digits.digest)
+    again = judge(contender(challenger, "gan/2"), by_hand, digits, GateSettings(), SAMPLES, SEED)
+    assert again.test == said.test
+
+
+def test_a_champion_that_draws_images_of_another_shape_is_not_compared(digits):
+    challenger = principal_generator(digits, 2)
+    champion = dataclasses.replace(principal_generator(digits, 3), image_shape=(4, 16))
+    said = verdict(challenger, champion, digits)
+    assert (said.promoted, said.test) == (False, None)
+    assert said.reason == "not comparable with the champion: gan/1 draws images of 4x16, digits's are of 8x8"
+
+
 # Publishing: runs made by hand, of generators in closed form, to a server (a whole run's database is sqlite).
 
 LINEAR = {
@@ -126,13 +161,13 @@ LINEAR = {
         "discriminator": {"units": [4], "pieces": 2},
     },
     "evaluate": {"samples": 300},
-    "registry": {"model": "gan-published"},
 }
 
 
-def finished_run(mlflow_server, digits, name, model):
+def finished_run(mlflow_server, digits, name, model, registered="gan-published"):
     """A run whose training ended with the weights of `model`."""
-    run = Run.create(config.build(LINEAR), "linear", name, mlflow_server.storage)
+    settings = config.build({**LINEAR, "registry": {"model": registered}})
+    run = Run.create(settings, "linear", name, mlflow_server.storage)
     run.save()
     settings = run.configuration
     state = initial_state(settings.training(), digits.train)
@@ -155,20 +190,82 @@ def finished_run(mlflow_server, digits, name, model):
     return run
 
 
-def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenger(mlflow_server, digits):
-    registry, best = Registry(mlflow_server.uri), principal_generator(digits, 8)
-    nights = [("fair", principal_generator(digits, 2), True), ("collapsed", principal_generator(digits, 0), False),
-              ("best", best, True), ("equal", mirrored(best), False), ("worse", principal_generator(digits, 3), False)]  # fmt: skip
-    for number, (name, model, promoted) in enumerate(nights, 1):
+@pytest.fixture(scope="module")
+def nights(mlflow_server, digits):
+    """Five nights of one model: what each one's gate said, and who held the aliases after it."""
+    registry, best, told = Registry(mlflow_server.uri), principal_generator(digits, 8), []
+    for name, model in [("fair", principal_generator(digits, 2)), ("collapsed", principal_generator(digits, 0)),
+                        ("best", best), ("equal", mirrored(best)), ("worse", principal_generator(digits, 3))]:  # fmt: skip
         said = []
-        record = publish(finished_run(mlflow_server, digits, name, model), registry, digits, said.append)
-        assert (record.model, record.version, record.promoted) == ("gan-published", number, promoted), record.reason
+        run = finished_run(mlflow_server, digits, name, model, "gan-nights")
+        record = publish(run, registry, digits, said.append)
+        told.append((record, said, registry.aliases("gan-nights")))
+    return told
+
+
+def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenger(nights, mlflow_server, digits):
+    registry = Registry(mlflow_server.uri)
+    for number, (record, said, aliases) in enumerate(nights, 1):
+        promoted = number in (1, 3)
+        assert (record.model, record.version, record.promoted) == ("gan-nights", number, promoted), record.reason
         assert record.alias == ("champion" if promoted else "challenger")
-        assert said == [f"gate   gan-published/{number}: {record.reason}"]
-        assert registry.resolve("gan-published@challenger").version == number
-        assert registry.resolve(f"gan-published/{number}").tags["gate"] == record.reason
-        assert registry.resolve("gan-published@champion").version == (1 if number < 3 else 3)
-    assert registry.load(registry.resolve("gan-published@champion")).sha256 == best.sha256
+        assert said == [f"gate   gan-nights/{number}: {record.reason}"]
+        assert aliases == {"challenger": number, "champion": 1 if number < 3 else 3}
+        assert registry.resolve(f"gan-nights/{number}").tags["gate"] == record.reason
+    assert registry.load(registry.resolve("gan-nights@champion")).sha256 == principal_generator(digits, 8).sha256
+
+
+def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(nights, mlflow_server, here):
+    where = ("--tracking-uri", mlflow_server.uri, "--storage", mlflow_server.storage.uri, "--json")
+
+    def models(*arguments, code=0):
+        answer = here("models", *arguments, *where)
+        assert answer.code == code, answer.err
+        return answer.json if code == 0 else answer.error
+
+    compared = models("compare", "gan-nights/3", "gan-nights/1")
+    assert (compared["a"]["reference"], compared["b"]["reference"]) == ("gan-nights/3", "gan-nights/1")
+    up, down = compared["a_over_b"], compared["b_over_a"]
+    assert (up["better"], down["better"]) == (True, False)
+    assert up["difference"] == pytest.approx(compared["a"]["log_likelihood"] - compared["b"]["log_likelihood"])
+    assert down["difference"] == pytest.approx(-up["difference"])
+    assert down["lower_bound"] < -up["difference"] < 0 < up["lower_bound"] < up["difference"]
+    assert (up["points"], up["sample_sets"], compared["samples"], compared["min_margin"]) == (300, 4, 300, 2.0)
+    mirror = models("compare", "gan-nights/1", "gan-nights@champion")
+    assert (mirror["a_over_b"], mirror["b_over_a"]) == (down, up)
+
+    refused = models("promote", "gan-nights/4")
+    assert (refused["promoted"], refused["champion"], refused["by"]) == (False, 3, "gate")
+    assert refused["reason"].startswith("not better than gan-nights/3: ")
+    assert refused["test"]["sample_sets"] == 4
+    lenient = models("promote", "gan-nights/4", "--set", "registry.gate.min_coverage=1.0")
+    assert lenient["reason"].startswith("collapsed: coverage 0.")
+    assert models("promote", "gan-nights/2")["reason"].startswith("collapsed: coverage 0.0")
+    forced = models("promote", "gan-nights/4", "--force", "--reason", "the best draws no fours")
+    assert (forced["promoted"], forced["champion"], forced["by"]) == (True, 4, "force")
+    told = models("history", "gan-nights")
+    assert told["name"] == "gan-nights"
+    assert [(move["from"], move["to"], move["by"]) for move in told["moves"]] == [
+        (None, 1, "gate"), (1, 3, "gate"), (3, 4, "force"),
+    ]  # fmt: skip
+    assert told["moves"][1]["reason"] == nights[2][0].reason
+    assert told["moves"][2]["reason"] == "the best draws no fours"
+    assert [models("rollback", "gan-nights")["version"] for _ in range(2)] == [3, 1]
+    assert "nothing to roll back to (gan-nights): 1 was the first champion" in models("rollback", "gan-nights", code=5)
+
+    assert "version in use (gan-nights/1): it is champion" in models("archive", "gan-nights@champion", code=5)
+    assert models("archive", "gan-nights/2") == {"name": "gan-nights", "version": 2, "archived": True}
+    assert "it was archived" in models("promote", "gan-nights/2", "--force", code=5)
+    assert "--yes to do it, or gan models archive" in models("delete", "gan-nights/2", code=2)
+    assert models("delete", "gan-nights/2", "--yes") == {"name": "gan-nights", "version": 2, "deleted": True}
+    assert "no such version (gan-nights/2): has 5, 4, 3, 1" in models("show", "gan-nights/2", code=5)
+    assert "version in use (gan-nights/1)" in models("delete", "gan-nights/1", "--yes", code=5)
+    for command in ("rollback", "history", "prune"):
+        assert "no such model (gan-nihgts): not registered; expected one of gan-nights" in models(
+            command, "gan-nihgts", code=5
+        )
+    dry = {"name": "gan-nights", "keep": 1, "versions": [], "deleted": False}
+    assert models("prune", "gan-nights", "--keep", "1") == dry  # the last moves name all the others
 
 
 def test_publishing_twice_changes_nothing(mlflow_server, digits):

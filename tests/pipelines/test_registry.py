@@ -12,9 +12,13 @@ import pytest
 import torch
 
 from gan_core.errors import CheckpointError, RegistryError
-from pipelines.registry import CHALLENGER, CHAMPION, DUPLICATE_TAG, KEY_TAG, Registry
+from pipelines import registration
+from pipelines.moves import Moves
+from pipelines.registry import ARCHIVED_TAG, CHALLENGER, CHAMPION, DUPLICATE_TAG, KEY_TAG, Registry
+from pipelines.storage import Storage
 from pipelines.tracking import Tracking
-from tests.pipelines.conftest import environment, gan, principal_generator
+from tests.pipelines.conftest import Place, environment, gan, principal_generator
+from tests.pipelines.contenders import Mortal
 
 NAME = "gan-registry"
 
@@ -24,11 +28,19 @@ def model(digits):
     return principal_generator(digits, 8)
 
 
-def register(place, model, run, name=NAME, **tags):
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def register(place, model, run, name=NAME, end_before=None, **tags):
     registry = Registry(place.uri)
     runs = Tracking(registry.client, place.uri, name, run, place.storage.within("mlartifacts"))
+    if end_before:
+        registry.client = Mortal(registry.client, end_before, interrupt)
     known = {"run": run, "weights_sha256": model.sha256, "generator_sha256": model.sha256, "config_digest": "c0"}
-    return registry.register(name, runs.parent, model, {**known, "data_digest": "d0", "commit": "k0", **tags})
+    return registration.register(
+        registry, name, runs.parent, model, {**known, "data_digest": "d0", "commit": "k0", **tags}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +49,10 @@ def versions(place, model, digits):
     first = register(place, model, "one", metrics=json.dumps({"log_likelihood": 7.0}))
     second = register(place, principal_generator(digits, 4), "two")
     third = register(place, model, "three")
-    registry = Registry(place.uri)
-    registry.set_alias(first, CHAMPION)
-    registry.set_alias(second, CHAMPION)
-    registry.set_alias(third, CHALLENGER)
+    moves = Moves(Registry(place.uri), NAME)
+    moves.force(first, "a test")
+    moves.force(second, "a test")
+    moves.challenge(third)
     return first, second, third
 
 
@@ -95,10 +107,10 @@ def test_a_version_is_found_by_number_and_by_alias_and_an_alias_moves(place, ver
     assert registry.resolve(f"{NAME}@champion").aliases == ("champion",)
     assert registry.holder(NAME, CHALLENGER).version == third.version
     assert registry.holder(NAME, "other") is None
-    both = registry.set_alias(third, CHAMPION)
-    assert both.aliases == ("challenger", "champion")
+    Moves(registry, NAME).force(third, "a test")
+    assert registry.resolve(f"{NAME}@champion").aliases == ("challenger", "champion")
     assert registry.resolve(f"{NAME}/2").aliases == ()
-    registry.set_alias(second, CHAMPION)
+    Moves(registry, NAME).rollback()
 
 
 def test_a_version_is_shown_with_its_numbers_and_what_it_was_made_from(place, versions, model):
@@ -121,6 +133,11 @@ def test_a_version_is_shown_with_its_numbers_and_what_it_was_made_from(place, ve
         (NAME, ["no such version", "NAME/VERSION or NAME@ALIAS"]),
         ("a b@champion", ["not a model name", "1 to 128 of"]),
         ("x'; drop table--/1", ["not a model name"]),
+        (f"{NAME}@latest", ["not an alias", "'latest'", "reserved", "NAME/VERSION"]),
+        (f"{NAME}@v3", ["not an alias", "'v3'", "reserved"]),
+        (f"{NAME}@", ["not an alias"]),
+        (f"{NAME}/0", ["no such version", "has 3, 2, 1"]),
+        (f"{NAME}/99999999999999999999", ["no such version", "has 3, 2, 1"]),
         ("é" * 200 + "@champion", ["not a model name"]),
         ("a\0b/1", ["not a model name"]),
     ],
@@ -130,6 +147,72 @@ def test_what_is_not_there_is_refused_with_the_nearest_that_is(reference, words,
         Registry(place.uri).resolve(reference)
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def searched(place):
+    """Five versions of one model and one of another, with numbers and digests; nothing here loads them."""
+    client = Registry(place.uri).client
+    numbers = [("gan-found", 1.0, "aa"), ("gan-found", 9.0, "bb"), ("gan-found", 9.0, "aa"), ("gan-found", 30.0, "bb"),
+               ("gan-found", 40.0, "aa"), ("gan-also", 50.0, "aa")]  # fmt: skip
+    for name in ("gan-found", "gan-also"):
+        client.create_registered_model(name)
+    for name, score, digest in numbers:
+        tags = {
+            "metrics": json.dumps({"log_likelihood": score, "coverage": -score}),
+            "data_digest": digest,
+            "config_digest": digest[::-1] + "c",
+        }
+        client.create_model_version(name, "s3://nowhere/model", tags=tags)
+    client.set_model_version_tag("gan-found", "4", DUPLICATE_TAG, "2")
+    client.set_model_version_tag("gan-found", "5", ARCHIVED_TAG, "2026-11-24")
+    client.set_registered_model_alias("gan-found", CHAMPION, "2")
+
+
+def test_searches_give_all_pages(place, searched):
+    for size in (1, 2, 5, 100):
+        registry = Registry(place.uri, page_size=size)
+        assert [version.version for version in registry.versions("gan-found")] == [5, 4, 3, 2, 1]
+        assert {"gan-found", "gan-also"} <= set(registry.models())
+        assert len(registry.models()) == len(set(registry.models()))
+        assert registry.versions("gan-found")[3].aliases == ("champion",)
+
+
+def test_the_best_version_is_the_oldest_of_the_highest_and_neither_archived_nor_a_duplicate(place, searched):
+    registry = Registry(place.uri)
+    assert registry.best("gan-found").version == 2
+    assert registry.best("gan-found", "coverage").version == 1
+    assert registry.best("gan-found", "unheard_of") is None
+
+
+def test_versions_are_found_by_the_digest_of_their_data_and_of_their_configuration(place, searched):
+    registry = Registry(place.uri, page_size=2)
+    found = registry.by_data_digest("aa")
+    assert [(v.name, v.version) for v in found] == [
+        ("gan-also", 1),
+        ("gan-found", 5),
+        ("gan-found", 3),
+        ("gan-found", 1),
+    ]
+    assert [v.version for v in registry.by_data_digest("aa", "gan-found")] == [5, 3, 1]
+    assert [v.version for v in registry.by_config_digest("bbc", "gan-found")] == [4, 2]
+    assert registry.by_config_digest("bb") == registry.by_data_digest("zz") == []
+    for digest in ("aa' or '1'='1", "", "a" * 200):
+        with pytest.raises(RegistryError, match="not a digest"):
+            registry.by_data_digest(digest)
+
+
+def test_a_registration_that_died_before_a_write_is_done_once_by_the_next(registry_uri, tmp_path, model):
+    # Two writes of the registry: the model's name, the version.
+    place = Place(registry_uri, Storage.at(tmp_path), tmp_path)
+    for writes in (1, 2):
+        name = f"gan-died-{writes}"
+        with pytest.raises(KeyboardInterrupt):
+            register(place, model, "died", name, end_before=writes)
+        assert Registry(registry_uri).search(f"name='{name}'") == []  # no reader meets half a version
+        assert register(place, model, "died", name).version == 1
+        assert register(place, model, "died", name).version == 1
+        assert len(Registry(registry_uri).versions(name)) == 1
 
 
 def test_a_look_up_creates_no_database(tmp_path):
@@ -241,7 +324,7 @@ print(json.dumps({"version": int(version.version), "tags": version.tags, "code":
 
 def test_a_stranger_with_plain_mlflow_finds_reads_and_samples_the_champion_as_gan_does(place, model, digits, tmp_path):
     champion = register(place, model, "strange", name="gan-strange", data="digits")
-    Registry(place.uri).set_alias(champion, CHAMPION)
+    Moves(Registry(place.uri), "gan-strange").force(champion, "a test")
     stranger = subprocess.run(
         [sys.executable, "-c", STRANGER, place.uri, "gan-strange", "out.npz"],
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,

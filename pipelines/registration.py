@@ -1,0 +1,89 @@
+"""Register a model once, however often it is asked for: upload, create with a key, look again."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gan_core
+from gan_core.portable import PortableGenerator, save_generator
+from pipelines.config import digest
+from pipelines.reference import checked_name
+from pipelines.registry import DUPLICATE_TAG, KEY_TAG, ModelVersion, Registry
+from pipelines.tracking import registry_errors
+
+
+def register(
+    registry: Registry, name: str, run_id: str, model: PortableGenerator, tags: Mapping[str, Any]
+) -> ModelVersion:
+    """The version of this model with these tags: the one there is, or a new one.
+
+    Artifacts are uploaded first, the version is created once with its key among its tags, and
+    then looked for again: of two with one key, the lower stays and the other is marked.
+    """
+    key = digest([checked_name(name), tags["run"], tags["weights_sha256"], tags["config_digest"]])
+    found = _with_key(registry, name, key)
+    if not found:
+        with registry_errors(registry.uri):
+            _ensure_model(registry.client, name)
+            source, model_id = _upload(registry.uri, run_id, model, tags)
+            plain = {tag: str(value) for tag, value in tags.items()}
+            registry.client.create_model_version(name, source, run_id, tags={**plain, KEY_TAG: key}, model_id=model_id)
+        found = _with_key(registry, name, key)
+    first, *duplicates = found
+    for duplicate in duplicates:
+        registry.tag(duplicate, {DUPLICATE_TAG: str(first.version)})
+    return first
+
+
+def _with_key(registry: Registry, name: str, key: str) -> list[ModelVersion]:
+    """The versions with this key, oldest first."""
+    return registry.by_tag(KEY_TAG, key, name)[::-1]
+
+
+def _ensure_model(client: Any, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _upload(uri: str, run_id: str, model: PortableGenerator, tags: Mapping[str, Any]) -> tuple[str, str]:
+    """Log the model, as plain MLflow can use it, and return where it is and its id."""
+    import warnings
+
+    import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, model.noise.size))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *model.image_shape))]),
+        params=ParamSchema([ParamSpec("num_samples", "long", 0), ParamSpec("seed", "long", 0)]),
+    )
+    mlflow.set_tracking_uri(uri)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+        warnings.simplefilter("ignore")
+        save_generator(Path(folder) / "generator", model, {"run": tags["run"]})
+        logged = mlflow.pyfunc.log_model(
+            name="generator",
+            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            artifacts={"generator": str(Path(folder) / "generator")},
+            code_paths=[str(Path(str(gan_core.__file__)).parent)],
+            signature=signature,
+            pip_requirements=_requirements(),
+        )
+    return f"models:/{logged.model_id}", str(logged.model_id)
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    # What gan_core.portable imports, and MLflow itself, as they are here.
+    names = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "jaxtyping", "mlflow")
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]

@@ -1,0 +1,99 @@
+"""What processes that race for one registry do; kept apart so that a fork server can import it once."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gan_core.datasets import DataSettings, load
+from pipelines import config
+from pipelines.lease import Lease
+from pipelines.moves import Moves
+from pipelines.promotion import Verdict, judge_version
+from pipelines.registration import register
+from pipelines.registry import Registry
+from pipelines.storage import Storage
+from pipelines.tracking import Tracking
+from tests.pipelines.conftest import principal_generator
+
+SIGMA = 0.2154
+COUNTER = "test.counter"
+
+
+class Mortal:
+    """A registry's client whose process ends just before its n-th write, by an exception or for good."""
+
+    def __init__(self, client: Any, writes: int, end: Callable[[], Any]) -> None:
+        self.client, self.left, self.end = client, writes, end
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.client, name)
+        if not name.startswith(("set_", "delete_", "create_")):
+            return found
+
+        def write(*arguments: Any, **named: Any) -> Any:
+            self.left -= 1
+            if self.left <= 0:  # nothing that comes after is written either
+                self.end()
+            return found(*arguments, **named)
+
+        return write
+
+
+def kill_self() -> None:
+    """What the machine does when it loses power."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def together(worker: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], seconds: float = 120) -> list[Any]:
+    """Run a worker in as many processes as there are arguments, at once, and return what each of them gave."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "mlflow.pyfunc", "mlflow.store.model_registry.sqlalchemy_store"])
+    with context.Pool(len(arguments), maxtasksperchild=1) as pool:
+        return pool.starmap_async(worker, arguments, chunksize=1).get(seconds)
+
+
+def alone(worker: Callable[..., Any], *arguments: Any, seconds: float = 120) -> int | None:
+    """Run a worker in a process of its own, and return how it ended."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "mlflow.pyfunc", "mlflow.store.model_registry.sqlalchemy_store"])
+    process = context.Process(target=worker, args=arguments)
+    process.start()
+    process.join(seconds)
+    return process.exitcode
+
+
+def count(uri: str, name: str, rounds: int) -> None:
+    """Add to a tag, by reading and writing it, which loses counts unless one process at a time does."""
+    client = Registry(uri).client
+    for _ in range(rounds):
+        with Lease(client, uri, name, term=20).held():
+            value = int(client.get_registered_model(name).tags.get(COUNTER, 0))
+            time.sleep(0.02)
+            client.set_registered_model_tag(name, COUNTER, str(value + 1))
+
+
+def die_after(uri: str, name: str, number: int, writes: int) -> None:
+    """Promote a version, and be killed before the n-th write."""
+    registry = Registry(uri)
+    version = registry.resolve(f"{name}/{number}")
+    registry.client = Mortal(registry.client, writes, kill_self)
+    Moves(registry, name).promote(version, lambda champion: Verdict(True, "better, in a test"))
+
+
+def night(uri: str, storage: str, name: str, run: str, components: int) -> tuple[int, bool]:
+    """Register a model and ask the gate about it, as a run's last stage does."""
+    registry, digits = Registry(uri), load(DataSettings("digits"))
+    model = principal_generator(digits, components)
+    runs = Tracking(registry.client, uri, name, run, Storage.at(storage))
+    known = {"run": run, "weights_sha256": model.sha256, "generator_sha256": model.sha256, "config_digest": "c0"}
+    version = register(
+        registry, name, runs.parent, model, {**known, "sigma": SIGMA, "data": "digits", "data_digest": digits.digest}
+    )
+    configuration = config.build({"evaluate": {"samples": 300}})
+    moves = Moves(registry, name)
+    moves.challenge(version)
+    verdict = moves.promote(version, lambda champion: judge_version(registry, version, champion, configuration, digits))
+    return version.version, verdict.promoted

@@ -112,6 +112,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return run
 
 
+def failed(answer: Answer, code: int, *words: str) -> None:
+    """The command ended with this code and one line on stderr that has these words."""
+    assert answer.code == code, answer.err
+    assert answer.out == ""
+    lines = [line for line in answer.err.splitlines() if line.startswith("error: ")]
+    assert lines == [answer.error], answer.err
+    assert "Traceback" not in answer.err
+    assert [word for word in words if word not in answer.error] == [], answer.error
+
+
 def kill_group(process: subprocess.Popen[str]) -> None:
     """SIGKILL to a command of ours and all that it started; nothing if it has ended."""
     if process.poll() is None:

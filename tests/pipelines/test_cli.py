@@ -15,7 +15,7 @@ from PIL import Image
 from pipelines.cli import cli
 from pipelines.registry import Registry
 from pipelines.storage import Storage
-from tests.pipelines.conftest import environment, gan
+from tests.pipelines.conftest import environment, failed, gan
 from tests.pipelines.test_tracking import closed_port
 
 
@@ -140,16 +140,6 @@ def test_a_run_that_another_process_works_on_is_left_alone(finished, tmp_path):
 
 
 # How it ends
-
-
-def failed(answer, code, *words):
-    """The command ended with this code and one line on stderr that has these words."""
-    assert answer.code == code, answer.err
-    assert answer.out == ""
-    lines = [line for line in answer.err.splitlines() if line.startswith("error: ")]
-    assert lines == [answer.error], answer.err
-    assert "Traceback" not in answer.err
-    assert [word for word in words if word not in answer.error] == [], answer.error
 
 
 def test_a_name_of_another_configuration_ends_with_2(finished, tmp_path, here):

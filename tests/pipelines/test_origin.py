@@ -10,11 +10,12 @@ from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.training import initial_state, train
 from pipelines import config, origin
 from pipelines.beginning import Job, begin, resume
+from pipelines.moves import Moves
+from pipelines.registration import register
 from pipelines.registry import Registry
 from pipelines.run import Run
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
-from tests.pipelines.conftest import gan, principal_generator, trained_alone
-from tests.pipelines.test_cli import failed, here  # noqa: F401
+from tests.pipelines.conftest import failed, gan, principal_generator, trained_alone
 
 
 def digest(state):
@@ -213,7 +214,7 @@ def registered(digits, storage, registry_uri):
     experiment = registry.client.create_experiment("e", artifact_location=storage.within("files").uri)
     run_id = registry.client.create_run(experiment).info.run_id
     tags = {"run": "r", "weights_sha256": "w", "config_digest": "c", "generator_sha256": model.sha256}
-    registry.set_alias(registry.register("gan-pca", run_id, model, tags), "champion")
+    Moves(registry, "gan-pca").force(register(registry, "gan-pca", run_id, model, tags), "the only one")
     return model, lambda: registry_uri
 
 
@@ -281,7 +282,7 @@ def test_the_command_continues_a_searched_run_to_the_bits_of_one_training(finish
     shutil.rmtree(finished.storage / "runs" / "longer")
 
 
-def test_the_command_says_what_cannot_be_continued(trained, tmp_path, here):  # noqa: F811
+def test_the_command_says_what_cannot_be_continued(trained, tmp_path, here):
     (tmp_path / "it.yaml").write_text("data: {name: digits}\n")
     where = ("--storage", trained.storage.uri)
     failed(here("train", "it.yaml", "--continue-from", "trained", *where), 2, "cannot be continued", "was")

@@ -15,8 +15,7 @@ from gan_core.errors import ConfigurationError
 from pipelines import config, overview, ownership
 from pipelines.run import Run
 from pipelines.storage import Storage, checkpoint_names, save_checkpoint
-from tests.pipelines.conftest import environment, gan, kill_group, start_gan, trained_alone, until
-from tests.pipelines.test_cli import failed, here  # noqa: F401
+from tests.pipelines.conftest import environment, failed, gan, kill_group, start_gan, trained_alone, until
 
 HOLDER = """
 import signal, sys, time
@@ -129,7 +128,7 @@ def test_a_request_to_stop_ends_the_owner_as_sigterm_does_and_is_gone_afterwards
     assert not {"owner.json", "stop-request.json"} & set(run.folder.names())
 
 
-def test_an_owner_that_does_not_end_in_time_is_said_to_be_running_still(held, here):  # noqa: F811
+def test_an_owner_that_does_not_end_in_time_is_said_to_be_running_still(held, here):
     run, process = held
     os.kill(process.pid, signal.SIGSTOP)
     answer = here("runs", "stop", run.name, "--storage", run.storage.uri, "--timeout", 0.5)
@@ -145,7 +144,7 @@ def test_a_request_that_nobody_heard_does_not_stop_the_next_owner(storage, small
     assert "stop-request.json" not in run.folder.names()
 
 
-def test_a_run_that_does_not_run_is_said_not_to(storage, small, digits, here):  # noqa: F811
+def test_a_run_that_does_not_run_is_said_not_to(storage, small, digits, here):
     run = make(storage, "idle", small)
     state = trained_alone(small.training(), digits, 2)
     save_checkpoint(run.folder.within("checkpoints"), 2, state.tensors(), {}, keep=2)
@@ -184,7 +183,7 @@ def test_a_training_and_a_search_started_twice_run_once_and_end_when_asked_with_
 # Comparing and removing
 
 
-def test_runs_are_compared_by_the_settings_in_which_they_differ_and_by_their_scores(storage, small, here):  # noqa: F811
+def test_runs_are_compared_by_the_settings_in_which_they_differ_and_by_their_scores(storage, small, here):
     make(storage, "one", small, **{"tune.candidates": 0})
     make(storage, "two", small, **{"tune.candidates": 0, "noise.size": 9, "algorithm.steps": 300})
     found = here("runs", "compare", "one", "two", "--storage", storage.uri, "--json").json
@@ -195,7 +194,7 @@ def test_runs_are_compared_by_the_settings_in_which_they_differ_and_by_their_sco
     failed(here("runs", "compare", "one", "--storage", storage.uri), 2, "two runs or more")
 
 
-def test_a_searched_runs_choice_is_compared_and_its_scores_are_those_of_its_records(finished, here):  # noqa: F811
+def test_a_searched_runs_choice_is_compared_and_its_scores_are_those_of_its_records(finished, here):
     storage = Storage.at(finished.storage)
     make(storage, "other", config.load(finished.yaml), **{"tune.candidates": 0})
     found = here("runs", "compare", "small-run", "other", "--storage", storage.uri, "--json").json
@@ -246,7 +245,7 @@ def test_what_is_no_time_is_refused(text):
         overview.seconds(text)
 
 
-def test_nothing_goes_without_yes_and_with_it_all_but_what_runs(held, small, here):  # noqa: F811
+def test_nothing_goes_without_yes_and_with_it_all_but_what_runs(held, small, here):
     run, _ = held
     make(run.storage, "old", small)
     command = ("runs", "prune", "--keep", 0, "--storage", run.storage.uri)
@@ -262,12 +261,12 @@ def test_nothing_goes_without_yes_and_with_it_all_but_what_runs(held, small, her
     assert sorted(os.listdir(run.storage.local / "runs")) == ["held"]
 
 
-def test_a_run_whose_version_holds_an_alias_is_kept(finished, here):  # noqa: F811
+def test_a_run_whose_version_holds_an_alias_is_kept(finished, here):
     answer = here("runs", "prune", "--keep", 0, "--yes", "--storage", finished.storage, "--json").json
     assert answer["registry_asked"]
     assert {one["run"]: one["kept"] for one in answer["runs"]} == {"small-run": "its version holds an alias"}
     assert json.loads((finished.folder / "run.json").read_text())["run"] == "small-run"
 
 
-def test_prune_without_a_condition_is_refused(storage, here):  # noqa: F811
+def test_prune_without_a_condition_is_refused(storage, here):
     failed(here("runs", "prune", "--storage", storage.uri), 2, "nothing to choose by")

@@ -16,8 +16,7 @@ from gan_core.quality import nearest_neighbours
 from pipelines import config, doctor
 from pipelines.settings import Configuration
 from pipelines.storage import Storage
-from tests.pipelines.conftest import gan
-from tests.pipelines.test_cli import failed, here  # noqa: F401
+from tests.pipelines.conftest import failed, gan
 from tests.pipelines.test_tracking import closed_port
 
 # gan doctor
@@ -27,7 +26,7 @@ def verdicts(answer):
     return {one["part"]: one["verdict"] for one in answer.json["findings"]}
 
 
-def test_doctor_finds_what_is_installed_here_good_enough_and_creates_nothing(tmp_path, here):  # noqa: F811
+def test_doctor_finds_what_is_installed_here_good_enough_and_creates_nothing(tmp_path, here):
     answer = here("doctor", "--json")
     assert answer.code == 0, answer.err
     found = {one["part"]: one for one in answer.json["findings"]}
@@ -39,7 +38,7 @@ def test_doctor_finds_what_is_installed_here_good_enough_and_creates_nothing(tmp
     assert "ready" in here("doctor").err
 
 
-def test_doctor_says_what_is_wrong_and_ends_with_2(tmp_path, here):  # noqa: F811
+def test_doctor_says_what_is_wrong_and_ends_with_2(tmp_path, here):
     uri = f"http://me:s3cr3t@127.0.0.1:{closed_port()}"
     answer = here("doctor", "--tracking-uri", uri, "--storage", "/proc/nowhere", "--json")
     assert answer.code == 2
@@ -50,7 +49,7 @@ def test_doctor_says_what_is_wrong_and_ends_with_2(tmp_path, here):  # noqa: F81
     assert "s3cr3t" not in answer.err + answer.out
 
 
-def test_doctor_tells_a_database_of_mlflow_from_another(registry_uri, tmp_path, here):  # noqa: F811
+def test_doctor_tells_a_database_of_mlflow_from_another(registry_uri, tmp_path, here):
     good = here("doctor", "--tracking-uri", registry_uri, "--json")
     found = next(one["found"] for one in good.json["findings"] if one["part"] == "tracking")
     assert found.endswith("0 registered models")
@@ -84,7 +83,7 @@ def test_doctor_starts_ray_when_asked_to(tmp_path):
 # gan init
 
 
-def test_init_writes_a_configuration_that_passes_every_check(tmp_path, here):  # noqa: F811
+def test_init_writes_a_configuration_that_passes_every_check(tmp_path, here):
     answer = here("init", "new", "--json")
     assert (answer.code, answer.json) == (0, {"configuration": "new/gan.yaml"})
     text = (tmp_path / "new" / "gan.yaml").read_text()
@@ -100,7 +99,7 @@ def test_init_writes_a_configuration_that_passes_every_check(tmp_path, here):  #
     assert set(yaml.safe_load(text)) < set(Configuration.__dataclass_fields__)
 
 
-def test_init_overwrites_nothing(tmp_path, here):  # noqa: F811
+def test_init_overwrites_nothing(tmp_path, here):
     (tmp_path / "gan.yaml").write_text("mine")
     failed(here("init"), 2, "would overwrite (gan.yaml)")
     assert (tmp_path / "gan.yaml").read_text() == "mine"
@@ -109,7 +108,7 @@ def test_init_overwrites_nothing(tmp_path, here):  # noqa: F811
 # gan figure
 
 
-def test_the_figures_of_a_run_and_of_its_version_are_those_of_its_page(finished, tmp_path, here):  # noqa: F811
+def test_the_figures_of_a_run_and_of_its_version_are_those_of_its_page(finished, tmp_path, here):
     where = ("--storage", finished.storage, "--json")
     for which, page in (("fig2", "samples.png"), ("fig3", "interpolation.png")):
         for reference in ("small-run", "gan-small/1"):
@@ -124,7 +123,7 @@ def test_the_figures_of_a_run_and_of_its_version_are_those_of_its_page(finished,
     failed(here("figure", "fig2", "small-run", "--output", "x.npy"), 2, "a name ending in .png")
 
 
-def test_the_last_column_of_fig2_is_the_training_image_nearest_to_its_neighbour(finished, digits, tmp_path, here):  # noqa: F811
+def test_the_last_column_of_fig2_is_the_training_image_nearest_to_its_neighbour(finished, digits, tmp_path, here):
     assert here("figure", "fig2", "small-run", "--output", "x.png", "--storage", finished.storage).code == 0
     picture = np.asarray(Image.open(io.BytesIO((tmp_path / "x.png").read_bytes())))[::7, ::7]
     sample, nearest = picture[2:10, 72:80], picture[2:10, 88:96]
@@ -135,7 +134,7 @@ def test_the_last_column_of_fig2_is_the_training_image_nearest_to_its_neighbour(
 # Files that cannot be written, and runs that are not ready
 
 
-def test_an_output_that_cannot_be_written_is_an_error_in_one_line(finished, tmp_path, here):  # noqa: F811
+def test_an_output_that_cannot_be_written_is_an_error_in_one_line(finished, tmp_path, here):
     where = ("--storage", finished.storage)
     (tmp_path / "folder.png").mkdir()
     failed(here("sample", "small-run", "--output", "folder.png", *where), 2, "cannot be written (--output): folder.png")
@@ -143,7 +142,7 @@ def test_an_output_that_cannot_be_written_is_an_error_in_one_line(finished, tmp_
     failed(here("sample", "small-run", "--output", "full.npy", *where), 4, "storage refused", "No space left", "wanted")
 
 
-def test_a_run_that_is_not_trained_and_a_record_that_is_damaged_are_errors_in_one_line(small_yaml, tmp_path, here):  # noqa: F811
+def test_a_run_that_is_not_trained_and_a_record_that_is_damaged_are_errors_in_one_line(small_yaml, tmp_path, here):
     from pipelines.run import Run
 
     run = Run.create(config.load(small_yaml), "small", "fresh", Storage.at(tmp_path / "st"))

@@ -212,9 +212,12 @@ def test_the_page_leaves_out_the_stages_that_did_not_run():
     assert "candidates" not in text
 
 
-def test_the_papers_table_stands_beside_mnist_only():
+def test_the_papers_table_stands_beside_the_data_it_is_of_only():
     assert "225 ± 2.0" in Page(page(data="mnist")).text
-    assert "225" not in Page(page()).text
+    faces = Page(page(data="tfd")).text
+    assert "Table 1 of the paper, TFD, over five folds" in faces
+    assert "2057 ± 26" in faces
+    assert "Table 1" not in Page(page()).text
 
 
 def test_what_a_configuration_says_is_text_and_not_html():

@@ -39,6 +39,10 @@ class DataSettings:
             raise ValueError(f"data.fold {self.fold} is not a fold; use 0 to {FOLDS - 1}")
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"data.size {list(self.size)} is not [height, width] in pixels")
+        for setting, owner in (("fold", "tfd"), ("size", "images"), ("channels", "images")):
+            value = getattr(self, setting)
+            if value not in (0, None) and self.name != owner:
+                raise ValueError(f"data.{setting} {value} is for data.name {owner}, not {self.name}")
 
     @property
     def pixels(self) -> PixelRange:

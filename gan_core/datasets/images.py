@@ -140,4 +140,4 @@ def _size(image: np.ndarray) -> str:
 
 
 def _expected() -> str:
-    return "a folder of PNG or JPEG files, or a .npy file: --set data.root=PATH"
+    return "a folder of PNG, JPEG or Parquet files, or a .npy file: --set data.root=PATH"

@@ -112,6 +112,9 @@ def test_any_data_set_can_be_contrast_normalised_and_is_then_another_one():
         ({"fold": 5}, "data.fold 5 is not a fold; use 0 to 4"),
         ({"fold": -1}, "data.fold -1 is not a fold"),
         ({"size": (0, 8)}, r"data.size \[0, 8\] is not"),
+        ({"fold": 1}, "data.fold 1 is for data.name tfd, not digits"),
+        ({"name": "tfd", "size": (8, 8)}, "data.size .* is for data.name images, not tfd"),
+        ({"name": "mnist", "channels": "grey"}, "data.channels grey is for data.name images"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings, message):

@@ -33,30 +33,6 @@ class BatchFiles:
     validation: int = 1_000
 
 
-def load_cifar10(root: str, download: bool, versions: tuple[BatchFiles, ...] = ()) -> Dataset:
-    """CIFAR-10, split as the original: 40,000 to train; of the next 10,000 the first 1,000 choose sigma.
-
-    `versions` are those looked for, in order; by default the binary one and the python one.
-
-    Raises:
-        DataError: If a file is missing (and cannot be downloaded), damaged or not the published one.
-    """
-    folder, versions = Path(root).expanduser(), versions or (BINARY, PYTHON)
-    found = _complete(folder, versions)
-    if found is None:
-        if not download:
-            raise DataError("CIFAR-10 is missing", folder, "no complete set of batches", _expected())
-        _download(root)
-        found = _complete(folder, versions)
-    if found is None:
-        raise DataError("CIFAR-10 is missing", folder, "no complete set of batches after the download", _expected())
-    *batches, test = [_batch(found, folder / found.folder / name) for name in found.digests]
-    train = Examples(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
-    end = found.train + found.validation
-    parts = train[: found.train], train[found.train : end], train[end:], Examples(*test)
-    return Dataset("cifar10", SHAPE, *(_scaled(part, folder / found.folder) for part in parts))
-
-
 def parse_binary(content: bytes, where: object) -> Batch:
     """A batch of the binary version: records of one byte, the label, and 3,072, the pixels.
 
@@ -117,6 +93,30 @@ PYTHON = BatchFiles(
         "test_batch": "40351d587109b95175f43aff81a1287e",
     },
 )
+
+
+def load_cifar10(root: str, download: bool, versions: tuple[BatchFiles, ...] = (BINARY, PYTHON)) -> Dataset:
+    """CIFAR-10, split as the original: 40,000 to train; of the next 10,000 the first 1,000 choose sigma.
+
+    `versions` are looked for in this order.
+
+    Raises:
+        DataError: If a file is missing (and cannot be downloaded), damaged or not the published one.
+    """
+    folder = Path(root).expanduser()
+    found = _complete(folder, versions)
+    if found is None:
+        if not download:
+            raise DataError("CIFAR-10 is missing", folder, "no complete set of batches", _expected())
+        _download(root)
+        found = _complete(folder, versions)
+    if found is None:
+        raise DataError("CIFAR-10 is missing", folder, "no complete set of batches after the download", _expected())
+    *batches, test = [_batch(found, folder / found.folder / name) for name in found.digests]
+    train = Examples(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+    end = found.train + found.validation
+    parts = train[: found.train], train[found.train : end], train[end:], Examples(*test)
+    return Dataset("cifar10", SHAPE, *(_scaled(part, folder / found.folder) for part in parts))
 
 
 def _complete(folder: Path, versions: tuple[BatchFiles, ...]) -> BatchFiles | None:

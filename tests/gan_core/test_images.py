@@ -139,7 +139,9 @@ def test_an_image_that_cannot_be_read_is_an_error_that_names_its_file(tmp_path, 
 
 def test_no_folder_or_nothing_in_it_is_an_error_that_says_what_is_expected(tmp_path):
     for root, message in ((tmp_path / "none", "no such folder"), (tmp_path, "no PNG or JPEG file at any depth")):
-        with pytest.raises(DataError, match=rf"no images \(.*\): {message}; expected a folder of PNG, JPEG or Parquet .*data.root=PATH"):
+        with pytest.raises(
+            DataError, match=rf"no images \(.*\): {message}; expected a folder of PNG, JPEG or Parquet .*data.root=PATH"
+        ):
             load_images(str(root), None, None)
     write(tmp_path, np.zeros((40, 2, 2), np.uint8))
     with pytest.raises(DataError, match="all images are constant"):

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from gan_core.errors import ConfigurationError
 from pipelines.cli.context import (
     Context,
     check_output,

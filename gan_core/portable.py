@@ -7,13 +7,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from gan_core.checkpoint import MALFORMED, read_checkpoint, tensors_digest, write_checkpoint, write_durably
+from gan_core.datasets import PixelRange
 from gan_core.errors import CheckpointError
 from gan_core.networks import DenseGenerator, DenseGeneratorSettings
 from gan_core.networks.dense import ACTIVATIONS
@@ -35,6 +36,7 @@ class PortableGenerator:
     noise: NoiseSettings
     network: DenseGeneratorSettings
     image_shape: tuple[int, ...]
+    pixels: PixelRange = "unit"
 
     @property
     def sha256(self) -> str:
@@ -46,7 +48,7 @@ class PortableGenerator:
         return self.images(draw_noise(stream(seed, "samples", sample_set), count, self.noise))
 
     def images(self, noise: Float[Tensor, "count size"]) -> Float[np.ndarray, "count *shape"]:
-        """G(z) as images, pixels in [0, 1]."""
+        """G(z) as images, of `pixels` as the training images were."""
         if noise.dim() != 2 or noise.shape[1] != self.noise.size:
             raise CheckpointError(
                 "noise does not fit",
@@ -67,6 +69,7 @@ def save_generator(folder: Path, model: PortableGenerator, about: Mapping[str, A
         "generator": asdict(model.network),
         "condition_size": 0,
         "image_shape": list(model.image_shape),
+        "pixels": model.pixels,
     }
     content = json.dumps(described, indent=1).encode()
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,17 +90,17 @@ def load_generator(folder: Path) -> PortableGenerator:
             raise CheckpointError("not a generator", path, "no plain file of this name", ", ".join(FILES))
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError("file too large", path, f"{path.stat().st_size} bytes", f"at most {MAX_BYTES}")
-    noise, network, shape = _parse(folder / CONFIG)
+    noise, network, shape, pixels = _parse(folder / CONFIG)
     manifest, tensors = read_checkpoint(folder, ["generator"])
     digest, expected = hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(), manifest.about.get("config_sha256")
     if digest != expected:
         raise CheckpointError("damaged generator", folder / CONFIG, f"SHA-256 {digest[:12]}", str(expected)[:12])
     generator = DenseGenerator(noise.size, 0, math.prod(shape), network)
     load_tensors(generator.state_dict(), tensors["generator"], folder / WEIGHTS)
-    return PortableGenerator(generator.eval(), noise, network, shape)
+    return PortableGenerator(generator.eval(), noise, network, shape, pixels)
 
 
-def _parse(path: Path) -> tuple[NoiseSettings, DenseGeneratorSettings, tuple[int, ...]]:
+def _parse(path: Path) -> tuple[NoiseSettings, DenseGeneratorSettings, tuple[int, ...], PixelRange]:
     try:
         document = json.loads(path.read_bytes())
         architecture, condition_size = document.pop("architecture"), document.pop("condition_size")
@@ -105,17 +108,24 @@ def _parse(path: Path) -> tuple[NoiseSettings, DenseGeneratorSettings, tuple[int
             raise ValueError(f"architecture {architecture!r} with condition size {condition_size!r}")
         noise = NoiseSettings(**document.pop("noise"))
         generator = document.pop("generator")
-        network = DenseGeneratorSettings(**{**generator, "hidden": tuple(int(width) for width in generator["hidden"])})
+        lists = {key: tuple(generator[key]) for key in ("activations", "hidden_biases") if generator.get(key)}
+        network = DenseGeneratorSettings(
+            **{**generator, **lists, "hidden": tuple(int(width) for width in generator["hidden"])}
+        )
         shape = tuple(int(length) for length in document.pop("image_shape"))
+        pixels = document.pop("pixels", "unit")  # a folder of an earlier version does not say
         if document:
             raise ValueError(f"unknown keys {', '.join(sorted(document))}")
-        if noise.prior not in PRIORS or not {network.activation, network.output} <= ACTIVATIONS.keys():
-            raise ValueError(f"prior {noise.prior!r}, activations {network.activation!r} and {network.output!r}")
+        activations = (network.activation, *network.layer_activations)
+        if noise.prior not in PRIORS or not set(activations) <= ACTIVATIONS.keys():
+            raise ValueError(f"prior {noise.prior!r}, activations {activations!r}")
+        if pixels not in get_args(PixelRange):
+            raise ValueError(f"pixels {pixels!r}")
         widths = [noise.size, *network.hidden, math.prod(shape)]
         weights = sum(inputs * outputs for inputs, outputs in itertools.pairwise(widths))
         if any(type(length) is not int or length < 1 for length in (*widths, *shape)) or 4 * weights > MAX_BYTES:
             raise ValueError(f"layers of {widths} and images of {list(shape)}")
-        return noise, network, shape
+        return noise, network, shape, pixels
     except MALFORMED as error:
         raise CheckpointError(
             "unreadable generator", path, f"{type(error).__name__}: {error}", "what this package writes"

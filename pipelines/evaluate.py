@@ -16,6 +16,7 @@ from gan_core.parzen import (
     Score,
     cross_validated_protocol,
     fixed_sigma,
+    mean_and_standard_error,
     paper_protocol,
     parzen_log_density,
 )
@@ -116,6 +117,26 @@ def evaluate_arrays(
         "cross_validated": asdict(refined),
         "quality": asdict(quality(points, samples, training, NEIGHBOURS)) if comparable else None,
     }
+
+
+def over_models(scored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of several models' scores, by protocol, and its standard error over them: std / sqrt(models).
+
+    TFD's number in Table 1 is this over its five folds, each model with the sigma of its own fold.
+    """
+    result: dict[str, Any] = {}
+    for protocol in ("fixed", "paper", "cross_validated"):
+        if all(protocol in score for score in scored):
+            means = np.array([score[protocol]["log_likelihood"] for score in scored])
+            mean, error = mean_and_standard_error(means)
+            result[protocol] = {
+                "protocol": protocol,
+                "log_likelihood": mean,
+                "standard_error": error,
+                "models": len(scored),
+            }
+    shown = result.get("fixed") or result["paper"]
+    return {"log_likelihood": shown["log_likelihood"], "standard_error": shown["standard_error"], **result}
 
 
 def on_cluster(samples: np.ndarray) -> LogDensity:

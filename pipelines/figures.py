@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gan_core.datasets import PixelRange
 from gan_core.noise import draw_noise
 from gan_core.portable import PortableGenerator
 from gan_core.quality import nearest_neighbours
@@ -14,17 +15,26 @@ from gan_core.randomness import stream
 
 
 def image_grid(images: np.ndarray, columns: int, scale: int = 2, gap: int = 2, mark_last: bool = False) -> np.ndarray:
-    """Images (count, height, width) as one 8-bit picture; `mark_last` sets the last column apart."""
-    count, height, width = images.shape
+    """Images (count, height, width[, 3]) as one 8-bit picture; `mark_last` sets the last column apart."""
+    count, height, width, *colours = images.shape
     rows = -(-count // columns)
     extra = 3 * gap if mark_last else 0
-    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap + extra), 255, np.uint8)
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap + extra, *colours), 255, np.uint8)
     for index, image in enumerate(to_bytes(images)):
         row, column = divmod(index, columns)
         top = gap + row * (height + gap)
         left = gap + column * (width + gap) + (extra if column == columns - 1 else 0)
         canvas[top : top + height, left : left + width] = image
-    return np.kron(canvas, np.ones((scale, scale), np.uint8))
+    return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def viewable(images: np.ndarray, pixels: PixelRange) -> np.ndarray:
+    """Images as pixels in [0, 1]: as they are, or each stretched to its own range if of equal contrast."""
+    if pixels == "unit":
+        return images
+    axes = tuple(range(1, images.ndim))
+    low, high = images.min(axis=axes, keepdims=True), images.max(axis=axes, keepdims=True)
+    return (images - low) / np.where(high > low, high - low, 1)
 
 
 def to_bytes(images: np.ndarray) -> np.ndarray:
@@ -40,9 +50,8 @@ def samples_with_neighbours(
     beside = images.reshape(rows, columns, -1)[:, -1]
     nearest = training_images[nearest_neighbours(beside, training_images)].reshape(rows, 1, *model.image_shape)
     grid = np.concatenate([images.reshape(rows, columns, *model.image_shape), nearest], axis=1)
-    return image_grid(
-        grid.reshape(-1, *model.image_shape), columns + 1, scale=_scale(model.image_shape), mark_last=True
-    )
+    shown = viewable(grid.reshape(-1, *model.image_shape), model.pixels)
+    return image_grid(shown, columns + 1, scale=_scale(model.image_shape), mark_last=True)
 
 
 def interpolation(model: PortableGenerator, seed: int, rows: int = 4, columns: int = 12) -> np.ndarray:
@@ -50,11 +59,12 @@ def interpolation(model: PortableGenerator, seed: int, rows: int = 4, columns: i
     ends = draw_noise(stream(seed, "interpolation"), 2 * rows, model.noise).view(rows, 2, 1, -1)
     weights = torch.linspace(0, 1, columns)[None, :, None]
     lines = torch.lerp(ends[:, 0], ends[:, 1], weights)
-    return image_grid(model.images(lines.reshape(rows * columns, -1)), columns, scale=_scale(model.image_shape))
+    images = viewable(model.images(lines.reshape(rows * columns, -1)), model.pixels)
+    return image_grid(images, columns, scale=_scale(model.image_shape))
 
 
 def png(picture: np.ndarray) -> bytes:
-    """A grey picture as PNG."""
+    """A picture as PNG: grey (height, width) or colour (height, width, 3)."""
     from PIL import Image
 
     buffer = io.BytesIO()

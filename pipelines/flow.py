@@ -6,12 +6,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
-from gan_core.datasets import Dataset, load
+from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
 from pipelines import config, origin, session, tracking
 from pipelines.candidates import candidate_configurations
+from pipelines.image_files import load
 from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Run

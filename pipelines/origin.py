@@ -27,7 +27,10 @@ SCHEDULES = tuple(
         "momentum.saturate_epoch",
     )
 )  # fmt: skip
-INITIAL = ("generator.init_range", "generator.marginal_bias")  # of weights that are replaced
+INITIAL = tuple(  # of weights that are replaced
+    f"generator.{key}"
+    for key in ("init_range", "marginal_bias", "hidden_biases", "output_init_range", "output_nonzeros")
+)
 
 
 def recorded(reference: str, name: str | None, storage: Storage) -> Origin | None:

@@ -15,7 +15,7 @@ from gan_core.portable import load_generator
 
 
 class Generator(PythonModel):  # type: ignore[misc]
-    """Samples of a generative adversarial net, pixels in [0, 1]."""
+    """Samples of a generative adversarial net, with pixels as it was trained on: in [0, 1] unless normalised."""
 
     def load_context(self, context: Any) -> None:
         """Read the weights, once."""

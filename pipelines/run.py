@@ -181,7 +181,9 @@ class Run:
         group, digest = (AVERAGED, "averaged_sha256") if averaged else ("generator", "generator_sha256")
         load_tensors(net.state_dict(), tensors.get(group, {}), name)
         model, trained = (
-            PortableGenerator(net.eval(), training.noise, training.network.generator, shape),
+            PortableGenerator(
+                net.eval(), training.noise, training.network.generator, shape, self.configuration.data.pixels
+            ),
             self.record("train"),
         )
         if trained is not None and model.sha256 != trained[digest]:

@@ -185,6 +185,10 @@ class Configuration:
             raise ValueError(
                 "evaluate.weights averaged, but algorithm.generator_average is 0; set it to 0.999, say, or use last"
             )
+        if self.data.pixels == "contrast_normalised" and self.network.generator.output != "linear":
+            raise ValueError(
+                f"network.generator.output {self.network.generator.output} cannot make contrast normalised pixels; use linear"
+            )
 
     def training(self) -> TrainingSettings:
         """What decides the weights, for gan_core."""

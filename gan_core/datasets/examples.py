@@ -32,7 +32,7 @@ class Dataset:
     """
 
     name: str
-    shape: tuple[int, ...]  # of one image, (height, width)
+    shape: tuple[int, ...]  # of one image, (height, width) or (height, width, 3)
     train: Examples
     validation: Examples
     gate: Examples

@@ -1,7 +1,8 @@
 """Fully connected adversarial nets: a rectifier generator and a maxout discriminator (section 5)."""
 
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,17 +25,46 @@ Activation = Literal["relu", "sigmoid", "tanh", "linear"]
 
 @dataclass(frozen=True)
 class DenseGeneratorSettings:
-    """Widths of G's hidden layers, and the recipe's initial weights, uniform(-init_range, init_range)."""
+    """Widths of G's hidden layers, and the recipe's initial weights, uniform(-init_range, init_range).
+
+    The output layer's are uniform on a range of their own if there is an `output_init_range`; with
+    `output_nonzeros`, each output unit has that many weights from N(0, 1) and the others are zero.
+    """
 
     hidden: tuple[int, ...] = (1200, 1200)
     activation: Activation = "relu"
     output: Activation = "sigmoid"
     init_range: float = 0.05
     marginal_bias: bool = True  # output bias = logit of the training pixels' means
+    activations: tuple[Activation, ...] | None = None  # one for each hidden layer, instead of `activation`
+    hidden_biases: tuple[float, ...] | None = None  # one for each hidden layer, at the start; none: zero
+    output_init_range: float | None = None
+    output_nonzeros: int | None = None
 
     def __post_init__(self) -> None:
         _widths("network.generator.hidden", self.hidden)
         _positive("network.generator.init_range", self.init_range)
+        for name in ("activations", "hidden_biases"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.hidden):
+                raise ValueError(f"network.generator.{name} {list(values)} are not one for each of {list(self.hidden)}")
+        if not all(math.isfinite(bias) for bias in self.hidden_biases or ()):
+            raise ValueError(f"network.generator.hidden_biases {list(self.hidden_biases or ())} are not finite")
+        if self.output_init_range is not None:
+            _positive("network.generator.output_init_range", self.output_init_range)
+        if self.output_nonzeros is not None and not 1 <= self.output_nonzeros <= self.hidden[-1]:
+            raise ValueError(
+                f"network.generator.output_nonzeros {self.output_nonzeros} is not 1 to {self.hidden[-1]}, the last hidden width"
+            )
+        if self.output_nonzeros is not None and self.output_init_range is not None:
+            raise ValueError(
+                f"network.generator.output_nonzeros {self.output_nonzeros} leaves output_init_range {self.output_init_range} no use; set one"
+            )
+
+    @property
+    def layer_activations(self) -> tuple[Activation, ...]:
+        """Of every layer, the output's last."""
+        return (*(self.activations or (self.activation,) * len(self.hidden)), self.output)
 
 
 @dataclass(frozen=True)
@@ -86,7 +116,7 @@ class DenseGenerator(nn.Module):
         super().__init__()
         widths = [noise_size + condition_size, *settings.hidden, data_size]
         self.weights, self.biases = _layers(widths, members)
-        self.activations = [ACTIVATIONS[settings.activation]] * len(settings.hidden) + [ACTIVATIONS[settings.output]]
+        self.activations = [ACTIVATIONS[name] for name in settings.layer_activations]
 
     def forward(
         self, noise: Float[Tensor, "*members batch size"], condition: Float[Tensor, "*members batch classes"]
@@ -154,7 +184,7 @@ def build(
     """
     generator = DenseGenerator(noise_size, condition_size, data_size, settings.generator)
     discriminator = DenseDiscriminator(data_size, condition_size, settings.discriminator)
-    _initialize(generator.weights, stream(seed, "generator weights"), settings.generator.init_range)
+    _initialize_generator(generator, stream(seed, "generator weights"), settings.generator)
     _initialize(discriminator.weights, stream(seed, "discriminator weights"), settings.discriminator.init_range)
     if settings.generator.marginal_bias and settings.generator.output == "sigmoid" and pixel_means is not None:
         means = torch.from_numpy(pixel_means.astype(np.float64)).clamp(1e-7, 1 - 1e-7)
@@ -173,7 +203,23 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _initialize(weights: nn.ParameterList, random: np.random.Generator, init_range: float) -> None:
+def _initialize_generator(net: DenseGenerator, random: np.random.Generator, settings: DenseGeneratorSettings) -> None:
+    _initialize(net.weights[:-1], random, settings.init_range)
+    for bias, value in zip(net.biases, settings.hidden_biases or (), strict=False):  # the output's is not among them
+        bias.fill_(value)
+    if settings.output_nonzeros is None:
+        _initialize(net.weights[-1:], random, settings.output_init_range or settings.init_range)
+        return
+    inputs, units = net.weights[-1].shape
+    weight = np.zeros((inputs, units), np.float32)
+    for unit in range(units):
+        chosen = random.choice(inputs, settings.output_nonzeros, replace=False)
+        weight[chosen, unit] = random.standard_normal(settings.output_nonzeros, dtype=np.float32)
+    net.weights[-1].copy_(torch.from_numpy(weight))
+
+
+@torch.no_grad()
+def _initialize(weights: Iterable[Tensor], random: np.random.Generator, init_range: float) -> None:
     for weight in weights:
         weight.copy_(torch.from_numpy((random.random(weight.shape, dtype=np.float32) * 2 - 1) * np.float32(init_range)))
 

@@ -115,7 +115,7 @@ def origin_run(context: Context, reference: str) -> Any:
 
 def load_dataset(context: Context, reference: str) -> Any:
     """The data set that a run or a registered model was trained on."""
-    from gan_core.datasets import load
+    from pipelines.image_files import load
 
     return load(origin_run(context, reference).configuration.data)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from gan_core.errors import ConfigurationError
 from pipelines.cli.context import (
     Context,
     check_output,
@@ -16,7 +17,7 @@ from pipelines.cli.context import (
 
 
 @click.command()
-@click.argument("reference", metavar="[REF]", required=False)
+@click.argument("references", metavar="[REF]...", nargs=-1)
 @click.option("--samples", "samples_file", metavar="S.npy", help="Score these samples instead of a model's.")
 @click.option("--points", "points_file", metavar="T.npy", help="The points to score, with --samples.")
 @click.option("--validation", "validation_file", metavar="V.npy", help="Points to choose sigma from, with --samples.")
@@ -27,7 +28,7 @@ from pipelines.cli.context import (
 @common
 def evaluate(
     context: Context,
-    reference: str | None,
+    references: tuple[str, ...],
     samples_file: str | None,
     points_file: str | None,
     validation_file: str | None,
@@ -36,30 +37,37 @@ def evaluate(
 ) -> None:
     """Score a run, a registered model (NAME@ALIAS, NAME/VERSION), or any two arrays of images.
 
+    Several REFs are scored one by one, each on its own data with its own sigma, and then together: the
+    mean of their scores, and its standard error over them. So the five folds of TFD become one number.
+
     \b
     Examples:
       gan evaluate digits-1a2b3c4d
       gan evaluate gan-digits@champion --json
+      gan evaluate tfd-0 tfd-1 tfd-2 tfd-3 tfd-4 --json
       gan evaluate --samples S.npy --points T.npy --sigma 0.1777 --json
     """
     from pipelines import evaluate as scores
 
-    if (reference is None) == (samples_file is None) or (samples_file is None) != (points_file is None):
+    if bool(references) == (samples_file is not None) or (samples_file is None) != (points_file is None):
         raise click.UsageError("give either REF, or --samples and --points")
+    if len(set(references)) < len(references):
+        raise ConfigurationError("a model given twice", "REF", " ".join(references), "each once")
     if samples_file is not None and points_file is not None:
         samples, points = scores.load_array(samples_file, "--samples"), scores.load_array(points_file, "--points")
         validation = scores.load_array(validation_file, "--validation") if validation_file else None
         result = scores.evaluate_arrays(samples, points, validation, sigma, folds)
     else:
-        result = _evaluate_reference(context, str(reference), sigma, folds)
-    text = "\n".join(
-        f"{score['protocol']:<16} {score['log_likelihood']:9.2f} ± {score['standard_error']:.2f} nats at sigma {score['sigma']:.4f}, "
-        f"{score['samples']} samples, {score['points']} points"
-        for score in ([result["fixed"]] if "fixed" in result else []) + [result["paper"], result["cross_validated"]]
-    )
-    if result["quality"]:
-        text += "\n" + scores.described(**result["quality"])
-    context.answer(result, text)
+        scored = []
+        for reference in references:
+            scored.append({"reference": reference, **_evaluate_reference(context, reference, sigma, folds)})
+            if len(references) > 1:
+                context.say(f"{reference}\n{_lines(scored[-1])}")
+        if len(references) > 1:
+            _answer_together(context, scored)
+            return
+        result = {key: value for key, value in scored[0].items() if key != "reference"}
+    context.answer(result, _lines(result))
 
 
 @click.command()
@@ -69,7 +77,10 @@ def evaluate(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same samples."
 )
 @click.option(
-    "--output", metavar="FILE", required=True, help="grid.png, or samples.npy (count, height, width) in [0, 1]."
+    "--output",
+    metavar="FILE",
+    required=True,
+    help="grid.png, or samples.npy (count, height, width[, 3]) as trained on.",
 )
 @click.option("--interpolate", is_flag=True, help="Images along straight lines in z (Fig. 3); a picture only.")
 @common
@@ -99,14 +110,39 @@ def sample(context: Context, reference: str, count: int, seed: int, output: str,
     elif interpolate:
         write_output(output, figures.png(figures.interpolation(model, seed)))
     else:
-        grid = figures.image_grid(
-            model.draw(count, seed), math.ceil(math.sqrt(count)), scale=max(1, 56 // model.image_shape[0])
-        )
+        images = figures.viewable(model.draw(count, seed), model.pixels)
+        grid = figures.image_grid(images, math.ceil(math.sqrt(count)), scale=max(1, 56 // model.image_shape[0]))
         write_output(output, figures.png(grid))
     context.answer(
         {"reference": reference, "count": count, "seed": seed, "output": output, "generator_sha256": model.sha256},
         f"wrote {output}",
     )
+
+
+def _lines(result: dict[str, Any]) -> str:
+    """A model's scores for people, a protocol a line, and its quality."""
+    from pipelines.evaluate import described
+
+    lines = [
+        f"{score['protocol']:<16} {score['log_likelihood']:9.2f} ± {score['standard_error']:.2f} nats at sigma {score['sigma']:.4f}, "
+        f"{score['samples']} samples, {score['points']} points"
+        for score in ([result["fixed"]] if "fixed" in result else []) + [result["paper"], result["cross_validated"]]
+    ]
+    return "\n".join(lines + ([described(**result["quality"])] if result["quality"] else []))
+
+
+def _answer_together(context: Context, scored: list[dict[str, Any]]) -> None:
+    """The mean score of several models by each protocol, and its standard error over them."""
+    from pipelines.evaluate import over_models
+
+    together = over_models(scored)
+    text = "\n".join(
+        f"{protocol:<16} {together[protocol]['log_likelihood']:9.2f} ± {together[protocol]['standard_error']:.2f} nats, "
+        f"mean and standard error over {len(scored)} models"
+        for protocol in ("fixed", "paper", "cross_validated")
+        if protocol in together
+    )
+    context.answer({**together, "models": scored}, text)
 
 
 def _evaluate_reference(context: Context, reference: str, sigma: float | None, folds: int) -> dict[str, Any]:

@@ -140,9 +140,9 @@ def open_registry(context: Context) -> Any:
 
 def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> tuple[Any, Any]:
     """The configuration and the data set a version is judged with: its run's, or the defaults on its data."""
-    from gan_core.datasets import load
     from gan_core.errors import ConfigurationError
     from pipelines import config
+    from pipelines.image_files import load
     from pipelines.run import Run
 
     try:

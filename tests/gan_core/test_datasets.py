@@ -1,25 +1,18 @@
-"""Data sets: their splits and digests, and every kind of bad file refused by name."""
+"""Data sets: the embedded digits, what a digest sees, checks, contrast normalisation and the settings."""
 
-import gzip
-import struct
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from sklearn.datasets import load_digits as read_digits
 
 from gan_core.datasets import Dataset, DataSettings, Examples, load
 from gan_core.datasets.digits import load_digits
 from gan_core.datasets.examples import check_images
-from gan_core.datasets.mnist import load_mnist, parse_idx
+from gan_core.datasets.preprocessing import normalise_contrast
 from gan_core.errors import DataError
 
 DIGITS = "a692212ad6be0b5b0ab2e00a168b55274f65159657a805131471ad6c43026fb1"
-MNIST = "2f410d8a049d24e1ac6821af383eacb5cdde489c4e1dc5b1c12ca052dd914336"
 
 
 def sizes(dataset: Dataset) -> dict[str, int]:
@@ -61,116 +54,6 @@ def test_the_digest_is_of_all_content_and_stable():
             assert other.digest != DIGITS
 
 
-def test_mnist_is_split_as_the_original_did(mnist_root):
-    dataset = load(DataSettings("mnist", mnist_root, download=False))
-    assert sizes(dataset) == {"train": 50_000, "validation": 1_000, "gate": 9_000, "test": 10_000}
-    assert dataset.shape == (28, 28)
-    assert dataset.train.images.shape == (50_000, 784)
-    assert dataset.digest == MNIST
-    raw = gzip.decompress((Path(mnist_root) / "MNIST/raw/train-images-idx3-ubyte.gz").read_bytes())
-    for split, first in (("train", 0), ("validation", 50_000), ("gate", 51_000)):
-        pixels = np.frombuffer(raw, np.uint8, 784, 16 + 784 * first)
-        assert getattr(dataset, split).images[0].tolist() == (pixels / np.float32(255)).tolist()
-    assert (dataset.test.images.min(), dataset.test.images.max()) == (0, 1)
-
-
-def idx(array: np.ndarray) -> bytes:
-    """An IDX file of unsigned bytes, as its format says."""
-    return struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
-
-
-bytes_arrays = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=6))
-
-
-@given(bytes_arrays)
-def test_idx_round_trip(array):
-    parsed = parse_idx(idx(array), array.ndim, "here")
-    assert parsed.shape == array.shape
-    assert np.array_equal(parsed, array)
-
-
-@given(bytes_arrays, st.data())
-def test_an_idx_file_cut_or_extended_anywhere_is_refused(array, data):
-    content = idx(array)
-    with pytest.raises(DataError, match=r"cut short|not this IDX file"):
-        parse_idx(content[: data.draw(st.integers(0, len(content) - 1))], array.ndim, "here")
-    with pytest.raises(DataError, match="extra bytes"):
-        parse_idx(content + data.draw(st.binary(min_size=1, max_size=4)), array.ndim, "here")
-
-
-@given(st.binary(max_size=24), st.integers(1, 3))
-def test_any_bytes_are_an_idx_file_or_refused_by_our_error(content, dimensions):
-    for start in (b"", bytes([0, 0, 8, dimensions])):
-        try:
-            array = parse_idx(start + content, dimensions, "here")
-        except DataError:
-            continue
-        assert idx(array) == start + content
-
-
-IMAGES = np.random.default_rng(0).integers(0, 256, (20, 28, 28), dtype=np.uint8)
-LABELS = np.arange(20, dtype=np.uint8) % 10
-
-
-def write_mnist(root: Path, **changes: bytes | None) -> Path:
-    """Four small files in MNIST's layout, some of them changed, left out (None) or gzipped (a .gz name)."""
-    contents = {
-        f"{part}-{kind}-ubyte": idx(array)
-        for part in ("train", "t10k")
-        for kind, array in (("images-idx3", IMAGES), ("labels-idx1", LABELS))
-    }
-    for key, content in changes.items():
-        name = next(name for name in contents if key.removesuffix("_gz").replace("_", "-") in name)
-        del contents[name]
-        if content is not None:
-            contents[name + (".gz" if key.endswith("_gz") else "")] = content
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    return root
-
-
-packed = gzip.compress(idx(LABELS))
-BAD_FILES = {
-    "missing": ({"t10k_labels": None}, r"MNIST is missing .*raw\): no complete set of IDX files; expected .*data.root"),
-    "labels as images": (
-        {"train_images": idx(LABELS)},
-        "not this IDX file .*train-images.*0x00000801; expected 0x00000803",
-    ),
-    "images as labels": (
-        {"t10k_labels": idx(IMAGES)},
-        "not this IDX file .*t10k-labels.*0x00000803; expected 0x00000801",
-    ),
-    "empty": ({"train_labels": b""}, "not this IDX file .*train-labels.*nothing"),
-    "header cut": ({"train_images": idx(IMAGES)[:15]}, "cut short .*train-images.*15 bytes; expected a header of 16"),
-    "truncated": ({"train_images": idx(IMAGES)[:-1]}, r"cut short .*15695 bytes; expected 15696 for \[20, 28, 28\]"),
-    "extra bytes": ({"t10k_images": idx(IMAGES) + b"x"}, "extra bytes .*t10k-images.*15697 bytes; expected 15696"),
-    "gzip cut": ({"train_labels_gz": packed[:-9]}, "unreadable file .*train-labels.*gz.*; expected a whole IDX file"),
-    "gzip body": (
-        {"train_labels_gz": packed[:10] + b"\xff" + packed[11:]},
-        "unreadable file .*train-labels.*gz.*invalid block type",
-    ),
-    "gzip checksum": ({"train_labels_gz": packed[:-8] + b"0000" + packed[-4:]}, "unreadable file .*CRC check failed"),
-    "no gzip": ({"t10k_images_gz": idx(IMAGES)}, "unreadable file .*t10k-images.*gz.*Not a gzipped file"),
-    "counts differ": ({"train_labels": idx(LABELS[:-1])}, "counts differ .*: 20 images and 19 labels"),
-    "label out of range": ({"t10k_labels": idx(LABELS + 1)}, "label out of range .*t10k-labels.*: 10; expected 0 to 9"),
-    "wrong shape": ({"train_images": idx(IMAGES[:, 1:])}, r"wrong shape .*: images of \[27, 28\]; expected 28 x 28"),
-    "constant": ({"t10k_images": idx(IMAGES * 0 + 51)}, "all images are constant .*t10k-images.*: every pixel is 0.2"),
-    "no images": ({"t10k_images": idx(IMAGES[:0]), "t10k_labels": idx(LABELS[:0])}, "no images .*t10k-images"),
-    "not the published": ({}, "not the published file .*train-images-idx3-ubyte.*: another SHA-256; expected ba891046"),
-    "not the published, gzipped": ({"train_labels_gz": packed}, "not the published file .*train-images"),
-}
-
-
-@pytest.mark.parametrize("fault", BAD_FILES)
-def test_bad_mnist_files_are_refused_by_name(tmp_path, fault):
-    changes, message = BAD_FILES[fault]
-    with pytest.raises(DataError, match=message) as raised:
-        load_mnist(str(write_mnist(tmp_path, **changes)), download=False)
-    assert raised.value.exit_code == 3
-
-
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -186,3 +69,54 @@ def test_images_that_cannot_be_trained_on_are_refused(images, message):
     with pytest.raises(DataError, match=message):
         check_images(images, "here")
     check_images(np.array([[0.0, 1.0]]), "here")
+
+
+def test_contrast_normalised_images_are_the_definition_row_by_row():
+    images = np.random.default_rng(0).random((2003, 12), dtype=np.float32)  # more than two blocks
+    normalised = normalise_contrast(images)
+    assert normalised.dtype == np.float32
+    for image, result in zip(images[[0, 999, 1000, 2002]], normalised[[0, 999, 1000, 2002]], strict=True):
+        centred = [float(pixel) - sum(map(float, image)) / 12 for pixel in image]
+        norm = sum(pixel**2 for pixel in centred) ** 0.5
+        # Rounded to float32 once.
+        np.testing.assert_allclose(result, [55 * pixel / norm for pixel in centred], rtol=1e-6, atol=1e-6)
+    # Twelve roundings of pixels of up to 50.
+    assert np.linalg.norm(normalised, axis=1) == pytest.approx(55, abs=1e-4)
+    assert normalised.sum(axis=1) == pytest.approx(0, abs=1e-4)
+
+
+def test_contrast_normalisation_sees_neither_brightness_nor_contrast_and_makes_a_constant_image_zero():
+    images = np.random.default_rng(0).random((5, 12)).astype(np.float32)
+    # Pixels of float32, of which 0.3 x + 0.2 is not exact.
+    np.testing.assert_allclose(normalise_contrast(images * 0.3 + 0.2), normalise_contrast(images), rtol=0, atol=1e-3)
+    assert not normalise_contrast(np.full((2, 12), 0.3, np.float32)).any()
+
+
+def test_any_data_set_can_be_contrast_normalised_and_is_then_another_one():
+    plain = load(DataSettings("digits"))
+    normalised = load(DataSettings("digits", preprocessing="global_contrast_normalisation"))
+    for name, examples in plain.splits().items():
+        other = normalised.splits()[name]
+        assert np.array_equal(other.images, normalise_contrast(examples.images))
+        assert np.array_equal(other.labels, examples.labels)
+    assert normalised.digest != plain.digest == DIGITS
+    assert (DataSettings().pixels, DataSettings(preprocessing="global_contrast_normalisation").pixels) == (
+        "unit",
+        "contrast_normalised",
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fold": 5}, "data.fold 5 is not a fold; use 0 to 4"),
+        ({"fold": -1}, "data.fold -1 is not a fold"),
+        ({"size": (0, 8)}, r"data.size \[0, 8\] is not"),
+        ({"fold": 1}, "data.fold 1 is for data.name tfd, not digits"),
+        ({"name": "tfd", "size": (8, 8)}, "data.size .* is for data.name images, not tfd"),
+        ({"name": "mnist", "channels": "grey"}, "data.channels grey is for data.name images"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        DataSettings(**settings)

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from gan_core.noise import NoiseSettings
 from gan_core.portable import FILES, MAX_BYTES, PortableGenerator, load_generator, save_generator
 
 
-def model(prior: str = "uniform") -> PortableGenerator:
-    network = DenseGeneratorSettings(hidden=(5, 4), init_range=0.1)
+def model(prior: str = "uniform", **settings) -> PortableGenerator:
+    network = DenseGeneratorSettings(hidden=(5, 4), init_range=0.1, **settings)
     generator = DenseGenerator(3, 0, 6, network)
     random = torch.Generator().manual_seed(0)
     for parameter in generator.parameters():
@@ -52,6 +53,30 @@ def test_round_trip_gives_the_same_images_to_the_bit(tmp_path, prior):
     assert loaded.sha256 == original.sha256 == tensors_digest(original.generator.state_dict())
     assert (loaded.noise, loaded.network, loaded.image_shape) == (original.noise, original.network, (2, 3))
     assert not loaded.generator.training
+
+
+def test_a_generator_of_layers_of_their_own_and_of_colour_comes_back_as_it_was(tmp_path):
+    settings = {"activations": ("relu", "sigmoid"), "hidden_biases": (0.0, -2.0), "output_nonzeros": 2}
+    original = replace(model(output="linear", **settings), image_shape=(1, 2, 3), pixels="contrast_normalised")
+    save_generator(tmp_path, original)
+    loaded = load_generator(tmp_path)
+    assert (loaded.network, loaded.image_shape, loaded.pixels) == (original.network, (1, 2, 3), "contrast_normalised")
+    assert np.array_equal(loaded.draw(20, seed=7), original.draw(20, seed=7))
+    assert loaded.draw(4, 0).shape == (4, 1, 2, 3)
+
+
+def test_a_folder_of_the_first_version_which_does_not_know_later_keys_still_loads(folder):
+    def forget(config):
+        del config["pixels"]
+        for key in ("activations", "hidden_biases", "output_init_range", "output_nonzeros"):
+            del config["generator"][key]
+
+    rewrite(folder, forget)
+    signed = {"config_sha256": hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()}
+    write_checkpoint(folder, 0, {"generator": dict(model().generator.state_dict())}, signed)
+    loaded = load_generator(folder)
+    assert (loaded.pixels, loaded.network) == ("unit", model().network)
+    assert np.array_equal(loaded.draw(5, 7), model().draw(5, 7))
 
 
 def test_images_are_a_function_of_seed_and_set_alone():
@@ -97,7 +122,12 @@ BAD_CONFIGURATIONS = [
     (lambda c: c["noise"].update(size=True), r"layers of \[True, "),
     (lambda c: c["noise"].update(size="3"), "TypeError"),
     (lambda c: c["generator"].update(module="os"), "TypeError: .*module"),
-    (lambda c: c["generator"].update(activation="eval"), "activations 'eval'"),
+    (lambda c: c["generator"].update(activation="eval"), "activations .*'eval'"),
+    (lambda c: c["generator"].update(activations=["relu"]), "network.generator.activations"),
+    (lambda c: c["generator"].update(activations=["relu", "eval"]), "activations .*'eval'"),
+    (lambda c: c["generator"].update(hidden_biases=["0", "1"]), "TypeError"),
+    (lambda c: c.update(pixels="rgb"), "pixels 'rgb'"),
+    (lambda c: c.update(pixels=["unit"]), "pixels"),
     (lambda c: c["generator"].update(output="normal"), "activations .*'normal'"),
     (lambda c: c["generator"].update(output=["relu"]), "TypeError"),
     (lambda c: c["generator"].update(hidden=[]), "network.generator.hidden"),
@@ -137,6 +167,7 @@ documents = st.recursive(
     max_leaves=6,
 )
 keys = [("noise",), ("generator",), ("image_shape",), ("condition_size",), ("architecture",), ("new",), ()]
+keys += [("pixels",), ("generator", "activations")]
 keys += [("noise", "prior"), ("noise", "size"), ("generator", "hidden"), ("generator", "init_range")]
 
 

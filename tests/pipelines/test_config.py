@@ -105,13 +105,18 @@ def test_override_replaces_by_dotted_name_and_validates_again(small):
         ("algorithm: {generator_learning_rate: 1e-3}", ["algorithm.generator_learning_rate", "'1e-3'", "a number, in YAML with a dot: 1.0e-3"]),
         ("algorithm: {steps: 1.5}", ["wrong type", "algorithm.steps", "1.5", "integer"]),
         ("algorithm: {steps: true}", ["wrong type", "algorithm.steps", "True", "integer"]),
-        ("data: {name: minst}", ["not one of the choices", "data.name", "'minst'", "'digits' or 'mnist'"]),
+        ("data: {name: minst}", ["not one of the choices", "data.name", "'minst'", "'digits', 'mnist'"]),
         ("algorithm: {scheme: alternating}", ["algorithm.scheme", "'alternating'", "'algorithm1' or 'simultaneous'"]),
         # out of range
         *[(f"algorithm: {{{net}_learning_rate: {rate}}}", [f"algorithm.{net}_learning_rate", "not a positive number"])
           for net in ("generator", "discriminator") for rate in ("0", "-0.1", ".nan", ".inf")],
         *[(f"algorithm: {{momentum: {{{end}: {value}}}}}", [f"algorithm.momentum.{end} {value}", "not in [0, 1)"])
           for end in ("initial", "final") for value in ("1.0", "-0.1")],
+        ("data: {preprocessing: global_contrast_normalisation}", ["network.generator.output sigmoid", "use linear"]),
+        ("data: {name: tfd, fold: 5}", ["data.fold 5", "use 0 to 4"]),
+        ("data: {name: images, size: 32}", ["wrong type", "data.size", "32"]),
+        ("data: {name: images, channels: rgb}", ["data.channels", "'rgb'", "'grey' or 'colour'"]),
+        ("network: {generator: {activations: [relu]}}", ["network.generator.activations ['relu']", "[1200, 1200]"]),
         ("algorithm: {discriminator_steps: 0}", ["algorithm.discriminator_steps 0", "use 1 or more"]),
         ("algorithm: {batch_size: 0}", ["algorithm.batch_size 0", "use 1 or more"]),
         ("algorithm: {batch_size: 101}\ntrain: {workers: 2}", ["algorithm.batch_size 101", "2 shards", "use 100 or 102"]),

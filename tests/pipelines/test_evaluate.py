@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from gan_core.errors import DataError
 from gan_core.parzen import PAPER_GRID, POINT_TILE, SEARCH_GRID, parzen_log_density
 from gan_core.quality import coverage, quality
-from pipelines.evaluate import evaluate_arrays, evaluate_generator, load_array, on_cluster
+from pipelines.evaluate import evaluate_arrays, evaluate_generator, load_array, on_cluster, over_models
 from pipelines.settings import EvaluateSettings
 from tests.pipelines.conftest import principal_generator
 
@@ -124,6 +124,25 @@ def test_without_a_sigma_the_score_shown_is_the_papers_and_without_validation_th
     # Each point is scored at the sigma of the folds it is not in: at most what the best single sigma gives.
     best = max(log_density(points, samples, sigma).mean() for sigma in np.geomspace(0.05, 1, 400))
     assert best - 0.5 < result["cross_validated"]["log_likelihood"] <= best + 1e-4
+
+
+@pytest.mark.parametrize("sigma", [None, 0.3])
+def test_several_models_have_the_mean_of_their_scores_and_its_error_over_models_by_each_protocol(sigma):
+    scored = [evaluate_arrays(images(50, seed=seed), images(40, seed=9), None, sigma, 4) for seed in range(5)]
+    together = over_models(scored)
+    protocols = {"paper", "cross_validated"} | ({"fixed"} if sigma else set())
+    assert set(together) == {"log_likelihood", "standard_error"} | protocols
+    for protocol in protocols:
+        means = [score[protocol]["log_likelihood"] for score in scored]
+        mean = sum(means) / 5
+        error = math.sqrt(sum((value - mean) ** 2 for value in means) / 5) / math.sqrt(5)
+        assert together[protocol]["log_likelihood"] == pytest.approx(mean, rel=1e-12)
+        assert together[protocol]["standard_error"] == pytest.approx(error, rel=1e-9)
+        assert (together[protocol]["protocol"], together[protocol]["models"]) == (protocol, 5)
+    shown = together["fixed" if sigma else "paper"]
+    assert [together[key] for key in ("log_likelihood", "standard_error")] == [
+        shown[key] for key in ("log_likelihood", "standard_error")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """Pictures have their images where they say, and the page holds all it shows."""
 
 import io
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gan_core.datasets import Dataset, Examples
+from gan_core.datasets.preprocessing import normalise_contrast
 from gan_core.noise import draw_noise
 from gan_core.randomness import stream
 from pipelines import figures, report
@@ -24,10 +27,10 @@ def opened(content):
 
 def cells(picture, columns, shape, scale, gap=2, last_apart=False):
     """A grid's images, read back from its picture."""
-    height, width = shape
+    height, width, *colours = shape
     small = picture[::scale, ::scale].astype(int)
     rows = (small.shape[0] - gap) // (height + gap)
-    found = np.empty((rows, columns, height, width))
+    found = np.empty((rows, columns, height, width, *colours))
     for row in range(rows):
         for column in range(columns):
             left = gap + column * (width + gap) + (3 * gap if last_apart and column == columns - 1 else 0)
@@ -38,12 +41,13 @@ def cells(picture, columns, shape, scale, gap=2, last_apart=False):
 
 @pytest.mark.parametrize("scale", [1, 3])
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_grid_shows_each_image_in_its_row_and_column_and_white_between(scale, apart):
-    images = np.random.default_rng(0).random((5, 3, 4))
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)], ids=["grey", "colour"])
+def test_a_grid_shows_each_image_in_its_row_and_column_and_white_between(scale, apart, shape):
+    images = np.random.default_rng(0).random((5, *shape))
     picture = figures.image_grid(images, 3, scale=scale, mark_last=apart)
     assert picture.dtype == np.uint8
-    assert picture.shape == (scale * (2 + 2 * 5), scale * (2 + 3 * 6 + (6 if apart else 0)))
-    shown = cells(picture, 3, (3, 4), scale, last_apart=apart)
+    assert picture.shape == (scale * (2 + 2 * 5), scale * (2 + 3 * 6 + (6 if apart else 0)), *shape[2:])
+    shown = cells(picture, 3, shape, scale, last_apart=apart)
     for index, image in enumerate(images):
         assert np.array_equal(shown[index // 3, index % 3], np.rint(image * 255))
     assert (shown[1, 2] == 255).all()  # the sixth place is empty
@@ -54,9 +58,22 @@ def test_pixels_are_rounded_and_clipped():
     assert figures.to_bytes(np.array([-1.0, 0.0, 0.49 / 255, 0.51 / 255, 1.0, 7.0])).tolist() == [0, 0, 0, 1, 255, 255]
 
 
-def test_a_png_holds_the_pixels_it_was_made_of():
-    picture = np.random.default_rng(0).integers(0, 256, (7, 9)).astype(np.uint8)
+@pytest.mark.parametrize("shape", [(7, 9), (7, 9, 3)], ids=["grey", "colour"])
+def test_a_png_holds_the_pixels_it_was_made_of(shape):
+    picture = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     assert np.array_equal(opened(figures.png(picture)), picture)
+
+
+def test_images_of_equal_contrast_are_each_stretched_to_their_own_range_to_be_looked_at():
+    images = np.random.default_rng(0).standard_normal((4, 3, 5, 3))
+    images[3] = 0
+    shown = figures.viewable(images, "contrast_normalised")
+    for image, original in zip(shown[:3], images, strict=False):
+        assert (image.min(), image.max()) == (0, 1)
+        exact = (original - original.min()) / (original.max() - original.min())
+        np.testing.assert_allclose(image, exact, rtol=1e-12)
+    assert not shown[3].any()
+    assert figures.viewable(images, "unit") is images
 
 
 def test_the_last_column_of_figure_2_is_the_nearest_training_image_of_the_sample_beside_it(digits):
@@ -69,6 +86,25 @@ def test_the_last_column_of_figure_2_is_the_nearest_training_image_of_the_sample
         nearest = training[((training - beside) ** 2).sum(axis=1).argmin()]
         assert np.array_equal(shown[row, :2], np.rint(np.clip(samples[2 * row : 2 * row + 2], 0, 1) * 255))
         assert np.array_equal(shown[row, 2].ravel(), np.rint(nearest * 255))
+
+
+@pytest.mark.parametrize("pixels", ["unit", "contrast_normalised"])
+def test_figures_2_and_3_are_drawn_in_colour(digits, pixels):
+    # An 8 x 8 digit's pixels are here a 4 x 5 image of three colours and four pixels that are left out.
+    images = normalise_contrast(digits.train.images[:, :60]) if pixels != "unit" else digits.train.images[:, :60]
+    examples = Examples(images, digits.train.labels)
+    data = Dataset("colour", (4, 5, 3), *[examples] * 4)
+    model = replace(principal_generator(data, 8), pixels=pixels)
+    drawn = figures.viewable(model.draw(6, 4), pixels)
+    shown = cells(
+        figures.samples_with_neighbours(model, images, 4, rows=3, columns=2), 3, (4, 5, 3), 14, last_apart=True
+    )
+    assert np.array_equal(shown[:, :2].reshape(6, 4, 5, 3), np.rint(np.clip(drawn, 0, 1) * 255))
+    beside = model.draw(6, 4).reshape(6, -1)[1::2]
+    nearest = [((images - sample) ** 2).sum(axis=1).argmin() for sample in beside]
+    training = figures.viewable(images[nearest].reshape(3, 4, 5, 3), pixels)
+    assert np.array_equal(shown[:, 2], np.rint(training * 255))
+    assert figures.interpolation(model, 4, rows=2, columns=3).shape == (14 * 14, 14 * 23, 3)
 
 
 def test_figure_3_goes_from_one_sample_to_another_in_equal_steps_of_z(digits):
@@ -176,9 +212,12 @@ def test_the_page_leaves_out_the_stages_that_did_not_run():
     assert "candidates" not in text
 
 
-def test_the_papers_table_stands_beside_mnist_only():
+def test_the_papers_table_stands_beside_the_data_it_is_of_only():
     assert "225 ± 2.0" in Page(page(data="mnist")).text
-    assert "225" not in Page(page()).text
+    faces = Page(page(data="tfd")).text
+    assert "Table 1 of the paper, TFD, over five folds" in faces
+    assert "2057 ± 26" in faces
+    assert "Table 1" not in Page(page()).text
 
 
 def test_what_a_configuration_says_is_text_and_not_html():

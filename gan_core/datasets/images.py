@@ -1,0 +1,143 @@
+"""The user's own images: a folder of PNG and JPEG files, or one .npy array; one size, grey or colour."""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from gan_core.datasets.examples import Dataset, Examples, check_images
+from gan_core.errors import DataError
+from gan_core.randomness import stream
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+SHARES = {"validation": 0.04, "gate": 0.06, "test": 0.10}  # the rest trains
+SMALLEST = 10  # images of a split
+NEEDED = SMALLEST * (len(SHARES) + 1)
+GREY_MODES, COLOUR_MODES = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+Channels = Literal["grey", "colour"]
+
+
+def load_images(root: str, size: Sequence[int] | None, channels: Channels | None) -> Dataset:
+    """The images under `root`: a folder, at any depth and in the order of their paths, or a .npy file.
+
+    Raises:
+        DataError: If there are none or too few, one cannot be read, or their sizes differ and `size`
+            does not say which one to give them all.
+    """
+    path = Path(root).expanduser()
+    if path.suffix == ".npy":
+        return split_images(_array(path, size, channels), path)
+    if not path.is_dir():
+        raise DataError("no images", path, "no such folder", _expected())
+    files = sorted((file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES), key=Path.as_posix)
+    if not files:
+        raise DataError("no images", path, "no PNG or JPEG file at any depth", _expected())
+    return split_images(decode_all(((file, _content(file)) for file in files), size, channels), path)
+
+
+def decode_all(
+    encoded: Iterable[tuple[object, bytes]], size: Sequence[int] | None, channels: Channels | None
+) -> np.ndarray:
+    """Files' contents, each with the place it came from, as bytes (count, height, width[, 3]).
+
+    They are resized to `size` (height, width) as a whole, and made grey or colour by `channels`; without
+    it they are colour if one of them is.
+
+    Raises:
+        DataError: If one cannot be read, or their sizes differ and there is no `size`.
+    """
+    images: list[np.ndarray] = []
+    first: object = None
+    for where, content in encoded:
+        image = _decoded(content, where, size, channels)
+        if images and image.shape[:2] != images[0].shape[:2]:
+            sizes = f"{_size(image)} where {first} is {_size(images[0])}"
+            raise DataError("images of different sizes", where, sizes, "one: --set data.size=[HEIGHT,WIDTH]")
+        first = first or where
+        images.append(image)
+    if any(image.ndim == 3 for image in images):
+        images = [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in images]
+    return np.stack(images) if images else np.empty((0, 0, 0), np.uint8)
+
+
+def split_images(images: np.ndarray, where: object) -> Dataset:
+    """Split 80 / 4 / 6 / 10 % into train, validation, gate and test, by a permutation that is always the same.
+
+    The three small splits have at least 10 images each.
+
+    Raises:
+        DataError: If there are too few for that, or they cannot be trained on.
+    """
+    count, shape = len(images), images.shape[1:]
+    if count < NEEDED:
+        raise DataError("too few images", where, str(count), f"at least {NEEDED}, {SMALLEST} for each of four splits")
+    order = stream(0, "images split").permutation(count)
+    sizes = {name: max(SMALLEST, int(share * count)) for name, share in SHARES.items()}
+    bounds = np.cumsum([count - sum(sizes.values()), *sizes.values()])[:-1]
+    return Dataset("images", tuple(shape), *(_examples(images[part], where) for part in np.split(order, bounds)))
+
+
+def _examples(images: np.ndarray, where: object) -> Examples:
+    pixels = images.reshape(len(images), -1).astype(np.float32)
+    if images.dtype == np.uint8:
+        pixels /= np.float32(255)
+    check_images(pixels, where)
+    return Examples(pixels, np.zeros(len(images), np.int64))  # all of one kind
+
+
+def _decoded(content: bytes, where: object, size: Sequence[int] | None, channels: Channels | None) -> np.ndarray:
+    from PIL import Image, ImageOps  # only here
+
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as file:
+            mode = file.mode
+            if mode not in GREY_MODES + COLOUR_MODES:
+                raise ValueError(f"pixels of mode {mode}, not of 8 bits")
+            upright = ImageOps.exif_transpose(file)  # as a camera says it was held
+            grey = channels == "grey" or (channels is None and mode in GREY_MODES)
+            image = upright.convert("L" if grey else "RGB")  # transparency is left out
+            if size is not None and image.size != (size[1], size[0]):
+                image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
+            return np.asarray(image)
+    except Exception as error:  # Pillow's decoders raise errors, and warnings, of many types
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError("unreadable image", where, reason, "a whole PNG or JPEG file of 8 bits a channel") from error
+
+
+def _array(path: Path, size: Sequence[int] | None, channels: Channels | None) -> np.ndarray:
+    """The array of a .npy file, which is used as it is."""
+    expected = "(count, height, width[, 1 or 3]) of bytes, or of floats in [0, 1]"
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError("unreadable array", path, getattr(error, "strerror", None) or str(error), expected) from error
+    fits = array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (1, 3))
+    if not fits or not (array.dtype == np.uint8 or array.dtype.kind == "f"):
+        raise DataError("not an array of images", path, f"{array.dtype} of shape {list(array.shape)}", expected)
+    if array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    found: Channels = "grey" if array.ndim == 3 else "colour"
+    shown = [*array.shape[1:3]]
+    if size is not None and [*size] != shown:
+        raise DataError("an array is not resized", path, f"data.size {[*size]} and images of {shown}", f"{shown}")
+    if channels not in (None, found):
+        raise DataError("an array keeps its colours", path, f"data.channels {channels}, images in {found}", found)
+    return array
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError("unreadable image", file, error.strerror or str(error), "a PNG or JPEG file") from error
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[0]} x {image.shape[1]}"
+
+
+def _expected() -> str:
+    return "a folder of PNG, JPEG or Parquet files, or a .npy file: --set data.root=PATH"

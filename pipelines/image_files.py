@@ -1,0 +1,68 @@
+"""The data set of a run: gan_core's, or images in Parquet files, as Hugging Face's data sets have them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from gan_core import datasets
+from gan_core.datasets import Dataset, DataSettings
+from gan_core.datasets.images import decode_all, split_images
+from gan_core.errors import DataError
+
+# Here and not in gan_core, whose import contract leaves Arrow to the pipeline.
+
+
+def load(settings: DataSettings) -> Dataset:
+    """The data set of the settings; `images` may also lie in Parquet files.
+
+    Raises:
+        DataError: If its files are missing, damaged or not what they should be.
+    """
+    files = _parquet_files(Path(settings.root).expanduser()) if settings.name == "images" else []
+    if not files:
+        return datasets.load(settings)
+    encoded = (image for file in files for image in _images(file))
+    images = decode_all(encoded, settings.size, settings.channels)
+    return datasets.preprocessed(split_images(images, settings.root), settings)
+
+
+def _parquet_files(root: Path) -> list[Path]:
+    return [root] if root.suffix == ".parquet" else sorted(root.rglob("*.parquet"), key=Path.as_posix)
+
+
+def _images(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The encoded images of a file's image column, each with the row it comes from."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+        column = _image_column(file.schema_arrow, path)
+        row = 0
+        for batch in file.iter_batches(batch_size=1000, columns=[column]):
+            for value in batch.column(0).to_pylist():
+                content = value.get("bytes") if isinstance(value, dict) else value
+                if content is None:
+                    raise DataError("no image", f"{path}, row {row}", "a row without bytes", "an encoded PNG or JPEG")
+                yield f"{path}, row {row}", content
+                row += 1
+    except (OSError, pyarrow.ArrowException) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError("unreadable file", path, reason, "a whole Parquet file") from error
+
+
+def _image_column(schema: Any, path: Path) -> str:
+    """The one column of bytes, or of {bytes, path}."""
+    from pyarrow import types
+
+    def is_bytes(kind: Any) -> bool:
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    def holds_images(kind: Any) -> bool:
+        return is_bytes(kind) or (types.is_struct(kind) and any(f.name == "bytes" and is_bytes(f.type) for f in kind))
+
+    found = [field.name for field in schema if holds_images(field.type)]
+    if len(found) != 1:
+        given = f"{len(found)} of the columns {', '.join(schema.names)}"
+        raise DataError("no single image column", path, given, "one of encoded images, as bytes or {bytes, path}")
+    return str(found[0])

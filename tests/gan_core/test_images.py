@@ -1,0 +1,203 @@
+"""The user's own images: read in order, made one size and one kind of colour, split; faults named by file."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gan_core.datasets import DataSettings, load
+from gan_core.datasets.images import decode_all, load_images, split_images
+from gan_core.errors import DataError
+
+RANDOM = np.random.default_rng(0)
+GREY = RANDOM.integers(0, 256, (60, 6, 4), dtype=np.uint8)
+COLOUR = RANDOM.integers(0, 256, (60, 6, 4, 3), dtype=np.uint8)
+
+
+def encoded(image: np.ndarray, kind: str = "png", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write(folder, images, name: Callable[[int], str] = "{:03}.png".format):
+    for index, image in enumerate(images):
+        path = folder / name(index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(image))
+    return str(folder)
+
+
+def rows(dataset):
+    return {part.images[i].tobytes() for part in dataset.splits().values() for i in range(len(part))}
+
+
+@pytest.mark.parametrize(("images", "shape"), [(GREY, (6, 4)), (COLOUR, (6, 4, 3))], ids=["grey", "colour"])
+def test_a_folder_at_any_depth_becomes_a_data_set_of_all_its_images_once_each(tmp_path, images, shape):
+    root = write(tmp_path, images, lambda i: f"{'abc'[i % 3]}/{i:03}.{'png' if i % 2 else 'PNG'}")
+    (tmp_path / "a" / "notes.txt").write_text("not an image")
+    dataset = load(DataSettings("images", root))
+    assert (dataset.name, dataset.shape) == ("images", shape)
+    assert rows(dataset) == {(image.reshape(-1) / np.float32(255)).tobytes() for image in images}
+    assert {name: len(part) for name, part in dataset.splits().items()} == {
+        "train": 30, "validation": 10, "gate": 10, "test": 10,
+    }  # fmt: skip
+    assert {part.images.dtype for part in dataset.splits().values()} == {np.dtype(np.float32)}
+
+
+def test_a_data_set_depends_on_paths_and_pixels_and_not_on_the_order_of_writing(tmp_path):
+    first = load_images(write(tmp_path / "a", GREY), None, None)
+    for index in reversed(range(60)):
+        write(tmp_path / "b", GREY[index : index + 1], lambda _, index=index: f"{index:03}.png")
+    assert load_images(str(tmp_path / "b"), None, None).digest == first.digest
+    (tmp_path / "b" / "000.png").rename(tmp_path / "b" / "zzz.png")
+    assert load_images(str(tmp_path / "b"), None, None).digest != first.digest
+
+
+def test_a_thousand_images_are_split_80_4_6_10():
+    dataset = split_images(RANDOM.integers(0, 256, (1000, 2, 2), dtype=np.uint8), "here")
+    assert [len(part) for part in dataset.splits().values()] == [800, 40, 60, 100]
+
+
+def test_39_images_are_too_few_and_40_are_not(tmp_path):
+    with pytest.raises(
+        DataError, match=r"too few images \(here\): 39; expected at least 40, 10 for each of four splits"
+    ):
+        split_images(GREY[:39], "here")
+    assert [len(part) for part in split_images(GREY[:40], "here").splits().values()] == [10, 10, 10, 10]
+
+
+def test_sizes_that_differ_are_an_error_that_names_both_and_a_size_makes_them_one(tmp_path):
+    write(tmp_path, GREY)
+    (tmp_path / "100.png").write_bytes(encoded(np.zeros((5, 9), np.uint8)))
+    with pytest.raises(DataError, match=r"100.png\): 5 x 9 where .*000.png is 6 x 4; expected one: --set data.size="):
+        load_images(str(tmp_path), None, None)
+    assert load_images(str(tmp_path), (3, 2), None).shape == (3, 2)
+    # An image that is of the size already is left as it is.
+    sized = load_images(write(tmp_path / "one", GREY), (6, 4), None)
+    assert sized.digest == load_images(str(tmp_path / "one"), None, None).digest
+
+
+def test_an_image_is_resized_as_a_whole_with_its_pixels_averaged():
+    rows, columns = np.mgrid[:64, :96]
+    ramp = (rows + 2 * columns).astype(np.uint8)
+    found = decode_all([("here", encoded(ramp))], (8, 12), None)[0]
+    # A symmetric filter of a plane gives the plane at each block's centre, except where it ends at an edge.
+    exact = (8 * np.arange(8) + 3.5)[:, None] + 2 * (8 * np.arange(12) + 3.5)
+    assert found.shape == (8, 12)
+    assert np.abs(found - exact)[3:-3, 3:-3].max() <= 0.5
+
+
+def test_channels_convert_and_without_them_one_colour_image_makes_all_colour():
+    grey, colour = encoded(GREY[0]), encoded(COLOUR[0])
+    assert decode_all([("a", grey), ("b", grey)], None, None).shape == (2, 6, 4)
+    mixed = decode_all([("a", grey), ("b", colour)], None, None)
+    assert np.array_equal(mixed[0], np.repeat(GREY[0][..., None], 3, axis=2))
+    assert np.array_equal(mixed[1], COLOUR[0])
+    assert np.array_equal(decode_all([("a", grey), ("b", colour)], None, "colour"), mixed)
+    as_grey = decode_all([("a", grey), ("b", colour)], None, "grey")
+    # ITU-R 601 luma, rounded.
+    luma = COLOUR[0] @ np.array([0.299, 0.587, 0.114])
+    assert np.array_equal(as_grey[0], GREY[0])
+    assert np.abs(as_grey[1] - luma).max() <= 1
+
+
+def test_a_jpeg_is_read_upright_and_transparency_is_left_out():
+    tall = np.repeat(np.repeat(RANDOM.integers(0, 256, (2, 4), dtype=np.uint8), 8, axis=0), 8, axis=1)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate clockwise to see it
+    found = decode_all([("here", encoded(tall, "jpeg", exif=exif, quality=95))], None, None)[0]
+    assert found.shape == (32, 16)
+    assert np.abs(found.astype(int) - np.rot90(tall, -1)).mean() < 5  # JPEG is not exact
+    transparent = np.dstack([COLOUR[0], RANDOM.integers(0, 256, (6, 4), dtype=np.uint8)])
+    assert np.array_equal(decode_all([("here", encoded(transparent))], None, None)[0], COLOUR[0])
+
+
+whole = encoded(COLOUR[0])
+BAD_FILES = {
+    "empty": b"",
+    "text": b"not an image",
+    "cut": whole[: len(whole) // 2],
+    "only a header": whole[:30],
+    "a bit flipped": whole[:60] + bytes([whole[60] ^ 1]) + whole[61:],
+    "a GIF": encoded(GREY[0], "gif"),
+    "16 bits": encoded(GREY[0].astype(np.uint16)),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_FILES)
+@pytest.mark.parametrize("channels", [None, "grey", "colour"])
+def test_an_image_that_cannot_be_read_is_an_error_that_names_its_file(tmp_path, fault, channels):
+    write(tmp_path, COLOUR)
+    (tmp_path / "031.png").write_bytes(BAD_FILES[fault])
+    with pytest.raises(DataError, match=r"unreadable image \(.*031.png\): .*; expected a whole PNG or JPEG") as raised:
+        load_images(str(tmp_path), (6, 4), channels)
+    assert raised.value.exit_code == 3
+
+
+def test_no_folder_or_nothing_in_it_is_an_error_that_says_what_is_expected(tmp_path):
+    for root, message in ((tmp_path / "none", "no such folder"), (tmp_path, "no PNG or JPEG file at any depth")):
+        with pytest.raises(
+            DataError, match=rf"no images \(.*\): {message}; expected a folder of PNG, JPEG or Parquet .*data.root=PATH"
+        ):
+            load_images(str(root), None, None)
+    write(tmp_path, np.zeros((40, 2, 2), np.uint8))
+    with pytest.raises(DataError, match="all images are constant"):
+        load_images(str(tmp_path), None, None)
+
+
+@pytest.mark.parametrize(
+    ("array", "shape"),
+    [
+        (GREY, (6, 4)),
+        (GREY[..., None], (6, 4)),
+        (COLOUR, (6, 4, 3)),
+        (GREY / np.float32(255), (6, 4)),
+        (COLOUR.astype(np.float64) / 255, (6, 4, 3)),
+    ],
+)
+def test_an_array_is_the_same_data_set_as_the_files_of_its_images(tmp_path, array, shape):
+    np.save(tmp_path / "images.npy", array)
+    dataset = load(DataSettings("images", str(tmp_path / "images.npy")))
+    assert dataset.shape == shape
+    root = write(tmp_path / "files", GREY if len(shape) == 2 else COLOUR)
+    for part, other in zip(dataset.splits().values(), load_images(root, None, None).splits().values(), strict=True):
+        np.testing.assert_allclose(part.images, other.images, rtol=0, atol=1e-7)  # a float32's last digit
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (
+            GREY.astype(np.int64),
+            r"not an array of images \(.*npy\): int64 of shape \[60, 6, 4\]; expected \(count, height",
+        ),
+        (GREY[0], r"not an array of images .*\[6, 4\]"),
+        (np.zeros((60, 6, 4, 2), np.uint8), r"not an array of images .*\[60, 6, 4, 2\]"),
+        (GREY / 100, "pixels out of range"),
+        (np.where(GREY > 9, np.nan, 0.5), "pixels are not finite"),
+        (GREY[:0], "too few images .*: 0"),
+        (np.array([{}], dtype=object), "unreadable array"),
+    ],
+)
+def test_an_array_of_something_else_is_refused(tmp_path, array, message):
+    np.save(tmp_path / "images.npy", array, allow_pickle=True)
+    with pytest.raises(DataError, match=message):
+        load_images(str(tmp_path / "images.npy"), None, None)
+
+
+def test_an_array_is_not_changed_to_another_size_or_colour(tmp_path):
+    np.save(tmp_path / "images.npy", GREY)
+    path = str(tmp_path / "images.npy")
+    assert load_images(path, (6, 4), "grey").digest == load_images(path, None, None).digest
+    with pytest.raises(DataError, match=r"an array is not resized .*data.size \[3, 2\] and images of \[6, 4\]"):
+        load_images(path, (3, 2), None)
+    with pytest.raises(DataError, match=r"an array keeps its colours .*data.channels colour, images in grey"):
+        load_images(path, None, "colour")
+    (tmp_path / "images.npy").write_bytes(b"")
+    with pytest.raises(DataError, match=r"unreadable array \(.*images.npy\)"):
+        load_images(path, None, None)
+    with pytest.raises(DataError, match=r"unreadable array \(.*none.npy\): No such file"):
+        load_images(str(tmp_path / "none.npy"), None, None)

@@ -286,7 +286,7 @@ def test_any_two_arrays_are_scored_by_the_command_as_by_the_function(arrays, tmp
     assert (
         set(answer.json)
         == set(expected)
-        == {"fixed", "log_likelihood", "standard_error", "sigma", "paper", "cross_validated"}
+        == {"fixed", "log_likelihood", "standard_error", "sigma", "quality", "paper", "cross_validated"}
     )
     for key in ("log_likelihood", "standard_error", "sigma"):
         assert answer.json[key] == pytest.approx(expected[key], abs=1e-9)

@@ -11,7 +11,8 @@ from gan_core.errors import Diverged
 from pipelines import config
 from pipelines.candidates import candidate_configurations, draw_candidates
 from pipelines.storage import Storage
-from pipelines.tune import TABLE, score, tune_run
+from pipelines.trial import score
+from pipelines.tune import TABLE, tune_run
 from tests.pipelines.conftest import trained_alone
 
 RATE = "algorithm.discriminator_learning_rate"

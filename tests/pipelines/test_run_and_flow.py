@@ -70,6 +70,28 @@ def test_a_name_belongs_to_one_configuration_and_the_first_setting_that_differs_
     )
 
 
+def test_more_candidates_are_allowed_until_the_run_is_trained_and_its_search_is_then_not_done(small, storage):
+    run = create(small, storage, "mine")
+    run.save()
+    run.folder.write_json("records/tune.json", {"inputs": "", "record": {"chosen": {}}})
+    more = config.override(small, {"tune.candidates": 5})
+    extended = create(more, storage, "mine")
+    assert (extended.record("tune"), create(small, storage, "mine").record("tune")) == (None, {"chosen": {}})
+    extended.save()
+    assert create(more, storage, "mine").configuration == Run.open("mine", storage).configuration == more
+    assert Run.open("mine", storage).record("tune") is None
+    for other, says in [
+        ({"tune.candidates": 4}, r"tune.candidates was 5; expected 4"),
+        ({"tune.candidates": 6, "tune.samples": 100}, r"tune.candidates was 5"),
+        ({"tune.candidates": 0}, r"tune.candidates was 5; expected 0"),
+    ]:
+        with pytest.raises(ConfigurationError, match=says):
+            create(config.override(more, other), storage, "mine")
+    run.folder.within("checkpoints", "step=00000010").write("MANIFEST.json", b"{}")
+    with pytest.raises(ConfigurationError, match=r"run is trained already \(mine\): tune.candidates 6; expected 5"):
+        create(config.override(more, {"tune.candidates": 6}), storage, "mine")
+
+
 def test_a_run_is_opened_by_its_name_with_the_configuration_it_was_made_from(small, storage):
     create(small, storage, "one").save()
     assert Run.open("one", storage).configuration == small

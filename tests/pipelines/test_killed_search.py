@@ -40,7 +40,7 @@ def test_a_search_killed_at_random_ends_with_the_winner_and_table_of_one_left_al
     # In the first rung, in a later one, and while the best are confirmed.
     for after in (1, rows - 3, rows - 1):
         process = start_gan("tune", small_yaml, *arguments(killed), cwd=tmp_path)
-        until(lambda: findings(killed) >= after or process.poll() is not None)  # noqa: B023
+        until(lambda: findings(killed) >= after or process.poll() is not None)
         time.sleep(order.uniform(0, 0.3))
         kill_group(process)
         for path in (killed / "runs" / "search" / "tune" / "findings").glob("*/*.jsonl"):

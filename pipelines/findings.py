@@ -26,7 +26,6 @@ from pipelines.storage import (
 
 logger = logging.getLogger(__name__)
 ABOUT, STRETCH = "about.json", "stretch.json"
-KEPT_CHECKPOINTS = 4  # of a stretch; population based training may go back to one that is not the newest
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Stretch:
 
     findings: Storage
     name: str
+    kept: int = 2  # checkpoints: the newest, and what remains if it is damaged
 
     @property
     def folder(self) -> Storage:
@@ -58,7 +58,7 @@ class Stretch:
 
     def keep(self, step: int, weights: Tensors) -> None:
         """Keep weights to go on from."""
-        save_checkpoint(self.folder, step, weights, {}, KEPT_CHECKPOINTS)
+        save_checkpoint(self.folder, step, weights, {}, self.kept)
 
     def weights(self, until: int) -> Tensors | None:
         """The newest whole checkpoint of at most this step; None if there is none, and it is trained anew."""
@@ -72,10 +72,10 @@ class Stretch:
         return None
 
 
-def open_stretch(findings: Storage, job: Mapping[str, Any], origin: Mapping[str, Any] | None) -> Stretch:
+def open_stretch(findings: Storage, job: Mapping[str, Any], origin: Mapping[str, Any] | None, kept: int = 2) -> Stretch:
     """The stretch of this job from this origin: the one there is, or a new one."""
     about = {"job": dict(job), "origin": origin}
-    stretch = Stretch(findings, f"candidate-{job['candidate']}-seed-{job['seed']}-{digest(about)[:12]}")
+    stretch = Stretch(findings, f"candidate-{job['candidate']}-seed-{job['seed']}-{digest(about)[:12]}", kept)
     if stretch.folder.read_json(STRETCH) is None:
         stretch.folder.write_json(STRETCH, about)
     return stretch

@@ -15,6 +15,18 @@ def at_step(rows: Rows, step: int, min_coverage: float = 0.0) -> list[dict[str, 
     ]
 
 
+def deciding_step(rows: Rows, rungs: Sequence[int], out_of_time: bool) -> int:
+    """The rung at which candidates are compared: the last or, if time is over, the farthest that one has reached."""
+    reached = [row["step"] for row in rows if row["status"] == "finite"]
+    return max(reached, default=rungs[-1]) if out_of_time else rungs[-1]
+
+
+def without_diverged(rows: Rows) -> list[dict[str, Any]]:
+    """The rows of candidates that have not diverged: one that did so after a good score is no choice."""
+    diverged = {row["candidate"] for row in rows if row["status"] == "diverged"}
+    return [row for row in rows if row["candidate"] not in diverged]
+
+
 def best_rows(rows: Rows, count: int) -> list[dict[str, Any]]:
     """The `count` best rows by log-likelihood, equal ones in the order of candidates."""
     return sorted(rows, key=lambda row: (-row["log_likelihood"], row["candidate"]))[:count]

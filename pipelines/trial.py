@@ -47,12 +47,14 @@ def trial(told: dict[str, Any], search: Search, dataset: Dataset) -> None:
     from ray import tune
 
     torch.set_num_threads(max(1, int(search.configuration.tune.resources_per_trial.cpu)))
+    # Others may go on from an older one than the newest where weights are copied between candidates.
+    kept = 4 if search.configuration.tune.scheduler == "population_based" else 2
     job, pointer = told["job"], _pointer(tune.get_checkpoint())
     if pointer and pointer["job"] == job:
-        stretch = Stretch(search.findings, pointer["stretch"])
+        stretch = Stretch(search.findings, pointer["stretch"], kept)
     else:
         origin = pointer and {"stretch": pointer["stretch"], "step": pointer["step"]}
-        stretch = open_stretch(search.findings, job, origin)
+        stretch = open_stretch(search.findings, job, origin, kept)
     reported = pointer["step"] if pointer else 0
     for row in _rows(stretch, job, search, dataset):
         if row["step"] <= reported:

@@ -10,7 +10,7 @@ from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
 from pipelines import config
 from pipelines.findings import Stretch, lineage, open_findings, stretches
-from pipelines.ranking import at_step, best_rows, mean_over_seeds, rung_correlation
+from pipelines.ranking import at_step, best_rows, deciding_step, mean_over_seeds, rung_correlation, without_diverged
 from pipelines.records import TuneRecord
 from pipelines.settings import Configuration
 from pipelines.storage import Storage
@@ -64,8 +64,9 @@ def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: 
     trials.search()
     if trials.out_of_time:
         _say_what_was_cut(trials.rows, configuration, say)
-    step = max((row["step"] for row in trials.rows if row["status"] == "finite"), default=settings.rungs[-1])
-    best = best_rows(at_step(trials.rows, step, settings.min_coverage), settings.confirm.best)
+    step = deciding_step(trials.rows, settings.rungs, trials.out_of_time)
+    last = trials.rows if settings.scheduler == "population_based" else without_diverged(trials.rows)
+    best = best_rows(at_step(last, step, settings.min_coverage), settings.confirm.best)
     if not best:
         _nothing_usable(trials, say)
     searched = list(trials.rows)

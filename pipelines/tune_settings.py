@@ -61,8 +61,9 @@ class TuneSettings:
     `scheduler`: `synchronous_halving` cuts a rung when all have reached it; `asha` cuts each as it
     arrives, its reduction factor 1 / `keep`; `median_stopping` stops what is below the median of
     the others' means; `population_based` replaces, at each rung, the worst 1 - `keep` (at most
-    half) by copies of the best whose settings are perturbed; `none` cuts nothing. Only with
-    candidates drawn up front and synchronous rungs, or none cut, is a search repeatable to the bit.
+    half) by copies of the best whose settings are perturbed; `none` cuts nothing. A search is
+    repeatable to the bit with `synchronous_halving` or `none` and candidates known up front
+    (`random`, `grid`); with the others the order of arrival decides.
     """
 
     candidates: int = 0  # 0: no search

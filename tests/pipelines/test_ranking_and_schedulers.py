@@ -12,7 +12,7 @@ from ray.tune.schedulers import TrialScheduler
 from scipy.stats import spearmanr
 
 from pipelines.findings import lineage, open_findings, open_stretch, stretches
-from pipelines.ranking import at_step, best_rows, mean_over_seeds, rung_correlation
+from pipelines.ranking import at_step, best_rows, deciding_step, mean_over_seeds, rung_correlation, without_diverged
 from pipelines.schedulers import concurrency, make_scheduler
 from pipelines.storage import Storage
 from pipelines.suggestions import from_optuna, optuna_distribution
@@ -35,6 +35,18 @@ def test_the_best_are_finite_at_the_step_with_enough_coverage_and_equal_ones_in_
     ]  # fmt: skip
     assert [found["candidate"] for found in best_rows(at_step(rows, 20, 0.5), 3)] == [5, 1, 3]
     assert [found["candidate"] for found in best_rows(at_step(rows, 20), 1)] == [0]
+
+
+def test_candidates_are_compared_at_the_last_rung_and_only_out_of_time_before_it():
+    rows = [row(0, 10, 1.0), row(1, 10, 2.0), row(0, 20, 1.0), row(2, 35, -1e30, status="diverged")]
+    assert deciding_step(rows, (10, 20, 40), out_of_time=False) == 40
+    assert deciding_step(rows, (10, 20, 40), out_of_time=True) == 20
+    assert deciding_step(rows[3:], (10, 20, 40), out_of_time=True) == 40
+
+
+def test_a_candidate_that_diverged_after_a_good_score_is_no_choice():
+    rows = [row(0, 10, 9.0), row(1, 10, 2.0), row(0, 15, -1e30, status="diverged")]
+    assert [found["candidate"] for found in without_diverged(rows)] == [1]
 
 
 def test_a_mean_is_over_the_candidates_own_seeds_and_one_that_diverged_spoils_it():

@@ -153,7 +153,7 @@ def test_a_stretch_is_found_again_by_its_job_and_origin_and_by_nothing_else(tmp_
 
 
 def test_the_weights_to_go_on_from_are_the_newest_whole_ones_not_beyond_a_step(tmp_path, caplog):
-    stretch = open_stretch(Storage.at(tmp_path), {"candidate": 0, "seed": 0}, None)
+    stretch = open_stretch(Storage.at(tmp_path), {"candidate": 0, "seed": 0}, None, kept=3)
     assert stretch.weights(100) is None
     for step in (20, 40, 60):
         stretch.keep(step, {"generator": {"w": torch.full((2,), float(step))}})

@@ -1,5 +1,6 @@
 """A run does each stage once, in order, and whatever stops it, the same command finishes it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from pipelines import config
 from pipelines.evaluate import evaluate_arrays
 from pipelines.flow import Flow
-from pipelines.records import ReportRecord
+from pipelines.records import ReportRecord, TuneRecord
 from pipelines.registry import Registry
 from pipelines.run import STAGES, Run, checked_run_name, run_names
 from pipelines.storage import Storage, checkpoint_names, read_history
@@ -73,10 +74,14 @@ def test_a_name_belongs_to_one_configuration_and_the_first_setting_that_differs_
 def test_more_candidates_are_allowed_until_the_run_is_trained_and_its_search_is_then_not_done(small, storage):
     run = create(small, storage, "mine")
     run.save()
-    run.folder.write_json("records/tune.json", {"inputs": "", "record": {"chosen": {}}})
+    found = TuneRecord(
+        {}, candidate=0, log_likelihood=1.0, coverage=0.5, candidates=2, diverged=0, failed=0, seconds=1.0
+    )
+    run.folder.write_json("records/tune.json", {"inputs": "", "record": dataclasses.asdict(found)})
     more = config.override(small, {"tune.candidates": 5})
     extended = create(more, storage, "mine")
-    assert (extended.record("tune"), create(small, storage, "mine").record("tune")) == (None, {"chosen": {}})
+    assert extended.record("tune") is None
+    assert create(small, storage, "mine").record("tune")["candidates"] == 2
     extended.save()
     assert create(more, storage, "mine").configuration == Run.open("mine", storage).configuration == more
     assert Run.open("mine", storage).record("tune") is None

@@ -16,9 +16,12 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
     failed) is out of the comparison.
     """
 
-    def __init__(self, rungs: Sequence[int], keep: float) -> None:
+    def __init__(self, rungs: Sequence[int], keep: float, population: int = 0, at_a_time: int | None = None) -> None:
+        """`population` is how many candidates there will be: no rung is cut before all were added."""
         super().__init__()
         self.rungs, self.keep = list(rungs), keep
+        self.population, self.at_a_time = population, at_a_time
+        self.added: set[Trial] = set()
         self.rung = 0
         self.running: dict[Trial, float | None] = {}  # candidates still in, and their score at this rung
         self.resumable: set[Trial] = set()
@@ -29,6 +32,7 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
         return True
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        self.added.add(trial)
         self.running.setdefault(trial, None)  # one that failed and is tried again keeps its place
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
@@ -51,6 +55,9 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         waiting = [trial for trial in self.running if trial.status == Trial.PENDING]
+        active = len(waiting) + sum(trial.status == Trial.RUNNING for trial in self.running)
+        if self.at_a_time is not None and active >= self.at_a_time:
+            return next(iter(waiting), None)
         paused = [trial for trial in self.running if trial.status == Trial.PAUSED and trial in self.resumable]
         return next(iter(waiting + paused), None)
 
@@ -59,7 +66,11 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
 
     def _decide(self, tune_controller: Any, reporting: Trial | None) -> str:
         """Cut if everyone has arrived, and say what the reporting trial does next."""
-        if not self.running or any(score is None for score in self.running.values()):
+        if (
+            len(self.added) < self.population
+            or not self.running
+            or any(score is None for score in self.running.values())
+        ):
             return TrialScheduler.PAUSE  # type: ignore[no-any-return]
         last = self.rung == len(self.rungs) - 1
         ranked = sorted(self.running, key=lambda trial: -float(self.running[trial] or 0))

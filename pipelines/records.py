@@ -1,6 +1,6 @@
 """What stages hand on: frozen records, each written last by its stage."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ from typing import Any
 class TuneRecord:
     """A search's outcome: the settings it chose, and how many candidates it saw."""
 
-    chosen: Mapping[str, Any]  # configuration key -> value
+    chosen: Mapping[str, Any]  # configuration key -> value; of population based training, its last settings
     candidate: int
     log_likelihood: float  # validation, mean over the confirmed seeds
     coverage: float
@@ -17,6 +17,12 @@ class TuneRecord:
     diverged: int
     failed: int
     seconds: float
+    finished: int = 0  # candidates that reached the last rung
+    step: int = 0  # the rung whose scores decided: the last, unless the time budget was over before
+    rung_correlation: Mapping[str, float] = field(
+        default_factory=dict
+    )  # earlier rung -> rank correlation with the last
+    schedule: Sequence[Mapping[str, Any]] = ()  # of population based training: from which step on, which settings
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ RECORDS: dict[str, Any] = {
     "report": ReportRecord,
 }
 STAGES = tuple(RECORDS)
+CANDIDATES = "tune.candidates"
 RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,127}")
 Record = TypeVar("Record")
 
@@ -41,6 +42,7 @@ class Run:
         self.name, self.configuration, self.storage, self.origin = name, configuration, storage, origin
         self.folder = storage.within("runs", name)
         self.origin_tensors: Tensors | None = None  # of the origin, until they are in the run's folder
+        self.extends = False  # whether the run in the storage has searched fewer candidates
 
     @classmethod
     def create(
@@ -52,6 +54,9 @@ class Run:
         origin: Origin | None = None,
     ) -> "Run":
         """The run of this name, or of the configuration's digest if it has none; not yet in the storage.
+
+        One setting may differ from the run in the storage: `tune.candidates` may be raised until the run
+        is trained, where candidates are known up front. The search is then done again with what it found.
 
         Raises:
             ConfigurationError: If the name cannot be one, or is a run of another configuration or origin.
@@ -71,11 +76,18 @@ class Run:
                     "run of another origin", name, f"--continue-from was {then}", f"{now}; start a new run: --name NAME"
                 )
             run.origin = known.origin
-            changed = config.first_difference(config.to_plain(configuration), config.to_plain(known.configuration))
-            if changed:
-                key, ours, theirs = changed
+            ours, theirs = config.to_plain(configuration), config.to_plain(known.configuration)
+            run.extends = config.first_difference(ours, theirs, but=[CANDIDATES]) is None and _raises(ours, theirs)
+            if run.extends and run.folder.within("checkpoints").names():
                 raise ConfigurationError(
-                    "run of another configuration", name, f"{key} was {theirs}", f"{ours}; start a new run: --name NAME"
+                    "run is trained already", name, f"{CANDIDATES} {ours['tune']['candidates']}",
+                    f"{theirs['tune']['candidates']}, what it was trained after; start a new run: --name NAME",
+                )  # fmt: skip
+            changed = config.first_difference(ours, theirs)
+            if changed and not run.extends:
+                key, now, then = changed
+                raise ConfigurationError(
+                    "run of another configuration", name, f"{key} was {then}", f"{now}; start a new run: --name NAME"
                 )
         return run
 
@@ -100,7 +112,15 @@ class Run:
             ) from error
 
     def save(self) -> None:
-        """Write the run's own file, and before it what its origin gives, if it is not there."""
+        """Write the run's own file, and before it what its origin gives, if it is not there.
+
+        A search that is to have more candidates is not done any more, and the file is written again.
+        """
+        if self.extends:
+            self.folder.write_json("records/tune.json", None)
+            known = self.folder.read_json("run.json")
+            self.folder.write_json("run.json", {**known, "configuration": config.to_plain(self.configuration)})
+            self.extends = False
         if self.folder.read("run.json") is None:
             plain = config.to_plain(self.configuration)
             document: dict[str, Any] = {"run": self.name, "commit": commit(), "configuration": plain}
@@ -129,7 +149,7 @@ class Run:
         Raises:
             CheckpointError: If it is not one.
         """
-        known = self.folder.read_json(f"records/{stage}.json")
+        known = None if self.extends else self.folder.read_json(f"records/{stage}.json")
         return None if known is None else dataclasses.asdict(self._record_of(stage, RECORDS[stage], known))
 
     def _record_of(self, stage: str, kind: type[Record], known: Any) -> Record:
@@ -195,6 +215,11 @@ class Run:
                 "remove records/train.json, and the same command trains the last steps again",
             )
         return model
+
+
+def _raises(ours: Any, theirs: Any) -> bool:
+    """Whether a search of candidates that are known up front is to have more of them."""
+    return bool(ours["tune"]["searcher"] != "tpe" and ours["tune"]["candidates"] > theirs["tune"]["candidates"] > 0)
 
 
 def checked_run_name(name: str) -> str:

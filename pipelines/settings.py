@@ -1,10 +1,8 @@
 """What the stages can be told: one frozen dataclass for each, with its ranges."""
 
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.data_parallel import Shards
@@ -12,6 +10,7 @@ from gan_core.datasets import DataSettings
 from gan_core.networks import NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.training import TrainingSettings
+from pipelines.tune_settings import TuneSettings, at_least
 
 Weights = Literal["last", "averaged"]
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -35,11 +34,11 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads_per_worker", "checkpoint_every", "report_every"):
-            _at_least(1, f"train.{name}", getattr(self, name))
+            at_least(1, f"train.{name}", getattr(self, name))
         if self.virtual_shards is not None:
-            _at_least(1, "train.virtual_shards", self.virtual_shards)
-        _at_least(2, "train.keep_checkpoints", self.keep_checkpoints)
-        _at_least(0, "train.max_failures", self.max_failures)
+            at_least(1, "train.virtual_shards", self.virtual_shards)
+        at_least(2, "train.keep_checkpoints", self.keep_checkpoints)
+        at_least(0, "train.max_failures", self.max_failures)
         for name in ("checkpoint_seconds", "start_timeout_s", "hang_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"train.{name} {getattr(self, name)} is not positive")
@@ -48,68 +47,6 @@ class TrainSettings:
     def shards(self) -> int:
         """V, the number of virtual shards that a batch is divided into."""
         return self.virtual_shards or self.workers
-
-
-@dataclass(frozen=True)
-class ConfirmSettings:
-    """How many of the search's best are trained again, and over how many seeds in all."""
-
-    best: int = 2
-    seeds: int = 2
-
-    def __post_init__(self) -> None:
-        _at_least(1, "tune.confirm.best", self.best)
-        _at_least(1, "tune.confirm.seeds", self.seeds)
-
-
-@dataclass(frozen=True)
-class ResourceSettings:
-    """What one trial occupies."""
-
-    cpu: float = 1.0
-    gpu: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.cpu > 0 or not self.gpu >= 0:
-            raise ValueError(
-                f"tune.resources_per_trial cpu {self.cpu}, gpu {self.gpu}: cpu must be positive, gpu not negative"
-            )
-
-
-@dataclass(frozen=True)
-class TuneSettings:
-    """Ray Tune: candidates drawn up front, cut at synchronous rungs, the best few confirmed over seeds.
-
-    `space` maps a configuration key to a distribution: {choice: [..]}, {uniform: [a, b]},
-    {log_uniform: [a, b]} or {integer: [a, b]}, bounds included.
-    """
-
-    candidates: int = 0  # 0: no search
-    searcher: Literal["random"] = "random"
-    scheduler: Literal["synchronous_halving", "none"] = "synchronous_halving"
-    rungs: tuple[int, ...] = (500, 1000)  # steps; the last one ends a candidate
-    keep: float = 0.5  # of a rung's candidates, at least one
-    space: Mapping[str, Mapping[str, list[Any]]] = field(default_factory=dict)
-    confirm: ConfirmSettings = field(default_factory=ConfirmSettings)
-    min_coverage: float = 0.0
-    samples: int = 2000  # of G, for a score
-    resources_per_trial: ResourceSettings = field(default_factory=ResourceSettings)
-    max_failures: int = 1
-
-    def __post_init__(self) -> None:
-        _at_least(0, "tune.candidates", self.candidates)
-        _at_least(10, "tune.samples", self.samples)
-        _at_least(0, "tune.max_failures", self.max_failures)
-        if not self.rungs or self.rungs[0] < 1 or list(self.rungs) != sorted(set(self.rungs)):
-            raise ValueError(f"tune.rungs {list(self.rungs)} are not steps in rising order")
-        if not 0 < self.keep < 1:
-            raise ValueError(f"tune.keep {self.keep} is not between 0 and 1")
-        if not 0 <= self.min_coverage <= 1:
-            raise ValueError(f"tune.min_coverage {self.min_coverage} is not in [0, 1]")
-        if self.candidates and not self.space:
-            raise ValueError("tune.space is empty; name the settings to search, or set tune.candidates to 0")
-        for key, distribution in self.space.items():
-            check_distribution(f"tune.space.{key}", distribution)
 
 
 @dataclass(frozen=True)
@@ -122,10 +59,10 @@ class EvaluateSettings:
     weights: Weights = "last"  # of G: the last step's, or their moving average (algorithm.generator_average)
 
     def __post_init__(self) -> None:
-        _at_least(10, "evaluate.samples", self.samples)
-        _at_least(2, "evaluate.folds", self.folds)
-        _at_least(1, "evaluate.neighbours", self.neighbours)
-        _at_least(self.neighbours + 1, "evaluate.samples", self.samples)
+        at_least(10, "evaluate.samples", self.samples)
+        at_least(2, "evaluate.folds", self.folds)
+        at_least(1, "evaluate.neighbours", self.neighbours)
+        at_least(self.neighbours + 1, "evaluate.samples", self.samples)
 
 
 @dataclass(frozen=True)
@@ -148,7 +85,7 @@ class GateSettings:
             raise ValueError(f"registry.gate.min_margin {self.min_margin} is negative")
         if not 0 <= self.min_coverage <= 1:
             raise ValueError(f"registry.gate.min_coverage {self.min_coverage} is not in [0, 1]")
-        _at_least(2, "registry.gate.sample_sets", self.sample_sets)
+        at_least(2, "registry.gate.sample_sets", self.sample_sets)
 
 
 @dataclass(frozen=True)
@@ -194,32 +131,3 @@ class Configuration:
         """What decides the weights, for gan_core."""
         assert isinstance(self.seed, int)  # `name` was replaced when the run got its name
         return TrainingSettings(self.seed, self.noise, self.network, self.algorithm, self.train.shards)
-
-
-def check_distribution(where: str, distribution: Mapping[str, list[Any]]) -> None:
-    """Refuse a search distribution that cannot be sampled.
-
-    Raises:
-        ValueError: If its kind is unknown, it is empty or inverted, or a log scale starts at 0.
-    """
-    kinds = ("choice", "uniform", "log_uniform", "integer")
-    if len(distribution) != 1 or next(iter(distribution)) not in kinds:
-        raise ValueError(f"{where} {dict(distribution)} is not a distribution; use one of {', '.join(kinds)}")
-    kind, values = next(iter(distribution.items()))
-    if kind == "choice":
-        if not values:
-            raise ValueError(f"{where} is an empty choice; name at least one value")
-        return
-    if len(values) != 2 or not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        raise ValueError(f"{where} {values} is not a pair of numbers [low, high]")
-    if kind == "integer" and not all(isinstance(value, int) for value in values):
-        raise ValueError(f"{where} {values} is not a pair of integers")
-    if not -math.inf < values[0] < values[1] < math.inf:
-        raise ValueError(f"{where} {values} is inverted, empty or endless; use [low, high] with low < high")
-    if kind == "log_uniform" and not values[0] > 0:
-        raise ValueError(f"{where} {values} has no logarithm at its lower end; use a positive one")
-
-
-def _at_least(minimum: int, name: str, value: int) -> None:
-    if value < minimum:
-        raise ValueError(f"{name} {value} is too small; use {minimum} or more")

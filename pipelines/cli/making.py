@@ -45,9 +45,13 @@ def run(
 def tune(context: Context, configuration: str, overrides: tuple[str, ...], name: str | None, dry_run: bool) -> None:
     """Search only; `gan run` with the same arguments goes on from it.
 
+    A search that was killed resumes. One that is finished and not trained yet can be given more candidates.
+
     \b
-    Example:
-      gan tune configs/digits.yaml --set tune.candidates=12 --json
+    Examples:
+      gan tune configs/digits.yaml --name mine
+      gan tune configs/digits.yaml --name mine --set tune.candidates=12 --json
+      gan tune configs/digits.yaml --set tune.searcher=tpe --set tune.scheduler=asha --set tune.time_budget_s=60
     """
     from pipelines import config
 

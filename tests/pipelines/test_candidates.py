@@ -51,6 +51,20 @@ def test_every_draw_is_within_its_bounds_and_has_four_digits(seed, low, factor):
             assert value in (low, high) or value == float(f"{value:.4g}")
 
 
+@given(st.integers(1, 4), st.integers(0, 3), st.data())
+def test_a_grid_is_every_combination_once_in_the_keys_alphabetical_order_whatever_the_seed(choices, width, data):
+    space = {
+        "noise.size": {"integer": [3, 4 + width]},
+        "algorithm.discriminator_steps": {"choice": list(range(choices))},
+    }
+    size = choices * (width + 2)
+    count = data.draw(st.integers(1, size))
+    settings = TuneSettings(candidates=count, searcher="grid", space=space)
+    every = [{"algorithm.discriminator_steps": k, "noise.size": z} for k in range(choices) for z in range(3, 5 + width)]
+    assert settings.grid_size == size == len(every)
+    assert draw_candidates(settings, data.draw(st.integers(0, 99))) == every[:count]
+
+
 def test_draws_follow_their_distributions():
     many = drawn(0, 4000)
     # Of n draws, a frequency p has the standard error sqrt(p (1 - p) / n) <= 0.0079; five of them.
@@ -93,3 +107,11 @@ def test_candidates_become_whole_configurations_that_differ_in_the_searched_sett
 def test_a_space_that_leads_out_of_range_is_refused_before_any_trial(key, values, words, small):
     with pytest.raises(ConfigurationError, match=words):
         candidate_configurations(config.override(small, {"tune.space": {key: {"choice": values}}}))
+
+
+def test_what_a_suggestion_could_be_is_refused_before_any_trial_though_no_draw_is_out_of_range(small):
+    space = {"algorithm.batch_size": {"choice": [*[50] * 30, 51]}}
+    changed = {"tune.candidates": 1, "tune.scheduler": "none", "tune.space": space}
+    assert len(candidate_configurations(config.override(small, changed))) == 1
+    with pytest.raises(ConfigurationError, match="batch_size 51 cannot be shared by 2 shards"):
+        candidate_configurations(config.override(small, {**changed, "tune.searcher": "tpe"}))

@@ -21,17 +21,30 @@ class Simulation:
     early; `stumbles` where it fails once and is tried again, as Tune does while retries are left.
     """
 
-    def __init__(self, scores, keep, order, diverges=None, fails=None, stumbles=None, slots=2, mode="max"):
+    def __init__(
+        self, scores, keep, order, diverges=None, fails=None, stumbles=None, slots=2, mode="max", at_a_time=None
+    ):
         self.scores, self.order, self.slots = scores, order, slots
         self.diverges, self.fails, self.stumbles = dict(diverges or {}), dict(fails or {}), dict(stumbles or {})
-        self.scheduler = SynchronousHalving(RUNGS, keep)
+        self.scheduler = SynchronousHalving(RUNGS, keep, len(scores), at_a_time)
         self.scheduler.set_search_properties("score", mode)
+        self.at_a_time, self.most = at_a_time or len(scores), 0
         self.trials = [Trial("simulated", stub=True, trial_id=str(i)) for i in range(len(scores))]
         self.number = {trial: i for i, trial in enumerate(self.trials)}
         self.done = [-1] * len(scores)  # the last rung each has been scored at
         self.stopped = set()
-        for trial in self.trials:
-            self.scheduler.on_trial_add(self, trial)
+        self.to_add = list(self.trials)
+        self.add()
+
+    def active(self):
+        """How many wait to run or run."""
+        added = [trial for trial in self.trials if trial not in self.to_add]
+        return sum(trial.status in (Trial.PENDING, Trial.RUNNING) for trial in added)
+
+    def add(self):
+        """As many candidates as may be there at a time."""
+        while self.to_add and self.active() < self.at_a_time:
+            self.scheduler.on_trial_add(self, self.to_add.pop(0))
 
     def stop_trial(self, trial):
         assert trial.status == Trial.PAUSED, "only one that waits can be stopped by another's result"
@@ -40,6 +53,8 @@ class Simulation:
 
     def run(self):
         while any(not trial.is_finished() for trial in self.trials):
+            self.add()
+            self.most = max(self.most, self.active())
             running = [trial for trial in self.trials if trial.status == Trial.RUNNING]
             chosen = self.scheduler.choose_trial_to_run(self) if len(running) < self.slots else None
             if chosen is not None:
@@ -118,6 +133,17 @@ def test_trials_that_diverge_or_fail_are_out_of_the_comparison_and_never_waited_
 def test_a_trial_that_fails_and_is_tried_again_is_waited_for(scores, keep, order, data):
     stumbles = data.draw(st.dictionaries(st.integers(0, len(scores) - 1), st.integers(0, 2), max_size=3))
     assert reached(Simulation(scores, keep, order, stumbles=stumbles).run()) == survivors(scores, keep)
+
+
+@given(populations, shares, st.randoms(use_true_random=False), st.integers(1, 3))
+def test_candidates_that_are_added_a_few_at_a_time_are_cut_as_if_all_had_been_there(scores, keep, order, limit):
+    simulation = Simulation(scores, keep, order, slots=9, at_a_time=limit).run()
+    assert reached(simulation) == survivors(scores, keep)
+    assert simulation.most == min(limit, len(scores))
+
+
+def test_nothing_is_cut_where_all_are_kept():
+    assert reached(Simulation([(i, -i, i) for i in range(5)], 1.0, random.Random(0)).run()) == [set(range(5))] * 3
 
 
 def test_equal_scores_are_cut_by_the_order_of_candidates_not_of_arrival():

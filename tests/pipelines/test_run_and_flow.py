@@ -1,5 +1,6 @@
 """A run does each stage once, in order, and whatever stops it, the same command finishes it."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from pipelines import config
 from pipelines.evaluate import evaluate_arrays
 from pipelines.flow import Flow
-from pipelines.records import ReportRecord
+from pipelines.records import ReportRecord, TuneRecord
 from pipelines.registry import Registry
 from pipelines.run import STAGES, Run, checked_run_name, run_names
 from pipelines.storage import Storage, checkpoint_names, read_history
@@ -68,6 +69,32 @@ def test_a_name_belongs_to_one_configuration_and_the_first_setting_that_differs_
     assert str(caught.value) == (
         "run of another configuration (mine): noise.size was 8; expected 9; start a new run: --name NAME"
     )
+
+
+def test_more_candidates_are_allowed_until_the_run_is_trained_and_its_search_is_then_not_done(small, storage):
+    run = create(small, storage, "mine")
+    run.save()
+    found = TuneRecord(
+        {}, candidate=0, log_likelihood=1.0, coverage=0.5, candidates=2, diverged=0, failed=0, seconds=1.0
+    )
+    run.folder.write_json("records/tune.json", {"inputs": "", "record": dataclasses.asdict(found)})
+    more = config.override(small, {"tune.candidates": 5})
+    extended = create(more, storage, "mine")
+    assert extended.record("tune") is None
+    assert create(small, storage, "mine").record("tune")["candidates"] == 2
+    extended.save()
+    assert create(more, storage, "mine").configuration == Run.open("mine", storage).configuration == more
+    assert Run.open("mine", storage).record("tune") is None
+    for other, says in [
+        ({"tune.candidates": 4}, r"tune.candidates was 5; expected 4"),
+        ({"tune.candidates": 6, "tune.samples": 100}, r"tune.candidates was 5"),
+        ({"tune.candidates": 0}, r"tune.candidates was 5; expected 0"),
+    ]:
+        with pytest.raises(ConfigurationError, match=says):
+            create(config.override(more, other), storage, "mine")
+    run.folder.within("checkpoints", "step=00000010").write("MANIFEST.json", b"{}")
+    with pytest.raises(ConfigurationError, match=r"run is trained already \(mine\): tune.candidates 6; expected 5"):
+        create(config.override(more, {"tune.candidates": 6}), storage, "mine")
 
 
 def test_a_run_is_opened_by_its_name_with_the_configuration_it_was_made_from(small, storage):

@@ -1,6 +1,7 @@
 """A real search on real digits: its table, its winner, its bits, and a candidate that diverges."""
 
 import io
+import shutil
 from dataclasses import replace
 
 import pandas
@@ -11,7 +12,8 @@ from gan_core.errors import Diverged
 from pipelines import config
 from pipelines.candidates import candidate_configurations, draw_candidates
 from pipelines.storage import Storage
-from pipelines.tune import TABLE, score, tune_run
+from pipelines.trial import score
+from pipelines.tune import TABLE, tune_run
 from tests.pipelines.conftest import trained_alone
 
 RATE = "algorithm.discriminator_learning_rate"
@@ -28,13 +30,20 @@ def settings(small):
     )
 
 
+class Searches(list):
+    """The searches of `searched`, and the folder of the first."""
+
+    folder = None
+
+
 @pytest.fixture(scope="module")
 def searched(settings, digits, ray_cluster, tmp_path_factory):
     """The same search twice: its record, its table and what it said, each time."""
-    results = []
+    results = Searches()
     for attempt in ("first", "again"):
         folder, said = Storage.at(tmp_path_factory.mktemp(attempt)), []
         record = tune_run(settings, digits, folder, said.append)
+        results.folder = results.folder or folder
         results.append((record, pandas.read_parquet(io.BytesIO(folder.read(TABLE))), said))
     return results
 
@@ -136,3 +145,75 @@ def test_a_search_with_no_usable_candidate_is_an_error_that_says_so(settings, di
     )
     with pytest.raises(Diverged, match=r"no candidate is usable \(tune\): 1 candidates, none finite"):
         tune_run(hopeless, digits, Storage.at(tmp_path), lambda line: None)
+
+
+def table_of(folder):
+    return pandas.read_parquet(io.BytesIO(folder.read(TABLE)))
+
+
+def test_a_search_that_was_cut_short_trains_only_what_is_missing_and_ends_as_an_undisturbed_one(
+    settings, searched, digits, ray_cluster, tmp_path
+):
+    (whole, table, _), _ = searched
+    folder = Storage.at(tmp_path)
+    shutil.copytree(searched.folder.within("tune", "findings").local, tmp_path / "tune" / "findings")
+    (tmp_path / "tune" / "search").mkdir()
+    (tmp_path / "tune" / "search" / "experiment_state-2026.json").write_text("{ damaged")
+    survivor = table[(table.stage == "search") & (table.step == RUNGS[1])].iloc[0]
+    confirmed = table[table.stage == "confirm"].iloc[0]
+    other = table[(table.step == RUNGS[0]) & (table.candidate != survivor.candidate) & (table.status == "finite")].iloc[
+        0
+    ]
+    findings = tmp_path / "tune" / "findings"
+    (findings / survivor.stretch / f"{RUNGS[1]:08d}-{RUNGS[1]:08d}.jsonl").unlink()  # killed in its second rung,
+    shutil.rmtree(findings / other.stretch)  # before another began,
+    (findings / confirmed.stretch / f"{RUNGS[1]:08d}-{RUNGS[1]:08d}.jsonl").unlink()  # and in the confirmation
+    said = []
+    record = tune_run(settings, digits, folder, said.append)
+    resumed = table_of(folder)
+    assert resumed[NUMBERS].equals(table[NUMBERS])
+    assert replace(record, seconds=0) == replace(whole, seconds=0)
+    assert f"tune   {len(table) - 3} results of before are known, and not trained again" in said
+    missing = {(survivor.stretch, RUNGS[1]), (other.stretch, RUNGS[0]), (confirmed.stretch, RUNGS[1])}
+    for before, after in zip(table.to_dict("records"), resumed.to_dict("records"), strict=True):
+        # How long a training took never repeats to the bit: an equal figure is the same training.
+        assert (before["seconds"] != after["seconds"]) == ((before["stretch"], before["step"]) in missing)
+
+
+def test_weights_that_are_damaged_are_not_gone_on_from_and_cost_only_time(
+    settings, searched, digits, ray_cluster, tmp_path
+):
+    (whole, table, _), _ = searched
+    shutil.copytree(searched.folder.within("tune", "findings").local, tmp_path / "tune" / "findings")
+    survivor = table[(table.stage == "search") & (table.step == RUNGS[1])].iloc[0]
+    stretch = tmp_path / "tune" / "findings" / survivor.stretch
+    (stretch / f"{RUNGS[1]:08d}-{RUNGS[1]:08d}.jsonl").unlink()
+    weights = stretch / f"step={RUNGS[0]:08d}" / "generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    record = tune_run(settings, digits, Storage.at(tmp_path), lambda line: None)
+    assert table_of(Storage.at(tmp_path))[NUMBERS].equals(table[NUMBERS])
+    assert replace(record, seconds=0) == replace(whole, seconds=0)
+
+
+def test_more_candidates_end_as_a_search_of_all_of_them_and_what_is_known_is_not_trained_again(
+    settings, searched, digits, ray_cluster, tmp_path
+):
+    (whole, table, _), _ = searched
+    folder = Storage.at(tmp_path)
+    tune_run(config.override(settings, {"tune.candidates": 3}), digits, folder, lambda line: None)
+    fewer = {(row["stretch"], row["step"]): row["seconds"] for row in table_of(folder).to_dict("records")}
+    record = tune_run(settings, digits, folder, lambda line: None)
+    extended = table_of(folder)
+    assert extended[NUMBERS].equals(table[NUMBERS])
+    assert replace(record, seconds=0) == replace(whole, seconds=0)
+    known = [row for row in extended.to_dict("records") if (row["stretch"], row["step"]) in fewer]
+    assert len(known) >= 3
+    assert all(row["seconds"] == fewer[row["stretch"], row["step"]] for row in known)
+
+
+def test_findings_of_other_data_or_settings_are_not_used(settings, searched, digits, ray_cluster, tmp_path):
+    shutil.copytree(searched.folder.within("tune", "findings").local, tmp_path / "tune" / "findings")
+    said = []
+    fewer = {"tune.candidates": 1, "tune.samples": 150, "tune.confirm.seeds": 1}
+    tune_run(config.override(settings, fewer), digits, Storage.at(tmp_path), said.append)
+    assert not any("known" in line for line in said)

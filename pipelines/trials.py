@@ -1,0 +1,148 @@
+"""The search's and the confirmations' trials, run by Ray Tune, and the rows they report."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gan_core.datasets import Dataset
+from pipelines.candidates import draw_candidates
+from pipelines.settings import Configuration
+from pipelines.storage import Storage
+from pipelines.trial import Search, trial
+
+
+@dataclass
+class Trials:
+    """The search's and the confirmations' trials, and the rows they report."""
+
+    configuration: Configuration
+    dataset: Dataset
+    run: Storage
+    findings: Storage
+    at_a_time: int
+    say: Callable[[str], None]
+    started: float
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    failed: int = 0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the time budget, if there is one."""
+        budget = self.configuration.tune.time_budget_s
+        return None if budget is None else budget - (time.monotonic() - self.started)
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the time budget is over."""
+        return self.seconds_left is not None and self.seconds_left <= 0
+
+    def search(self) -> None:
+        """Run the candidates under the scheduler."""
+        from pipelines.schedulers import make_scheduler
+
+        settings, seed = self.configuration.tune, self.configuration.seed
+        assert isinstance(seed, int)
+        scheduler = make_scheduler(settings, settings.rungs, seed, self.at_a_time)
+        if settings.searcher == "tpe":
+            self._run("search", None, settings.rungs, scheduler)
+            return
+        candidates = draw_candidates(settings, seed)
+        jobs = [{"candidate": index, "seed": seed, **values} for index, values in enumerate(candidates)]
+        self._run("search", jobs, settings.rungs, scheduler)
+
+    def confirm(self, best: list[dict[str, Any]], step: int) -> None:
+        """Train the best again, with other seeds, to the step they were compared at.
+
+        They are scored at all rungs where the search cuts none: then the ranks of rungs and end can be
+        compared over every candidate and seed.
+        """
+        settings, seed = self.configuration.tune, self.configuration.seed
+        assert isinstance(seed, int)
+        jobs = [
+            {"candidate": row["candidate"], "seed": seed + extra, **{key: row[key] for key in settings.space}}
+            for row in best
+            for extra in range(1, settings.confirm.seeds)
+        ]
+        if not jobs:
+            return
+        if self.out_of_time:
+            self.say("tune   no time is left to confirm the best over seeds")
+            return
+        self.say(f"tune   confirming the best {len(best)} over {settings.confirm.seeds} seeds")
+        self._run("confirm", jobs, (step,) if settings.cuts else settings.rungs, None)
+
+    def _run(self, stage: str, jobs: list[dict[str, Any]] | None, rungs: tuple[int, ...], scheduler: Any) -> None:
+        """Run one trial for each job, or for each of Optuna's suggestions, and collect their rows."""
+        from ray import tune
+        from ray.tune.search import ConcurrencyLimiter
+
+        from pipelines.schedulers import Variants
+        from pipelines.suggestions import Suggestions
+
+        settings, seed = self.configuration.tune, self.configuration.seed
+        assert isinstance(seed, int)
+        self.run.within("tune", stage).remove()  # Ray's own working memory, which may be damaged; ours is the truth
+        limits = {"cpu": settings.resources_per_trial.cpu, "gpu": settings.resources_per_trial.gpu}
+        left = self.seconds_left
+        search = Search(self.configuration, rungs, self.findings, None if left is None else time.time() + left)
+        trainable = tune.with_parameters(trial, search=search, dataset=self.dataset)
+        searcher: Any = Variants(self.at_a_time)
+        if jobs is None:
+            searcher = ConcurrencyLimiter(Suggestions(settings, seed, self.findings), max_concurrent=self.at_a_time)
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, limits),
+            param_space={} if jobs is None else {"job": tune.grid_search(jobs)},
+            tune_config=tune.TuneConfig(
+                metric="log_likelihood",
+                mode="max",
+                search_alg=searcher,
+                num_samples=settings.candidates if jobs is None else 1,
+                scheduler=scheduler,
+                reuse_actors=True,
+                time_budget_s=self.seconds_left,
+                trial_name_creator=_trial_name,
+                trial_dirname_creator=_trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name=stage,
+                storage_path=self.run.within("tune").uri,
+                verbose=0,
+                stop={"rung": len(rungs)} if settings.scheduler == "population_based" else None,
+                failure_config=tune.FailureConfig(max_failures=settings.max_failures),
+                callbacks=[_collector(stage, list(settings.space), self.rows, self.say)],
+            ),
+        )
+        self.failed += int(tuner.fit().num_errors)
+
+
+def _collector(stage: str, keys: list[str], rows: list[dict[str, Any]], say: Callable[[str], None]) -> Any:
+    from ray.tune import Callback
+
+    class Collector(Callback):  # type: ignore[misc]
+        """Keeps every result as a row of the table, and says it."""
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
+            kept = ("step", "status", "log_likelihood", "sigma", "coverage", "value", "seconds", "stretch")
+            row = {"stage": stage, **result["config"]["job"], **{name: result[name] for name in kept}}
+            identity = [row[name] for name in ("candidate", "seed", "step", "stretch")]
+            if any(identity == [other[name] for name in ("candidate", "seed", "step", "stretch")] for other in rows):
+                return  # of a trial that was tried again
+            rows.append(row)
+            place = f"tune   {stage} candidate {row['candidate']} seed {row['seed']} step {row['step']}"
+            if row["status"] == "diverged":
+                say(f"{place}  diverged")
+            else:
+                say(f"{place}  log-likelihood {row['log_likelihood']:.1f} nats  coverage {row['coverage']:.2f}")
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            say(f"tune   {stage} candidate {trial.config['job']['candidate']} failed; see {trial.path}")
+
+    return Collector()
+
+
+def _trial_name(trial: Any) -> str:
+    job = trial.config["job"]
+    return f"candidate-{job['candidate']}-seed-{job['seed']}"

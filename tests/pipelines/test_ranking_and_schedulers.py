@@ -1,0 +1,190 @@
+"""Who leads, how well rungs predict, how many run at a time, and what stays of a stretch: by hand-made cases."""
+
+import json
+
+import optuna
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+from scipy.stats import spearmanr
+
+from pipelines.findings import lineage, open_findings, open_stretch, stretches
+from pipelines.ranking import at_step, best_rows, deciding_step, mean_over_seeds, rung_correlation, without_diverged
+from pipelines.schedulers import concurrency, make_scheduler
+from pipelines.storage import Storage
+from pipelines.suggestions import from_optuna, optuna_distribution
+from pipelines.tune_settings import ResourceSettings, TuneSettings
+
+SPACE = {"algorithm.generator_learning_rate": {"log_uniform": [0.01, 1.0]}}
+
+
+def row(candidate, step, score, seed=0, status="finite", coverage=1.0):
+    return {
+        "candidate": candidate, "seed": seed, "step": step, "status": status,
+        "log_likelihood": score, "coverage": coverage,
+    }  # fmt: skip
+
+
+def test_the_best_are_finite_at_the_step_with_enough_coverage_and_equal_ones_in_order():
+    rows = [
+        row(3, 20, 1.0), row(0, 20, 5.0, coverage=0.1), row(1, 20, 1.0), row(2, 10, 9.0),
+        row(4, 20, -1e30, status="diverged"), row(5, 20, 2.0),
+    ]  # fmt: skip
+    assert [found["candidate"] for found in best_rows(at_step(rows, 20, 0.5), 3)] == [5, 1, 3]
+    assert [found["candidate"] for found in best_rows(at_step(rows, 20), 1)] == [0]
+
+
+def test_candidates_are_compared_at_the_last_rung_and_only_out_of_time_before_it():
+    rows = [row(0, 10, 1.0), row(1, 10, 2.0), row(0, 20, 1.0), row(2, 35, -1e30, status="diverged")]
+    assert deciding_step(rows, (10, 20, 40), out_of_time=False) == 40
+    assert deciding_step(rows, (10, 20, 40), out_of_time=True) == 20
+    assert deciding_step(rows[3:], (10, 20, 40), out_of_time=True) == 40
+
+
+def test_a_candidate_that_diverged_after_a_good_score_is_no_choice():
+    rows = [row(0, 10, 9.0), row(1, 10, 2.0), row(0, 15, -1e30, status="diverged")]
+    assert [found["candidate"] for found in without_diverged(rows)] == [1]
+
+
+def test_a_mean_is_over_the_candidates_own_seeds_and_one_that_diverged_spoils_it():
+    rows = [row(0, 20, 1.0), row(0, 20, 4.0, seed=1, coverage=0.5), row(0, 10, 99.0), row(1, 20, 50.0)]
+    assert mean_over_seeds(0, rows, 20) == (2.5, 0.75)
+    assert mean_over_seeds(0, [*rows, row(0, 7, -1e30, seed=2, status="diverged", coverage=0.0)], 20)[0] < -1e29
+
+
+@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=12))
+def test_the_rank_correlation_is_scipys_over_the_pairs_that_reached_both_rungs(pairs):
+    rows = [row(i, step, score) for i, pair in enumerate(pairs) for step, score in zip((10, 40), pair, strict=True)]
+    rows += [row(90, 10, 1e9), row(91, 40, 1e9), row(92, 10, 1.0), row(92, 40, -1e30, status="diverged")]
+    found = rung_correlation(rows, (10, 20, 40))
+    first, last = zip(*pairs, strict=True)
+    if len(set(first)) == 1 or len(set(last)) == 1:
+        assert found == {}
+    else:
+        assert found == {10: pytest.approx(float(spearmanr(first, last).statistic), abs=1e-12)}
+
+
+def test_two_pairs_have_no_rank_correlation():
+    assert rung_correlation([row(i, step, i) for i in range(2) for step in (10, 40)], (10, 40)) == {}
+
+
+@pytest.mark.parametrize(
+    ("available", "resources", "more", "expected"),
+    [
+        ({"CPU": 8.0}, {}, {}, (6, "all of them")),
+        ({"CPU": 4.0}, {}, {}, (4, "CPU")),
+        ({"CPU": 4.0}, {"cpu": 1.5}, {}, (2, "CPU")),
+        ({"CPU": 0.3}, {"cpu": 0.1}, {}, (3, "CPU")),  # 0.3 / 0.1 is 2.9999999999999996
+        ({"CPU": 4.0}, {}, {"max_concurrent": 3}, (3, "tune.max_concurrent")),
+        ({"CPU": 16.0, "GPU": 1.0}, {"gpu": 0.25}, {}, (4, "GPU")),
+        ({"CPU": 16.0, "GPU": 3.0}, {"gpu": 0.6}, {}, (3, "GPU")),  # no GPU is shared by parts of two
+        ({"CPU": 16.0, "GPU": 5.0}, {"gpu": 2}, {}, (2, "GPU")),
+        ({"CPU": 2.0, "GPU": 8.0}, {"gpu": 0.5}, {}, (2, "CPU")),
+    ],
+)
+def test_as_many_run_at_a_time_as_the_scarcest_resource_allows(available, resources, more, expected):
+    settings = TuneSettings(candidates=6, space=SPACE, resources_per_trial=ResourceSettings(**resources), **more)
+    assert concurrency(settings, available) == expected
+
+
+class Live:
+    """What a scheduler asks of Ray Tune."""
+
+    search_alg = None
+
+    def __init__(self, trials):
+        self.trials = trials
+
+    def get_trials(self):
+        return self.trials
+
+    get_live_trials = get_trials
+
+
+@pytest.mark.parametrize("name", ["asha", "median_stopping"])
+def test_scores_of_diverged_trials_do_not_decide_about_the_others(name):
+    scheduler = make_scheduler(TuneSettings(candidates=8, space=SPACE, scheduler=name, rungs=(10, 20)), (10, 20), 0, 2)
+    scheduler.set_search_properties("log_likelihood", "max")
+    trials = [Trial("simulated", stub=True, trial_id=str(i)) for i in range(8)]
+    live = Live(trials)
+    for trial in trials:
+        scheduler.on_trial_add(live, trial)
+    diverged = {"step": 10, "log_likelihood": -1e30, "status": "diverged"}
+    for trial in trials[:4]:
+        assert scheduler.on_trial_result(live, trial, diverged) == TrialScheduler.STOP
+        scheduler.on_trial_complete(live, trial, diverged)
+    for trial, value in zip(trials[4:7], (5.0, 6.0, 7.0), strict=True):
+        said = scheduler.on_trial_result(live, trial, {"step": 10, "log_likelihood": value, "status": "finite"})
+        assert said != TrialScheduler.STOP
+    # Below all three finite ones; with the four diverged ones counted, it would be among the better half.
+    worst = {"step": 10, "log_likelihood": 1.0, "status": "finite"}
+    assert scheduler.on_trial_result(live, trials[7], worst) == TrialScheduler.STOP
+
+
+def test_ashas_rungs_are_the_first_and_by_the_share_kept_up_to_the_last():
+    settings = TuneSettings(candidates=4, space=SPACE, scheduler="asha", rungs=(10, 80), keep=0.5)
+    scheduler = make_scheduler(settings, settings.rungs, 0, 2)
+    assert sorted(milestone for milestone, _ in scheduler._brackets[0]._rungs) == [10, 20, 40, 80]
+
+
+def test_a_stretch_is_found_again_by_its_job_and_origin_and_by_nothing_else(tmp_path):
+    findings, known = open_findings(Storage.at(tmp_path), ["inputs"])
+    assert known == 0
+    job = {"candidate": 3, "seed": 7, "noise.size": 8}
+    stretch = open_stretch(findings, job, None)
+    stretch.commit({"step": 20, "status": "finite", "log_likelihood": 1.0}, {"generator": {"w": torch.ones(2)}})
+    stretch.commit({"step": 40, "status": "finite", "log_likelihood": 2.0}, None)
+    again, known = open_findings(Storage.at(tmp_path), ["inputs"])
+    assert (again, known) == (findings, 2)
+    assert open_stretch(again, dict(reversed(job.items())), None) == stretch
+    assert [row["step"] for row in stretch.rows()] == [20, 40]
+    for other, origin in [
+        ({**job, "noise.size": 9}, None),
+        ({**job, "seed": 8}, None),
+        (job, {"stretch": "x", "step": 20}),
+    ]:
+        assert open_stretch(again, other, origin).rows() == []
+    assert len(stretches(again)) == 4
+    assert open_findings(Storage.at(tmp_path), ["others"])[1] == 0
+    assert stretches(again) == []
+
+
+def test_the_weights_to_go_on_from_are_the_newest_whole_ones_not_beyond_a_step(tmp_path, caplog):
+    stretch = open_stretch(Storage.at(tmp_path), {"candidate": 0, "seed": 0}, None, kept=3)
+    assert stretch.weights(100) is None
+    for step in (20, 40, 60):
+        stretch.keep(step, {"generator": {"w": torch.full((2,), float(step))}})
+    at = lambda until: stretch.weights(until)["generator"]["w"].tolist()  # noqa: E731
+    assert at(59) == [40.0, 40.0]
+    assert stretch.weights(19) is None
+    (stretch.folder.local / "step=00000040" / "generator.safetensors").write_bytes(b"cut")
+    assert at(59) == [20.0, 20.0]
+    assert "training that part again" in caplog.text
+
+
+def test_a_lineage_is_the_settings_really_used_and_leaves_out_what_was_not_passed_on(tmp_path):
+    findings = Storage.at(tmp_path)
+    job = lambda candidate, rate: {"candidate": candidate, "seed": 0, "rate": rate}  # noqa: E731
+    first = open_stretch(findings, job(0, 0.1), None)
+    second = open_stretch(findings, job(1, 0.2), {"stretch": first.name, "step": 20})
+    third = open_stretch(findings, job(2, 0.3), {"stretch": second.name, "step": 60})
+    assert [(part["step"], part["candidate"], part["settings"]) for part in lineage(third)] == [
+        (0, 0, {"rate": 0.1}), (20, 1, {"rate": 0.2}), (60, 2, {"rate": 0.3}),
+    ]  # fmt: skip
+    # One that was copied at the very step where it was itself put there has passed on nothing of its own.
+    fourth = open_stretch(findings, job(3, 0.4), {"stretch": second.name, "step": 20})
+    assert [part["settings"]["rate"] for part in lineage(fourth)] == [0.1, 0.4]
+
+
+@given(st.sampled_from([{"choice": [[4], None, "relu"]}, {"integer": [2, 9]}, {"uniform": [0.1, 0.7]},
+                        {"log_uniform": [1e-5, 0.123456]}]), st.integers(0, 1000))  # fmt: skip
+def test_optunas_numbers_stand_for_values_of_the_space(distribution, seed):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    value = from_optuna(distribution, study.ask({"it": optuna_distribution(distribution)}).params["it"])
+    (kind, values), *_ = distribution.items()
+    assert value in values if kind == "choice" else values[0] <= value <= values[1]
+    assert json.loads(json.dumps(value)) == value
+    assert kind != "integer" or type(value) is int

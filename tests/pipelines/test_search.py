@@ -1,0 +1,204 @@
+"""Searchers and schedulers of Ray Tune on real digits: what each promises, seen in its table."""
+
+import io
+import json
+from dataclasses import replace
+
+import pandas
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from gan_core.errors import Diverged
+from gan_core.training import initial_state, train
+from pipelines import config
+from pipelines.storage import Storage
+from pipelines.trial import score
+from pipelines.tune import PERTURBATIONS, TABLE, tune_run
+
+RATE, OTHER_RATE = "algorithm.discriminator_learning_rate", "algorithm.generator_learning_rate"
+RUNGS = (20, 40, 60)
+
+
+@pytest.fixture(scope="module")
+def search(small, digits, ray_cluster, tmp_path_factory):
+    """A search with some settings replaced: its record, its table, what it said and its folder."""
+
+    def run(settings, folder=None):
+        base = {"seed": 7, "tune.rungs": list(RUNGS), "tune.confirm.seeds": 1}
+        configuration = config.override(small, {**base, **{f"tune.{key}": value for key, value in settings.items()}})
+        folder, said = folder or Storage.at(tmp_path_factory.mktemp("search")), []
+        record = tune_run(configuration, digits, folder, said.append)
+        return record, pandas.read_parquet(io.BytesIO(folder.read(TABLE))), said, folder
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def population(search):
+    """Population based training of four candidates; two of the three generator's rates are far apart."""
+    space = {RATE: {"log_uniform": [0.02, 0.5]}, OTHER_RATE: {"choice": [0.002, 0.02, 0.2]}}
+    return search({"scheduler": "population_based", "candidates": 4, "space": space})
+
+
+def scored_along(schedule, steps, small, digits):
+    """The score after training in one go with the settings of a schedule, by gan_core alone."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        state, training = None, None
+        for part, end in zip(schedule, [*(later["step"] for later in schedule[1:]), steps], strict=True):
+            training = config.override(small, {"seed": 7, **part["settings"]}).training()
+            training = replace(training, virtual_shards=1)
+            state = state or initial_state(training, digits.train)
+            for _ in train(training, digits.train, state, end, lambda step: False):
+                pass
+        return score(state.generator, training, digits, small.tune.samples)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_population_keeps_its_size_and_perturbs_within_the_space(population):
+    record, table, _, folder = population
+    assert sorted(zip(table.candidate, table.step, strict=True)) == [(i, step) for i in range(4) for step in RUNGS]
+    assert table[RATE].between(0.02, 0.5).all()
+    assert set(table[OTHER_RATE]) <= {0.002, 0.02, 0.2}
+    changes = json.loads(folder.read(PERTURBATIONS))
+    # Half of four are replaced at each of the two rungs before the last.
+    assert sorted(change["origin"]["step"] for change in changes) == [20, 20, 40, 40]
+    assert (record.candidates, record.finished, record.failed) == (4, 4, 0)
+
+
+def test_a_perturbed_rate_is_the_rate_of_the_next_update(population, small, digits):
+    _, table, _, folder = population
+    changes = [change for change in json.loads(folder.read(PERTURBATIONS)) if change["origin"]["step"] == 20]
+    for change in changes:
+        (row,) = table[(table.candidate == change["job"]["candidate"]) & (table.step == 40)].to_dict("records")
+        (donor,) = table[(table.stretch == change["origin"]["stretch"]) & (table.step == 20)].to_dict("records")
+        new, old = ({key: of[key] for key in (RATE, OTHER_RATE)} for of in (change["job"], donor))
+        assert {key: row[key] for key in new} == new
+        schedule = [{"step": 0, "settings": old}, {"step": 20, "settings": new}]
+        expected = scored_along(schedule, 40, small, digits)
+        assert {key: row[key] for key in expected} == expected  # to the bit
+        if new != old:
+            assert scored_along(schedule[:1], 40, small, digits) != expected
+    assert changes
+
+
+def test_the_winners_schedule_is_what_it_was_trained_with_and_the_choice_is_its_last_settings(
+    population, small, digits
+):
+    record, table, _, _ = population
+    (row,) = table[(table.candidate == record.candidate) & (table.step == RUNGS[-1])].to_dict("records")
+    assert record.schedule[0]["step"] == 0
+    assert record.schedule[-1]["settings"] == record.chosen == {key: row[key] for key in (RATE, OTHER_RATE)}
+    assert scored_along(record.schedule, RUNGS[-1], small, digits)["log_likelihood"] == row["log_likelihood"]
+
+
+@pytest.fixture(scope="module")
+def suggested(search):
+    """Optuna's suggestions under ASHA, one of whose choices diverges; and the same search again."""
+    space = {RATE: {"choice": [0.02, 0.2, 1.0e20]}, "noise.size": {"integer": [3, 9]}}
+    settings = {"searcher": "tpe", "scheduler": "asha", "candidates": 5, "space": space}
+    first = search(settings)
+    return first, search(settings, first[3])
+
+
+def test_suggested_candidates_are_numbered_and_each_keeps_its_settings(suggested):
+    (record, table, _, _), _ = suggested
+    assert sorted(set(table.candidate)) == list(range(5))
+    settings = table.groupby("candidate")[[RATE, "noise.size"]].nunique()
+    assert (settings == 1).all(axis=None)
+    assert set(table[RATE]) <= {0.02, 0.2, 1.0e20}
+    assert table["noise.size"].between(3, 9).all()
+    (row,) = table[(table.candidate == record.candidate) & (table.step == record.step)].to_dict("records")
+    assert record.chosen == {key: row[key] for key in (RATE, "noise.size")}
+
+
+def test_a_trial_that_diverges_under_asha_ends_at_once_and_by_name(suggested):
+    (record, table, said, _), _ = suggested
+    diverged = table[table.status == "diverged"]
+    assert record.diverged == len(diverged) > 0
+    assert (diverged[RATE] == 1.0e20).all()
+    for row in diverged.to_dict("records"):
+        assert len(table[table.candidate == row["candidate"]]) == 1
+        assert f"tune   search candidate {row['candidate']} seed 7 step {row['step']}  diverged" in said
+
+
+def test_a_search_by_suggestion_done_again_knows_its_suggestions_and_trains_nothing_twice(suggested):
+    (_, first, _, _), (_, again, _, _) = suggested
+    known = {(row["candidate"], row["step"]): row for row in first.to_dict("records")}
+    for row in again.to_dict("records"):
+        before = known.get((row["candidate"], row["step"]))
+        if before is not None:  # ASHA's cuts depend on who arrives first: a row may be new
+            assert {**before, "rung_correlation": 0} == {**row, "rung_correlation": 0}  # seconds too
+    assert set(again.candidate) == set(first.candidate)
+
+
+@pytest.fixture(scope="module")
+def uncut(search):
+    """Three of a grid's four candidates, none of which is cut, over two seeds."""
+    space = {RATE: {"choice": [0.02, 0.2]}, "noise.size": {"integer": [4, 5]}}
+    return search(
+        {
+            "searcher": "grid", "keep": 1.0, "candidates": 3, "space": space,
+            "confirm": {"best": 3, "seeds": 2},
+        }
+    )  # fmt: skip
+
+
+def test_a_grids_candidates_are_its_first_points_in_order(uncut):
+    _, table, said, _ = uncut
+    search = table[(table.stage == "search") & (table.step == RUNGS[0])].sort_values("candidate")
+    found = list(zip(search[RATE], search["noise.size"], strict=True))
+    assert found == [(0.02, 4), (0.02, 5), (0.2, 4)]
+    assert said[0].startswith("tune   3 of the grid's 4 candidates, 2 at a time (CPU), rungs at 20, 40, 60 steps")
+
+
+def test_with_nothing_cut_every_candidate_and_seed_is_scored_at_every_rung(uncut):
+    _, table, _, _ = uncut
+    found = sorted(zip(table.candidate, table.seed, table.step, strict=True))
+    assert found == [(i, seed, step) for i in range(3) for seed in (7, 8) for step in RUNGS]
+
+
+def test_the_rank_correlation_of_rungs_with_the_end_is_over_all_candidates_and_seeds(uncut):
+    record, table, said, _ = uncut
+    scores = table.pivot(index=["candidate", "seed"], columns="step", values="log_likelihood")
+    for step in RUNGS[:-1]:
+        rho = spearmanr(scores[step], scores[RUNGS[-1]]).statistic
+        assert record.rung_correlation[str(step)] == pytest.approx(rho, abs=1e-12)
+        assert (table[table.step == step].rung_correlation == record.rung_correlation[str(step)]).all()
+        assert f"tune   rank correlation of scores at step {step} with those at step 60: {rho:.2f}" in said
+    assert table[table.step == RUNGS[-1]].rung_correlation.isna().all()
+
+
+def test_median_stopping_one_at_a_time_is_a_search_too(search):
+    record, table, said, _ = search({"scheduler": "median_stopping", "candidates": 3, "max_concurrent": 1})
+    assert said[0].startswith("tune   3 candidates, 1 at a time (tune.max_concurrent)")
+    assert sorted(table[table.step == RUNGS[0]].candidate) == [0, 1, 2]
+    assert record.finished >= 1
+    last = table[table.step == RUNGS[-1]]
+    assert record.candidate == last.loc[last.log_likelihood.idxmax()].candidate
+
+
+def test_a_budget_that_is_over_before_anything_is_scored_is_an_error_that_says_so(search):
+    with pytest.raises(
+        Diverged, match=r"no candidate was scored in time \(tune.time_budget_s\): 0.5 s; expected a lon"
+    ):
+        search({"candidates": 2, "time_budget_s": 0.5, "rungs": [10_000_000]})
+
+
+@pytest.mark.slow
+def test_a_budget_that_is_over_chooses_among_those_that_came_farthest(search):
+    space = {RATE: {"choice": [0.02, 0.2]}}
+    settings = {"candidates": 2, "rungs": [20, 10_000_000], "space": space, "confirm.seeds": 2}
+    record, table, said, _ = search({**settings, "time_budget_s": 25})
+    assert (record.step, record.finished) == (20, 0)
+    assert record.candidate == table.loc[table.log_likelihood.idxmax()].candidate
+    (line,) = [line for line in said if "budget" in line]
+    assert line == (
+        "tune   the time budget of 25 s is over: 0 of 2 candidates reached step 10000000, 2 were scored before it, "
+        "0 were not scored"
+    )
+    assert "tune   no time is left to confirm the best over seeds" in said
+    assert 25 <= record.seconds < 55  # the margin is for a busy machine's processes to end

@@ -48,7 +48,9 @@ def cluster(start_timeout_s: float = 120.0) -> Iterator[None]:
         return
     on_termination = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(log_to_driver=False, logging_level="ERROR", namespace="gan")
+        # Without an address Ray would join whatever `ray start` was last used for, alive or not.
+        address = os.environ.get("RAY_ADDRESS", "local")
+        ray.init(address, log_to_driver=False, logging_level="ERROR", namespace="gan")
     except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")
         raise ConfigurationError(

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from gan_core.datasets import Dataset
 from gan_core.errors import RegistryError
@@ -37,6 +38,15 @@ def redacted(text: str) -> str:
     return re.sub(r"(://)[^/\s]*@", r"\1***@", text)
 
 
+def _without_secrets(text: str, uri: str) -> str:
+    """A message without the credentials of the URI, whichever part of them a library took for a host."""
+    found = re.search(r"://([^/\s]*)@", uri)
+    secrets = re.split("[:@]", found.group(1)) if found else []
+    for secret in sorted({unquote(part) for part in secrets} | set(secrets), key=len, reverse=True):
+        text = text.replace(secret, "***") if len(secret) > 2 else text
+    return redacted(text)
+
+
 @contextlib.contextmanager
 def registry_errors(uri: str) -> Iterator[None]:
     """MLflow's and its database's errors in one line, credentials removed."""
@@ -47,7 +57,7 @@ def registry_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError) as error:
-        reason = redacted((str(error).strip().splitlines() or [type(error).__name__])[0])
+        reason = _without_secrets((str(error).strip().splitlines() or [type(error).__name__])[0], uri)
         raise RegistryError(
             "MLflow refused",
             redacted(uri),
@@ -79,6 +89,25 @@ def check_reachable(uri: str) -> None:
                 type(error).__name__,
                 "a server that is up, or another --tracking-uri",
             ) from error
+    _check_database(uri)
+
+
+def _check_database(uri: str) -> None:
+    """Connect to a database server once: MLflow itself would try for a hundred seconds.
+
+    Raises:
+        RegistryError: If it cannot be reached within five seconds.
+    """
+    if "://" in uri and not uri.startswith(("http://", "https://", "sqlite:", "file:", "databricks")):
+        import sqlalchemy
+
+        with registry_errors(uri):
+            known = uri.startswith(("postgres", "mysql"))
+            engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 5} if known else {})
+            try:
+                engine.connect().close()
+            finally:
+                engine.dispose()
 
 
 def open_client(uri: str, create: bool = False) -> Any:
@@ -91,6 +120,7 @@ def open_client(uri: str, create: bool = False) -> Any:
         raise RegistryError(
             "no such registry", redacted(uri), "no database there", "a run to have registered a model: gan run CONFIG"
         )
+    _check_database(uri)
     import logging
 
     import mlflow

@@ -117,9 +117,11 @@ def test_redacted_removes_credentials_and_nothing_else(text, clean):
 def test_no_error_shows_a_password(scheme, password, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     uri = f"{scheme}://me:{password}@127.0.0.1:{closed_port()}/db"
-    for refuse in (check_reachable, open_client) if scheme == "http" else (open_client,):
+    for refuse in (check_reachable, open_client):
+        started = time.monotonic()
         with pytest.raises(RegistryError) as caught:
             refuse(uri)
+        assert time.monotonic() - started < 30  # MLflow's own attempts take a hundred seconds
         assert "s3cr3t" not in str(caught.value)
         assert "me:" not in str(caught.value)
         assert f"{scheme}://***@127.0.0.1" in str(caught.value)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -165,6 +165,7 @@ class Score:
     samples: int
     validation_points: int
     points: int
+    curve: tuple[float, ...] = ()  # mean log-likelihood of the points that sigma was chosen on, along the grid
 
 
 LogDensity = Callable[[np.ndarray, Sequence[float]], np.ndarray]  # (points, sigmas) -> (points, sigmas)
@@ -174,7 +175,8 @@ def paper_protocol(log_density: LogDensity, validation: np.ndarray, points: np.n
     """The original's: the best sigma of its grid on all validation points (first of ties), then the points."""
     curve = log_density(validation, PAPER_GRID).mean(axis=0)
     sigma = PAPER_GRID[int(curve.argmax())]
-    return fixed_sigma(log_density, sigma, points, samples, "paper", PAPER_GRID, len(validation))
+    score = fixed_sigma(log_density, sigma, points, samples, "paper", PAPER_GRID, len(validation))
+    return replace(score, curve=tuple(map(float, curve)))
 
 
 def fixed_sigma(
@@ -210,6 +212,7 @@ def cross_validated_protocol(
             "2 folds or more, each with a point",
         )
     curves = log_density(validation, SEARCH_GRID)
+    curve = curves.mean(axis=0)
     parts = fold_indices(len(validation), folds, seed)
     sigmas = tuple(refined_sigma(np.delete(curves, part, axis=0).mean(axis=0)) for part in parts)
     if points is None:
@@ -228,10 +231,12 @@ def cross_validated_protocol(
             samples,
             len(validation),
             len(validation),
+            tuple(map(float, curve)),
         )
-    sigma = refined_sigma(curves.mean(axis=0))
+    sigma = refined_sigma(curve)
     mean, error = mean_and_standard_error(log_density(points, [sigma])[:, 0])
-    return Score("cross_validated", mean, error, sigma, SEARCH_GRID, sigmas, samples, len(validation), len(points))
+    counts = samples, len(validation), len(points)
+    return Score("cross_validated", mean, error, sigma, SEARCH_GRID, sigmas, *counts, tuple(map(float, curve)))
 
 
 def refined_sigma(curve: Float[np.ndarray, " sigmas"], grid: Sequence[float] = SEARCH_GRID) -> float:

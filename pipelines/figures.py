@@ -73,10 +73,10 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """The training's curves: V(D, G) with Theorem 1's -log 4, G's loss, D's accuracies, gradient norms."""
-    figure, axes = _figure(1, 3, width=12)
+    """The training's curves: V(D, G) with Theorem 1's -log 4, G's loss, D's accuracies, gradients, variety."""
+    figure, axes = _figure(1, 4, width=15)
     steps = [row["step"] for row in history]
-    value, accuracy, norms = axes
+    value, accuracy, norms, variety = axes
     value.plot(steps, [row["value"] for row in history], label="V(D, G)")
     value.plot(steps, [row["generator_loss"] for row in history], label="generator loss", alpha=0.7)
     value.axhline(-np.log(4), color="grey", linestyle=":", label="-log 4, the equilibrium")
@@ -87,18 +87,47 @@ def curves(history: Sequence[Mapping[str, Any]]) -> bytes:
     accuracy.set_ylim(0, 1.02)
     norms.semilogy(steps, [row["discriminator_gradient_norm"] for row in history], label="|gradient| of D")
     norms.semilogy(steps, [row["generator_gradient_norm"] for row in history], label="|gradient| of G")
+    variety.plot(
+        steps, [row.get("sample_variance", np.nan) for row in history], label="variance of samples / of images"
+    )
+    variety.axhline(1, color="grey", linestyle=":")
+    variety.set_ylim(bottom=0)
     for axis in axes:
         axis.set_xlabel("step")
         axis.legend(frameon=False, fontsize=8)
     return _saved(figure)
 
 
+def sigma_curves(scores: Sequence[Mapping[str, Any]]) -> bytes:
+    """How each protocol chose sigma: the log-likelihood of its validation points along its grid, and the folds' own."""
+    figure, axis = _figure(1, 1, width=6)
+    for score, style in zip(scores, ("o--", "-"), strict=False):
+        (line,) = axis.plot(score["grid"], score["curve"], style, markersize=4, label=score["protocol"])
+        axis.axvline(score["sigma"], color=line.get_color(), linewidth=0.8)
+        for sigma in score["fold_sigmas"]:
+            axis.axvline(sigma, ymax=0.04, color=line.get_color())
+    best = max((value for score in scores for value in score["curve"]), default=0.0)
+    span = abs(best) + 50
+    axis.set_ylim(best - 3 * span, best + 0.2 * span)  # below, a narrow window has nothing to say
+    axis.set_xscale("log")
+    axis.set_xlabel("sigma")
+    axis.set_ylabel("validation log-likelihood, nats")
+    axis.legend(frameon=False, fontsize=8)
+    return _saved(figure)
+
+
 def search_plot(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bytes:
-    """Each result of the search, its validation log-likelihood against each searched setting."""
+    """Each candidate's validation log-likelihood from rung to rung, and against each searched setting."""
     finite = [row for row in rows if row["status"] == "finite"]
-    figure, axes = _figure(1, max(1, len(keys)), width=3.2 * max(1, len(keys)))
+    figure, axes = _figure(1, 1 + len(keys), width=3.2 * (1 + len(keys)))
+    rungs, *others = np.atleast_1d(axes)
     best = max((row["log_likelihood"] for row in finite), default=0.0)
-    for axis, key in zip(np.atleast_1d(axes), keys, strict=False):
+    for trial in sorted({_trial_of(row) for row in finite}):
+        path = sorted((row["step"], row["log_likelihood"]) for row in finite if _trial_of(row) == trial)
+        rungs.plot(*zip(*path, strict=True), marker="o", markersize=3, linewidth=0.8)
+    rungs.set_xlabel("step")
+    points = None
+    for axis, key in zip(others, keys, strict=True):
         values: list[Any] = [str(row[key]) if isinstance(row[key], list) else row[key] for row in finite]
         points = axis.scatter(
             values,
@@ -111,8 +140,13 @@ def search_plot(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> bytes
         axis.set_xlabel(key, fontsize=8)
         axis.axhline(best, color="grey", linewidth=0.5)
     np.atleast_1d(axes)[0].set_ylabel("validation log-likelihood, nats")
-    figure.colorbar(points, ax=axes, label="step")
+    if points is not None:
+        figure.colorbar(points, ax=axes, label="step")
     return _saved(figure)
+
+
+def _trial_of(row: Mapping[str, Any]) -> tuple[str, int, int]:
+    return str(row["stage"]), int(row["candidate"]), int(row["seed"])
 
 
 def _scale(shape: Sequence[int]) -> int:

@@ -77,6 +77,7 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
         "samples.png": figures.png(figures.samples_with_neighbours(model, dataset.train.images, seed)),
         "interpolation.png": figures.png(figures.interpolation(model, seed)),
         "curves.png": figures.curves(read_history(run.folder.within("history"))),
+        "sigma.png": figures.sigma_curves([records["evaluate"][name] for name in ("paper", "cross_validated")]),
     }
     table = run.folder.read("tune/table.parquet")
     if table and "tune" in records:

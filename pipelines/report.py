@@ -43,6 +43,8 @@ centroids) and the qualities below.
 <p class="note">In pixel space, against the test images and their {{ neighbours }} nearest neighbours. Precision: samples among real images; recall: real images
 among samples; density: real neighbourhoods that hold a sample; coverage: those that hold at least one. Duplicates: samples as near to another as
 1 % of real images are. Memorisation: how often a sample is nearer to the training images than a test image is; 0.5 for fresh images, 1 for copies.</p>
+<h2>Choice of sigma</h2><p class="note">The mean log-likelihood of the validation images along each protocol's grid; lines at the sigma chosen, ticks
+at those of the folds.</p><img alt="Validation log-likelihood against sigma" src="{{ pictures['sigma.png'] }}">
 {% if table %}<h2>Table 1 of the paper, {{ data | upper }}{{ ", over five folds" if data == "tfd" }}</h2><table>
 {% for name, mean, error in table %}<tr><td>{{ name }}</td><td class="number">{{ mean }} ± {{ error }}</td></tr>{% endfor %}</table>{% endif %}
 <h2>Samples and their nearest training images</h2>

@@ -13,6 +13,7 @@ from gan_core.datasets.preprocessing import normalise_contrast
 from gan_core.noise import draw_noise
 from gan_core.randomness import stream
 from pipelines import figures, report
+from pipelines.evaluate import evaluate_arrays
 from tests.pipelines.conftest import principal_generator
 
 HISTORY = [
@@ -139,10 +140,19 @@ def test_curves_are_a_picture_even_of_a_single_row():
 )  # fmt: skip
 def test_a_search_is_drawn_whatever_kind_of_setting_it_searched(values):
     rows = [
-        {"status": "finite", "step": 10 * i, "log_likelihood": -7.0 + i, "key": value} for i, value in enumerate(values)
-    ]
+        {"status": "finite", "step": 10 * i, "log_likelihood": -7.0 + i, "key": value, "stage": "search", "candidate": i, "seed": 0}
+        for i, value in enumerate(values)
+    ]  # fmt: skip
     rows.append({"status": "diverged", "step": 10, "log_likelihood": -1e30, "key": values[0]})
     assert opened(figures.search_plot(rows, ["key"])).ndim == 3
+
+
+def test_the_choice_of_sigma_is_drawn_along_both_grids(digits):
+    scores = evaluate_arrays(digits.train.images[:100], digits.test.images, digits.validation.images, None, 3)
+    paper, refined = scores["paper"], scores["cross_validated"]
+    assert paper["sigma"] == paper["grid"][int(np.argmax(paper["curve"]))]
+    assert len(refined["curve"]) == len(refined["grid"])
+    assert opened(figures.sigma_curves([paper, refined])).ndim == 3
 
 
 # The page
@@ -162,7 +172,7 @@ RECORDS = {
 }  # fmt: skip
 PICTURES = {
     name: figures.png(np.zeros((4, 4), np.uint8))
-    for name in ("samples.png", "interpolation.png", "curves.png", "search.png")
+    for name in ("samples.png", "interpolation.png", "curves.png", "search.png", "sigma.png")
 }
 
 
@@ -189,7 +199,7 @@ def page(records=RECORDS, data="digits", configuration="seed: 0\n"):
 def test_the_page_refers_to_nothing_outside_itself():
     html = page()
     parsed = Page(html)
-    assert len(parsed.links) == 4
+    assert len(parsed.links) == 5
     assert all(link.startswith("data:image/png;base64,") for link in parsed.links)
     for outside in ("http://", "https://", "url(", "@import", "<script", "<link"):
         assert outside not in html

@@ -192,7 +192,7 @@ def test_a_stage_asked_for_before_its_time_says_which_is_missing(small, storage)
 
 def test_a_run_leaves_its_records_history_checkpoints_pictures_and_page(finished):
     assert sorted(path.stem for path in (finished.folder / "records").iterdir()) == sorted(STAGES)
-    names = {"report.html", "samples.png", "interpolation.png", "curves.png", "search.png"}
+    names = {"report.html", "samples.png", "interpolation.png", "curves.png", "search.png", "sigma.png"}
     assert {path.name for path in (finished.folder / "report").iterdir()} == names
     assert (finished.folder / "tune" / "table.parquet").is_file()
     assert checkpoint_names(Storage.at(finished.folder / "checkpoints")) == ["step=00000150", "step=00000200"]

@@ -95,6 +95,13 @@ def test_the_runtime_lock_is_the_lock_without_the_tools():
     assert all("--hash=sha256:" in entry for entry in runtime.values())
 
 
+def test_make_lock_writes_every_lock():
+    recipe = (REPOSITORY / "Makefile").read_text().split("\nlock:")[1].split("\n\n")[0]
+    written = set(re.findall(r" -o (\S+)", recipe))
+    assert written == {"bootstrap.lock", "requirements.lock", "requirements-runtime.lock"}
+    assert all((REPOSITORY / name).is_file() for name in written)
+
+
 def test_what_builds_the_wheel_is_pinned():
     assert "hatchling" in pins("requirements.lock")
 

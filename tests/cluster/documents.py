@@ -64,23 +64,21 @@ def containers(template: Document) -> list[Document]:
     return [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
 
 
-def validate(document: Document) -> None:
+def validate(document: Document, versions: tuple[str, ...] = KUBERNETES[:1]) -> None:
     """Validate strictly: an unknown field, or one of the wrong type, is an error.
+
+    A Ray document's pods are validated as Kubernetes' own too: the CRD's copy of their schema knows fewer rules.
 
     Raises:
         jsonschema.ValidationError: If the document does not fit its schema.
     """
-    if document["apiVersion"].startswith("ray.io/"):
+    ray = document["apiVersion"].startswith("ray.io/")
+    pods = [{"apiVersion": "v1", "kind": "Pod", "metadata": {}, **template} for _, template in templates(document)]
+    for one in pods if ray else [document]:
+        for version in versions:
+            kubernetes_validate.validate(one, version, strict=True)
+    if ray:
         _crd(document["kind"]).validate(document)
-        for _, template in templates(document):  # the CRD's copy of a pod's schema knows fewer rules
-            _validate_kubernetes({"apiVersion": "v1", "kind": "Pod", "metadata": {}, **template})
-    else:
-        _validate_kubernetes(document)
-
-
-def _validate_kubernetes(document: Document) -> None:
-    for version in KUBERNETES:
-        kubernetes_validate.validate(document, version, strict=True)
 
 
 @functools.cache

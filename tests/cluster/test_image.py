@@ -97,7 +97,7 @@ def test_the_runtime_lock_is_the_lock_without_the_tools():
 
 def test_make_lock_writes_every_lock():
     recipe = (REPOSITORY / "Makefile").read_text().split("\nlock:")[1].split("\n\n")[0]
-    written = set(re.findall(r" -o (\S+)", recipe))
+    written = set(re.findall(r" -o (\S+\.lock)", recipe))
     assert written == {"bootstrap.lock", "requirements.lock", "requirements-runtime.lock"}
     assert all((REPOSITORY / name).is_file() for name in written)
 

@@ -13,6 +13,7 @@ from pipelines import config
 from tests.cluster import commands
 from tests.cluster.documents import (
     CLUSTER,
+    KUBERNETES,
     REPOSITORY,
     SETS,
     Document,
@@ -36,10 +37,16 @@ def together(name: str) -> list[Document]:
 
 @pytest.mark.parametrize("name", SETS)
 def test_every_document_is_valid_and_has_no_unknown_field(name):
-    documents = rendered(name)
+    documents = [document for document in rendered(name) if document["kind"] != "RayCluster"]
     assert len(documents) > 5
     for document in documents:
-        validate(document)
+        validate(document, KUBERNETES)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_the_ray_cluster_is_valid_and_has_no_unknown_field(name):
+    [cluster] = of_kind(rendered(name), "RayCluster")
+    validate(cluster, KUBERNETES)
 
 
 def test_the_single_run_and_the_night_are_valid():

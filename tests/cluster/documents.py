@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -76,9 +77,14 @@ def validate(document: Document, versions: tuple[str, ...] = KUBERNETES[:1]) -> 
     pods = [{"apiVersion": "v1", "kind": "Pod", "metadata": {}, **template} for _, template in templates(document)]
     for one in pods if ray else [document]:
         for version in versions:
-            kubernetes_validate.validate(one, version, strict=True)
+            _validate(json.dumps(one), version)
     if ray:
         _crd(document["kind"]).validate(document)
+
+
+@functools.cache  # most documents of an overlay are those of its base
+def _validate(document: str, version: str) -> None:
+    kubernetes_validate.validate(json.loads(document), version, strict=True)
 
 
 @functools.cache

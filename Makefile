@@ -45,9 +45,11 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
 
 # Pins with hashes and no index address; bootstrap.lock holds the installer itself.
+# The runtime lock, which the image installs, is the part of the lock without the tools of development.
 lock: $(STAMP)
 	grep -o 'uv==[0-9.]*' pyproject.toml | $(UV) pip compile - --universal --generate-hashes --no-annotate --no-header --upgrade -o bootstrap.lock
 	$(UV) pip compile pyproject.toml --extra dev --universal --generate-hashes --no-annotate --no-header --upgrade -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra services --universal --generate-hashes --no-annotate --no-header --upgrade --constraints requirements.lock -o requirements-runtime.lock
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache bench.json

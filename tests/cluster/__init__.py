@@ -1,0 +1,1 @@
+"""What `cluster/` holds, checked without a cluster."""

@@ -95,7 +95,10 @@ def _available() -> tuple[dict[str, float], str]:
     import ray
 
     if ray.is_initialized():
-        return ray.cluster_resources(), "the cluster"
+        from ray._private.state import state  # Ray Train asks the same of it: nothing public knows
+
+        there, could_be = ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {}
+        return {name: max(there.get(name, 0), could_be.get(name, 0)) for name in there | could_be}, "the cluster"
     if "RAY_ADDRESS" in os.environ:
         return {"CPU": float("inf"), "GPU": float("inf")}, "the cluster"  # asked again once it is joined
     import torch

@@ -11,11 +11,11 @@ from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
 from pipelines import config, origin, session, tracking
-from pipelines.candidates import candidate_configurations
 from pipelines.image_files import load
 from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Run
+from pipelines.search.candidates import candidate_configurations
 from pipelines.settings import Configuration, Weights
 from pipelines.storage import check_storage
 

@@ -11,10 +11,10 @@ from gan_core.state import load_tensors
 from gan_core.training import initial_state
 from pipelines import config
 from pipelines.beginning import CHECKPOINTS, GENERATOR, WHOLE_STATE, noted_training
-from pipelines.candidates import candidate_configurations
 from pipelines.records import Origin
 from pipelines.registry import Registry
 from pipelines.run import Run, checked_run_name
+from pipelines.search.candidates import candidate_configurations
 from pipelines.settings import Configuration
 from pipelines.storage import Storage, Tensors, latest_checkpoint
 

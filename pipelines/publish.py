@@ -12,11 +12,11 @@ from gan_core.checkpoint import checkpoint_step
 from gan_core.datasets import Dataset
 from gan_core.errors import GanError
 from pipelines import config, figures, origin, report
-from pipelines.moves import Moves
-from pipelines.promotion import judge_version
 from pipelines.records import RegisterRecord, ReportRecord
-from pipelines.registration import register
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+from pipelines.registry.moves import Moves
+from pipelines.registry.promotion import judge_version
+from pipelines.registry.registration import register
 from pipelines.run import Run
 from pipelines.storage import checkpoint_names, read_history
 from pipelines.tracking import Tracking

@@ -9,12 +9,19 @@ from typing import Any, NoReturn
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
 from pipelines import config
-from pipelines.findings import Stretch, lineage, open_findings, stretches
-from pipelines.ranking import at_step, best_rows, deciding_step, mean_over_seeds, rung_correlation, without_diverged
 from pipelines.records import TuneRecord
+from pipelines.search.findings import Stretch, lineage, open_findings, stretches
+from pipelines.search.ranking import (
+    at_step,
+    best_rows,
+    deciding_step,
+    mean_over_seeds,
+    rung_correlation,
+    without_diverged,
+)
+from pipelines.search.trials import Trials
 from pipelines.settings import Configuration
 from pipelines.storage import Storage
-from pipelines.trials import Trials
 
 TABLE, PERTURBATIONS = "tune/table.parquet", "tune/perturbations.json"
 # What may differ when a search is started again and finds what it has already done.
@@ -43,7 +50,7 @@ def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: 
     """
     import ray
 
-    from pipelines.schedulers import concurrency
+    from pipelines.search.schedulers import concurrency
 
     started = time.monotonic()
     assert isinstance(configuration.seed, int)

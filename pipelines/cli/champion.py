@@ -21,9 +21,9 @@ def promote(context: Context, reference: str, force: bool, reason: str, override
       gan models promote gan-digits/7
       gan models promote gan-digits/3 --force --reason "7 draws no fours" --json
     """
-    from pipelines.moves import Moves
-    from pipelines.promotion import Verdict, judge_version
     from pipelines.registry import CHAMPION
+    from pipelines.registry.moves import Moves
+    from pipelines.registry.promotion import Verdict, judge_version
 
     registry = open_registry(context)
     version = registry.resolve(reference)
@@ -60,7 +60,7 @@ def rollback(context: Context, name: str) -> None:
       gan models rollback gan-digits
       gan models rollback gan-digits --json
     """
-    from pipelines.moves import Moves
+    from pipelines.registry.moves import Moves
 
     move = Moves(open_registry(context), name).rollback()
     context.answer(
@@ -78,7 +78,7 @@ def archive(context: Context, reference: str) -> None:
     Example:
       gan models archive gan-digits/2
     """
-    from pipelines import retention
+    from pipelines.registry import retention
 
     registry = open_registry(context)
     version = registry.resolve(reference)
@@ -97,7 +97,7 @@ def delete(context: Context, reference: str, yes: bool) -> None:
     Example:
       gan models delete gan-digits/2 --yes
     """
-    from pipelines import retention
+    from pipelines.registry import retention
 
     registry = open_registry(context)
     version = registry.resolve(reference)
@@ -125,7 +125,7 @@ def prune(context: Context, name: str, keep: int, yes: bool) -> None:
       gan models prune gan-digits --keep 10
       gan models prune gan-digits --keep 10 --yes --json
     """
-    from pipelines import retention
+    from pipelines.registry import retention
 
     registry = open_registry(context)
     versions = (retention.prune if yes else retention.to_prune)(registry, name, keep)

@@ -78,7 +78,7 @@ def models_compare(context: Context, reference: str, other: str, overrides: tupl
     """
     from dataclasses import asdict
 
-    from pipelines.promotion import compare_contenders, contender
+    from pipelines.registry.promotion import compare_contenders, contender
 
     registry = open_registry(context)
     versions = [registry.resolve(one) for one in (reference, other)]
@@ -121,7 +121,7 @@ def models_history(context: Context, name: str) -> None:
     Example:
       gan models history gan-digits --json
     """
-    from pipelines.moves import Moves
+    from pipelines.registry.moves import Moves
 
     moves = [move.to_json() for move in Moves(open_registry(context), name).history()]
     lines = [

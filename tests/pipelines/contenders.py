@@ -9,11 +9,11 @@ from typing import Any
 
 from gan_core.datasets import DataSettings, load
 from pipelines import config
-from pipelines.lease import Lease
-from pipelines.moves import Moves
-from pipelines.promotion import Verdict, judge_version
-from pipelines.registration import register
 from pipelines.registry import Registry
+from pipelines.registry.lease import Lease
+from pipelines.registry.moves import Moves
+from pipelines.registry.promotion import Verdict, judge_version
+from pipelines.registry.registration import register
 from pipelines.storage import Storage
 from pipelines.tracking import Tracking
 from tests.pipelines.conftest import principal_generator

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.promotion import decide
+from pipelines.registry.promotion import decide
 from pipelines.settings import GateSettings
 
 MNIST_POINTS, NIGHTS = 9000, 365

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gan_core.errors import ConfigurationError
 from pipelines import config
-from pipelines.candidates import candidate_configurations, draw_candidates
+from pipelines.search.candidates import candidate_configurations, draw_candidates
 from pipelines.settings import TuneSettings
 
 SPACE = {

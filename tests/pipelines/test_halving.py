@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from pipelines.halving import SynchronousHalving
+from pipelines.search.halving import SynchronousHalving
 
 RUNGS = (10, 20, 40)
 

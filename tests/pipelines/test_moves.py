@@ -9,11 +9,11 @@ import time
 import pytest
 
 from gan_core.errors import RegistryError
-from pipelines.lease import PREFIX, Lease
-from pipelines.moves import MOVE_TAG, PENDING_TAG, Moves
-from pipelines.promotion import Verdict
 from pipelines.registry import CHAMPION, Registry
-from pipelines.retention import archive, delete, prune, to_prune
+from pipelines.registry.lease import PREFIX, Lease
+from pipelines.registry.moves import MOVE_TAG, PENDING_TAG, Moves
+from pipelines.registry.promotion import Verdict
+from pipelines.registry.retention import archive, delete, prune, to_prune
 from tests.pipelines import contenders
 
 NAME = "gan-moves"

@@ -10,9 +10,9 @@ from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.training import initial_state, train
 from pipelines import config, origin
 from pipelines.beginning import Job, begin, resume
-from pipelines.moves import Moves
-from pipelines.registration import register
 from pipelines.registry import Registry
+from pipelines.registry.moves import Moves
+from pipelines.registry.registration import register
 from pipelines.run import Run
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
 from tests.pipelines.conftest import failed, gan, principal_generator, trained_alone

@@ -11,11 +11,18 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from scipy.stats import spearmanr
 
-from pipelines.findings import lineage, open_findings, open_stretch, stretches
-from pipelines.ranking import at_step, best_rows, deciding_step, mean_over_seeds, rung_correlation, without_diverged
-from pipelines.schedulers import concurrency, make_scheduler
+from pipelines.search.findings import lineage, open_findings, open_stretch, stretches
+from pipelines.search.ranking import (
+    at_step,
+    best_rows,
+    deciding_step,
+    mean_over_seeds,
+    rung_correlation,
+    without_diverged,
+)
+from pipelines.search.schedulers import concurrency, make_scheduler
+from pipelines.search.suggestions import from_optuna, optuna_distribution
 from pipelines.storage import Storage
-from pipelines.suggestions import from_optuna, optuna_distribution
 from pipelines.tune_settings import ResourceSettings, TuneSettings
 
 SPACE = {"algorithm.generator_learning_rate": {"log_uniform": [0.01, 1.0]}}

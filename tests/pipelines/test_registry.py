@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from gan_core.errors import CheckpointError, RegistryError
-from pipelines import registration
-from pipelines.moves import Moves
-from pipelines.registry import ARCHIVED_TAG, CHALLENGER, CHAMPION, DUPLICATE_TAG, KEY_TAG, Registry
+from pipelines.registry import registration
+from pipelines.registry.lookup import ARCHIVED_TAG, CHALLENGER, CHAMPION, DUPLICATE_TAG, KEY_TAG, Registry
+from pipelines.registry.moves import Moves
 from pipelines.storage import Storage
 from pipelines.tracking import Tracking
 from tests.pipelines.conftest import Place, environment, gan, principal_generator

@@ -12,8 +12,8 @@ from scipy.stats import spearmanr
 from gan_core.errors import Diverged
 from gan_core.training import initial_state, train
 from pipelines import config
+from pipelines.search.trial import score
 from pipelines.storage import Storage
-from pipelines.trial import score
 from pipelines.tune import PERTURBATIONS, TABLE, tune_run
 
 RATE, OTHER_RATE = "algorithm.discriminator_learning_rate", "algorithm.generator_learning_rate"

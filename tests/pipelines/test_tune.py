@@ -10,9 +10,9 @@ import torch
 
 from gan_core.errors import Diverged
 from pipelines import config
-from pipelines.candidates import candidate_configurations, draw_candidates
+from pipelines.search.candidates import candidate_configurations, draw_candidates
+from pipelines.search.trial import score
 from pipelines.storage import Storage
-from pipelines.trial import score
 from pipelines.tune import TABLE, tune_run
 from tests.pipelines.conftest import trained_alone
 

@@ -10,8 +10,8 @@ import numpy as np
 import gan_core
 from gan_core.portable import PortableGenerator, save_generator
 from pipelines.config import digest
-from pipelines.reference import checked_name
-from pipelines.registry import DUPLICATE_TAG, KEY_TAG, ModelVersion, Registry
+from pipelines.registry.lookup import DUPLICATE_TAG, KEY_TAG, ModelVersion, Registry
+from pipelines.registry.reference import checked_name
 from pipelines.tracking import registry_errors
 
 

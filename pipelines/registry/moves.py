@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from gan_core.errors import RegistryError
-from pipelines.lease import TERM, Lease, LeaseLost
-from pipelines.promotion import Verdict
-from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+from pipelines.registry.lease import TERM, Lease, LeaseLost
+from pipelines.registry.lookup import CHALLENGER, CHAMPION, ModelVersion, Registry
+from pipelines.registry.promotion import Verdict
 from pipelines.tracking import registry_errors
 
 # Tags of the registered model. A move is announced, made, and then kept: whoever holds the lease next

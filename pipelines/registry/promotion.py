@@ -13,7 +13,7 @@ from gan_core.parzen import paper_protocol, parzen_log_density
 from gan_core.portable import PortableGenerator
 from gan_core.quality import coverage
 from pipelines.config import digest
-from pipelines.registry import ModelVersion, Registry
+from pipelines.registry.lookup import ModelVersion, Registry
 from pipelines.settings import Configuration, GateSettings
 
 

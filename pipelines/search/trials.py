@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gan_core.datasets import Dataset
-from pipelines.candidates import draw_candidates
+from pipelines.search.candidates import draw_candidates
+from pipelines.search.trial import Search, trial
 from pipelines.settings import Configuration
 from pipelines.storage import Storage
-from pipelines.trial import Search, trial
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Trials:
 
     def search(self) -> None:
         """Run the candidates under the scheduler."""
-        from pipelines.schedulers import make_scheduler
+        from pipelines.search.schedulers import make_scheduler
 
         settings, seed = self.configuration.tune, self.configuration.seed
         assert isinstance(seed, int)
@@ -77,8 +77,8 @@ class Trials:
         from ray import tune
         from ray.tune.search import ConcurrencyLimiter
 
-        from pipelines.schedulers import Variants
-        from pipelines.suggestions import Suggestions
+        from pipelines.search.schedulers import Variants
+        from pipelines.search.suggestions import Suggestions
 
         settings, seed = self.configuration.tune, self.configuration.seed
         assert isinstance(seed, int)

@@ -3,8 +3,8 @@
 import datetime
 
 from gan_core.errors import RegistryError
-from pipelines.moves import Moves
-from pipelines.registry import ARCHIVED_TAG, ModelVersion, Registry
+from pipelines.registry.lookup import ARCHIVED_TAG, ModelVersion, Registry
+from pipelines.registry.moves import Moves
 from pipelines.tracking import registry_errors
 
 RECENT = 5  # moves of the champion whose versions are kept, so that they can be undone

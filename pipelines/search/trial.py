@@ -18,7 +18,7 @@ from gan_core.quality import coverage
 from gan_core.randomness import stream
 from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
-from pipelines.findings import Stretch, open_stretch
+from pipelines.search.findings import Stretch, open_stretch
 from pipelines.settings import Configuration
 from pipelines.storage import Storage, Tensors
 

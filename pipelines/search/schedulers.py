@@ -13,8 +13,8 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import BasicVariantGenerator
 
-from pipelines.candidates import draw_value, within
-from pipelines.halving import SynchronousHalving
+from pipelines.search.candidates import draw_value, within
+from pipelines.search.halving import SynchronousHalving
 from pipelines.tune_settings import TuneSettings
 
 

@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from pipelines.candidates import within
+from pipelines.search.candidates import within
 from pipelines.storage import Storage
 from pipelines.tune_settings import TuneSettings
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from gan_core.errors import CheckpointError, RegistryError
 from gan_core.portable import FILES, PortableGenerator, load_generator
-from pipelines.reference import checked_alias, checked_name, parse_reference
+from pipelines.registry.reference import checked_alias, checked_name, parse_reference
 from pipelines.tracking import open_client, registry_errors
 
 KEY_TAG, DUPLICATE_TAG, ARCHIVED_TAG = "gan.key", "gan.duplicate_of", "gan.archived"

@@ -101,8 +101,8 @@ def test_the_report_of_a_run_refers_to_nothing_outside_itself(finished):
     html = (finished.folder / "report" / "report.html").read_text()
     assert "http://" not in html
     assert "https://" not in html
-    assert html.count('src="data:image/png;base64,') == 4
-    assert html.count("src=") == 4
+    assert html.count('src="data:image/png;base64,') == 5
+    assert html.count("src=") == 5
     assert finished.record("train")["weights_sha256"] in html
 
 

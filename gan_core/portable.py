@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -57,7 +58,13 @@ class PortableGenerator:
                 f"(count, {self.noise.size})",
             )
         device = next(self.generator.parameters()).device
-        pixels = sample(self.generator, noise.to(device)).cpu().numpy()
+        # A product's last bits differ with the number of threads, and so with the machine: one, always.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            pixels = sample(self.generator, noise.to(device)).cpu().numpy()
+        finally:
+            torch.set_num_threads(threads)
         return pixels.reshape(len(pixels), *self.image_shape)
 
 

@@ -252,3 +252,22 @@ def test_another_valid_configuration_than_the_written_one_is_refused(folder):
     rewrite(folder, lambda config: config["generator"].update(activation="tanh"))
     with pytest.raises(CheckpointError, match=r"damaged generator .*config\.json"):
         load_generator(folder)
+
+
+def test_the_number_of_threads_is_not_in_the_bits_and_stays_what_it_was():
+    network = DenseGeneratorSettings(hidden=(16,), activation="linear", output="linear")
+    net = DenseGenerator(16, 0, 64, network)
+    random = torch.Generator().manual_seed(0)
+    for parameter in net.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=random)
+    wide = PortableGenerator(net.eval(), NoiseSettings("normal", 16), network, (8, 8))
+    before = torch.get_num_threads()
+    try:
+        drawn = []
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            drawn.append(wide.draw(9, 5).tobytes())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert len(set(drawn)) == 1

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from gan_core.errors import GanError
@@ -15,6 +16,7 @@ from pipelines.storage import Storage
 OWNER, REQUEST = "owner.json", "stop-request.json"
 LOOK_SECONDS = 1.0  # between looks for a request
 BEAT_SECONDS = 10.0  # between signs of life
+SETTLE_SECONDS = 1.0  # an object store has no locks: a claim is read back after so long
 SILENT_SECONDS = 60.0  # without one, elsewhere than on a disk, where a lock tells: dead
 
 
@@ -29,8 +31,12 @@ def working_on(folder: Storage) -> Iterator[bool]:
             yield False
             return
         folder.delete(REQUEST)  # of an owner that is no more
-        me, done = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}, threading.Event()
+        me = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "since": time.time()}
+        done = threading.Event()
         folder.write_json(OWNER, {**me, "beat": time.time()})
+        if folder.local is None and not _still_mine(folder, me):
+            yield False
+            return
         watch = threading.Thread(target=_watch, args=(folder, me, done), daemon=True)
         watch.start()
         try:
@@ -49,6 +55,8 @@ def owner(folder: Storage) -> dict[str, Any] | None:
     found = folder.read_json(OWNER) or {}
     if folder.local is not None:
         return found if folder.held() else None
+    if found.get("machine") == _machine() != "" and not os.path.exists(f"/proc/{found.get('pid')}"):
+        return None  # killed, here: no need to wait until it has been silent for long
     return found if time.time() - found.get("beat", 0) < SILENT_SECONDS else None
 
 
@@ -62,6 +70,21 @@ def request_stop(folder: Storage, seconds: float) -> bool:
         time.sleep(0.2)
     folder.delete(REQUEST)  # it ended by itself before it looked
     return True
+
+
+def _machine() -> str:
+    """What makes a process number mean one process: this start of the machine, and the container; "" if unknown."""
+    with contextlib.suppress(OSError):
+        started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{started} {os.readlink('/proc/self/ns/pid')}"
+    return ""
+
+
+def _still_mine(folder: Storage, me: dict[str, Any]) -> bool:
+    """Whether this process owns the run a moment after it said so: of several at once, the last to write does."""
+    time.sleep(SETTLE_SECONDS)
+    found = folder.read_json(OWNER) or {}
+    return all(found.get(key) == value for key, value in me.items())
 
 
 def _watch(folder: Storage, me: dict[str, Any], done: threading.Event) -> None:

@@ -94,7 +94,7 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
             {key: score[key] for key in ("log_likelihood", "standard_error", "sigma", "coverage")},
             {PAGE: page, **pictures},
         )
-    return ReportRecord(f"{run.folder.uri}/report/{PAGE}", time.monotonic() - started)
+    return ReportRecord(run.folder.within("report", PAGE).uri, time.monotonic() - started)
 
 
 def _runs(run: Run, registry: Registry) -> Tracking:

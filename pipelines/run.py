@@ -108,7 +108,7 @@ class Run:
             return cls(name, config.build(known["configuration"], name), storage, origin)
         except MALFORMED as error:
             raise CheckpointError(
-                "damaged file", f"{folder.uri}/run.json", f"{type(error).__name__}: {error}", "what gan run writes"
+                "damaged file", folder.within("run.json").uri, f"{type(error).__name__}: {error}", "what gan run writes"
             ) from error
 
     def save(self) -> None:
@@ -157,7 +157,7 @@ class Run:
             return kind(**known["record"])
         except MALFORMED as error:
             raise CheckpointError(
-                "damaged file", f"{self.folder.uri}/records/{stage}.json", f"{type(error).__name__}: {error}",
+                "damaged file", self.folder.within("records", f"{stage}.json").uri, f"{type(error).__name__}: {error}",
                 f"a record of {stage}; remove the file to redo its stage",
             ) from error  # fmt: skip
 

@@ -28,7 +28,7 @@ from gan_core.checkpoint import (
     write_durably,
 )
 from gan_core.errors import CheckpointError
-from pipelines import locks
+from pipelines import locks, places
 
 logger = logging.getLogger(__name__)
 Tensors = dict[str, dict[str, Tensor]]
@@ -43,42 +43,38 @@ class Storage:
     @classmethod
     def at(cls, place: str | Path) -> "Storage":
         """The storage at a path or URI; a path is made absolute."""
-        text = str(place)
-        return cls(text if "://" in text else str(Path(text).expanduser().absolute()))
+        return cls(places.checked_address(place))
 
     @cached_property
     def _opened(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        try:
-            if self.local is not None:
-                return pyarrow.fs.LocalFileSystem(), str(self.local)
-            return pyarrow.fs.FileSystem.from_uri(self.uri)  # type: ignore[no-any-return]
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                "unusable storage", self.uri, str(error), "a path, or a URI such as s3://bucket/folder"
-            ) from error
+        return places.open_place(self.uri)
 
     @property
     def local(self) -> Path | None:
         """The local folder, if it is one."""
-        if "://" not in self.uri:
-            return Path(self.uri)
-        return Path(self.uri.removeprefix("file://")) if self.uri.startswith("file://") else None
+        return places.local_folder(self.uri)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self._opened[1].rstrip("/").rsplit("/", 1)[-1]
 
     def within(self, *parts: str) -> "Storage":
         """A folder inside."""
-        return Storage("/".join([self.uri.rstrip("/"), *parts]))
+        return Storage(places.joined(self.uri, *parts))
 
     def names(self) -> list[str]:
         """What the folder holds, in order; nothing if there is no such folder."""
         filesystem, root = self._opened
-        found = filesystem.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True))
+        with places.answering(self.uri):
+            found = filesystem.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True))
         return sorted(info.base_name for info in found)
 
     def read(self, name: str) -> bytes | None:
         """A file's content, or None if there is no such file."""
         filesystem, root = self._opened
         try:
-            with filesystem.open_input_stream(f"{root}/{name}") as stream:
+            with places.answering(self.within(name).uri), filesystem.open_input_stream(f"{root}/{name}") as stream:
                 return bytes(stream.read())
         except FileNotFoundError:
             return None
@@ -86,12 +82,12 @@ class Storage:
     def write(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all: by renaming on a disk, as one object elsewhere."""
         filesystem, root = self._opened
+        if self.local is None:
+            with places.answering(self.within(name).uri), filesystem.open_output_stream(f"{root}/{name}") as stream:
+                stream.write(content)
+            return
+        path = self.local / name
         try:
-            if self.local is None:
-                with filesystem.open_output_stream(f"{root}/{name}") as stream:
-                    stream.write(content)
-                return
-            path = self.local / name
             path.parent.mkdir(parents=True, exist_ok=True)
             staged = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
             try:
@@ -100,7 +96,7 @@ class Storage:
             finally:
                 staged.unlink(missing_ok=True)
         except OSError as error:
-            raise storage_error(Path(root) / name, error, len(content)) from error
+            raise storage_error(path, error, len(content)) from error
 
     def read_json(self, name: str) -> Any:
         """A JSON file's value, or None if there is no such file.
@@ -113,7 +109,7 @@ class Storage:
             return None if content is None else json.loads(content)
         except ValueError as error:
             raise CheckpointError(
-                "damaged file", f"{self.uri}/{name}", str(error), "JSON; remove the file to redo its stage"
+                "damaged file", self.within(name).uri, str(error), "JSON; remove the file to redo its stage"
             ) from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -123,19 +119,20 @@ class Storage:
     def remove(self) -> None:
         """Remove the folder, if it is there."""
         filesystem, root = self._opened
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), places.answering(self.uri):
             filesystem.delete_dir(root)
 
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
         filesystem, root = self._opened
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), places.answering(self.within(name).uri):
             filesystem.delete_file(f"{root}/{name}")
 
     def extent(self) -> tuple[int, float]:
         """Bytes in the folder and the folders inside, and when the newest file was written (seconds since 1970)."""
         filesystem, root = self._opened
-        found = filesystem.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=True))
+        with places.answering(self.uri):
+            found = filesystem.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=True))
         files = [info for info in found if info.is_file]
         return sum(info.size or 0 for info in files), max((info.mtime_ns or 0 for info in files), default=0) / 1e9
 
@@ -245,9 +242,10 @@ def check_storage(storage: Storage, wanted: int) -> None:
     """Refuse a storage that cannot be written, or a disk with less room than `wanted` bytes.
 
     Raises:
-        CheckpointError: If so. An object store is asked by the first write.
+        CheckpointError: If so. An object store is asked for its bucket, and for more by the first write.
     """
     if storage.local is None:
+        places.check_bucket(storage.uri)
         return
     existing = next(folder for folder in [storage.local, *storage.local.parents] if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):

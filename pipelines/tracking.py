@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from gan_core.datasets import Dataset
 from gan_core.errors import RegistryError
+from pipelines.places import without_options
 from pipelines.storage import Storage
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -141,7 +142,9 @@ class Tracking:
     def __init__(self, client: Any, uri: str, experiment: str, run: str, artifacts: Storage | None) -> None:
         self.client, self.uri = client, uri
         with registry_errors(uri):
-            location = artifacts.within(experiment).uri if artifacts and uri.startswith("sqlite") else None
+            location = (
+                without_options(artifacts.within(experiment).uri) if artifacts and uri.startswith("sqlite") else None
+            )
             self.experiment = _experiment(client, experiment, location)
             self.parent = self._run({RUN_TAG: run}, run, {})
 

@@ -15,10 +15,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_core.errors import CheckpointError
+from gan_core.errors import CheckpointError, ConfigurationError
 from pipelines.storage import (
     Storage,
     append_history,
+    check_storage,
     checkpoint_names,
     latest_checkpoint,
     local_copy,
@@ -27,12 +28,14 @@ from pipelines.storage import (
 )
 from tests.pipelines.conftest import environment, until
 
-# A path, its URI, and a store without folders, renaming or appending (fsspec's, in memory).
-KINDS = ("path", "file", "objects")
+# A path, its URI, and stores without folders, renaming or appending: fsspec's, in memory, and S3, over HTTP.
+KINDS = ("path", "file", "objects", "s3")
 
 
 @pytest.fixture(params=KINDS)
 def storage(request, tmp_path):
+    if request.param == "s3":
+        return Storage.at(request.getfixturevalue("bucket")).within(uuid.uuid4().hex, "runs", "it")
     uri = {"path": str(tmp_path), "file": f"file://{tmp_path}", "objects": f"fsspec+memory:///{uuid.uuid4().hex}"}
     return Storage.at(uri[request.param]).within("runs", "it")
 
@@ -234,3 +237,44 @@ def test_segments_sort_as_steps_do(storage):
     for first, last in pairwise((0, 999, 20_000, 300_000)):
         append_history(storage, [{"step": first + 1}, {"step": last}])
     assert [row["step"] for row in read_history(storage)] == [1, 999, 1000, 20_000, 20_001, 300_000]
+
+
+def test_a_storage_with_options_in_its_uri_keeps_them_at_the_end_and_is_read_with_them(bucket, monkeypatch):
+    server = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    options = f"?endpoint_override={server}&scheme=http"
+    folder = Storage.at(f"{bucket}/{uuid.uuid4().hex}{options}").within("runs", "it")
+    folder.write("a", b"1")
+    assert (folder.read("a"), folder.within("b").read("a"), folder.name) == (b"1", None, "it")
+    assert folder.uri.endswith(f"/runs/it{options}")
+    assert Storage("/a?b").within("c").uri == "/a?b/c"  # a folder of that name
+
+
+@pytest.mark.parametrize("uri", ["s3://key:secret@bucket/x", "s3://key@bucket", "https://a/b?secret_key=secret"])
+def test_credentials_in_an_address_are_refused_and_not_repeated(uri):
+    with pytest.raises(
+        ConfigurationError, match=r"credentials in an address \(--storage\).*AWS_ACCESS_KEY_ID"
+    ) as error:
+        Storage.at(uri)
+    assert "secret" not in str(error.value).replace("SECRET", "").replace("secret_key", "")
+    assert "key:" not in str(error.value)
+
+
+def test_a_bucket_that_is_not_there_is_found_before_any_work_and_one_that_is_passes(bucket):
+    with pytest.raises(CheckpointError, match=r"no such bucket \(s3://gan-other/x\): gan-other; expected one"):
+        check_storage(Storage.at("s3://gan-other/x"), 1)
+    with pytest.raises(CheckpointError, match=r"storage refused \(s3://gan-other/x/a\).*NO_SUCH_BUCKET") as error:
+        Storage.at("s3://gan-other/x").write("a", b"1")
+    assert "Request ID" not in str(error.value)
+    assert "\n" not in str(error.value)
+    check_storage(Storage.at(bucket).within("new"), 1)
+    with pytest.raises(CheckpointError, match=r"unusable storage \(s3://\): no bucket"):
+        Storage.at("s3://").names()
+
+
+def test_a_store_that_does_not_answer_is_a_storage_error_whatever_it_is_asked(bucket, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # discard: nobody listens
+    storage = Storage.at(bucket)
+    for ask in (storage.names, lambda: storage.read("a"), lambda: check_storage(storage, 1)):
+        with pytest.raises(CheckpointError, match=r"storage refused \(s3://gan-tests.*expected a store that answers"):
+            ask()

@@ -1,0 +1,63 @@
+"""A whole run with its storage on S3: one owner at a time, killed and gone on with, to the bits of one on a disk."""
+
+import uuid
+
+import pytest
+
+from pipelines.ownership import owner
+from pipelines.storage import Storage, checkpoint_names, read_history
+from tests.pipelines.conftest import failed, gan, kill_group, start_gan, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+TIMES = ("time_ms", "steps_per_second", "images_per_second")
+
+
+def rows(run):
+    return [{key: value for key, value in row.items() if key not in TIMES} for row in read_history(run)]
+
+
+def test_a_run_on_s3_has_one_owner_and_killed_and_started_again_at_once_it_ends_as_one_on_a_disk(
+    bucket, finished, small_yaml, tmp_path
+):
+    storage = Storage.at(bucket).within(uuid.uuid4().hex)
+    run = storage.within("runs", "small-run")
+    command = (
+        "run", small_yaml, "--name", "small-run", "--storage", storage.uri,
+        "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--json",
+    )  # fmt: skip
+    first = start_gan(*command, cwd=tmp_path)
+    try:
+        until(lambda: owner(run) is not None or first.poll() is not None)
+        second = gan(*command, cwd=tmp_path)
+        assert (second.code, second.json) == (0, {"run": "small-run", "state": "running"})
+        until(lambda: checkpoint_names(run.within("checkpoints")) or first.poll() is not None)
+        assert first.poll() is None, first.communicate()[1]
+    finally:
+        kill_group(first)
+    assert run.within("records").read_json("report.json") is None, "over before it was killed"
+    assert owner(run) is None  # at once, though its last sign of life is seconds old
+    answer = gan(*command, cwd=tmp_path)
+    assert answer.code == 0, answer.err
+    for stage, keys in {
+        "tune": ("chosen", "log_likelihood", "coverage"),
+        "train": ("weights_sha256", "generator_sha256", "averaged_sha256", "step"),
+        "evaluate": ("log_likelihood", "standard_error", "sigma", "coverage"),
+    }.items():
+        record = run.within("records").read_json(f"{stage}.json")["record"]
+        assert {key: record[key] for key in keys} == {key: finished.record(stage)[key] for key in keys}
+    there, here = run.within("history"), Storage.at(finished.folder / "history")
+    assert rows(there) == rows(here)
+    assert (answer.json["version"], answer.json["alias"]) == (1, "champion")
+    assert run.read_json("owner.json") is None
+    drawn = gan(
+        "sample", "gan-small@champion", "-n", 4, "--output", "it.npy", "--storage", storage.uri,
+        "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", cwd=tmp_path,
+    )  # fmt: skip
+    assert drawn.code == 0, drawn.err  # the model's files, too, are on S3
+
+
+def test_what_is_wrong_with_the_address_is_said_before_anything_starts(bucket, small_yaml, here):
+    failed(here("run", small_yaml, "--storage", "s3://a:b@bucket/x"), 2, "credentials in an address", "environment")
+    failed(here("run", small_yaml, "--storage", f"{bucket}/x"), 5, "no MLflow", "--tracking-uri")
+    uri = ("--tracking-uri", "sqlite:///mlflow.db")
+    failed(here("run", small_yaml, "--storage", "s3://gan-other/x", *uri), 4, "no such bucket", "gan-other")

@@ -84,7 +84,7 @@ class Flow:
         import ray
 
         if not ray.is_initialized():
-            self.stack.enter_context(session.cluster(self.run.configuration.train.start_timeout_s))
+            self.stack.enter_context(session.cluster())
         session.check_resources(self.run.configuration)
         if self.registry is not None and self.registry.done():
             self.registry.result()  # a registry that cannot be opened is an error now, not after hours of work

@@ -28,19 +28,18 @@ ENVIRONMENT = {
 }
 
 
-def prepare_environment(start_timeout_s: float = 120.0) -> None:
+def prepare_environment() -> None:
     """Quiet, quick defaults for Ray, to be called before it is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(start_timeout_s))
     if not os.environ.keys() & {"RAY_ADDRESS", "RAY_AUTH_MODE"}:  # our own cluster: its token lives as long as it does
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
 @contextlib.contextmanager
-def cluster(start_timeout_s: float = 120.0) -> Iterator[None]:
+def cluster() -> Iterator[None]:
     """Join the cluster of RAY_ADDRESS, or start one on this machine for as long as the block runs."""
-    prepare_environment(start_timeout_s)
+    prepare_environment()
     import ray
 
     if ray.is_initialized():  # the caller's own
@@ -90,15 +89,21 @@ def check_resources(configuration: Configuration) -> None:
             )
 
 
+def resources() -> dict[str, float]:
+    """What the cluster that is joined has, or could have by autoscaling."""
+    import ray
+    from ray._private.state import state  # Ray Train asks the same of it: nothing public knows
+
+    there, could_be = ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {}
+    return {name: max(there.get(name, 0), could_be.get(name, 0)) for name in there | could_be}
+
+
 def _available() -> tuple[dict[str, float], str]:
     prepare_environment()
     import ray
 
     if ray.is_initialized():
-        from ray._private.state import state  # Ray Train asks the same of it: nothing public knows
-
-        there, could_be = ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {}
-        return {name: max(there.get(name, 0), could_be.get(name, 0)) for name in there | could_be}, "the cluster"
+        return resources(), "the cluster"
     if "RAY_ADDRESS" in os.environ:
         return {"CPU": float("inf"), "GPU": float("inf")}, "the cluster"  # asked again once it is joined
     import torch

@@ -3,7 +3,6 @@
 import itertools
 import math
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +16,13 @@ from gan_core.errors import CheckpointError, Diverged, GanError
 from gan_core.state import AVERAGED
 from gan_core.training import Report, initial_state, train
 from pipelines.beginning import CHECKPOINTS, Job, begin, resume
+from pipelines.progress import LIVE, Progress
 from pipelines.records import TrainRecord
-from pipelines.settings import Configuration
+from pipelines.settings import Configuration, TrainSettings
 from pipelines.storage import Storage, Tensors, append_history, latest_checkpoint, save_checkpoint
 
-HISTORY, LIVE, STOP = "history", "live.json", "stop.json"
-FOLLOW_SECONDS = 15.0
+HISTORY, STOP = "history", "stop.json"
+LOOK_SECONDS = 0.5  # between looks of rank 0 for a request to stop
 STOP_SECONDS = 9.0  # what a preempted driver waits for its workers' last checkpoint
 
 
@@ -54,19 +54,20 @@ def train_run(
     resume(initial_state(job.training, dataset.train), job)  # what the workers could not resume is an error now
     run.write_json(STOP, False)
     run.delete(LIVE)
-    with _Progress(run, configuration.algorithm.steps, say, follow or (lambda: None)):
+    wanted = {"CPU": settings.workers * settings.threads_per_worker, "GPU": settings.workers * int(use_gpu)}
+    with Progress(run, configuration.algorithm.steps, wanted, say, follow or (lambda: None)):
         try:
             outcome = _fit(job, ray.put(dataset.train), use_gpu, say)
         except SystemExit:
             _save_before_leaving(run, say)
             raise
         except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
-            raise _cause(error, run) from error
+            raise _cause(error, run, settings) from error
     if "diverged" in outcome:
         raise outcome["diverged"]
     name, manifest, tensors = _trained(run)
     return TrainRecord(
-        run=run.uri.rsplit("/", 1)[-1],
+        run=run.name,
         step=manifest.step,
         checkpoint=run.within(CHECKPOINTS, name).uri,
         weights_sha256=tensors_digest(tensors["generator"], tensors["discriminator"]),
@@ -88,6 +89,7 @@ def _fit(job: Job, data: Any, use_gpu: bool, say: Callable[[str], None]) -> dict
     from ray.train.torch import TorchConfig, TorchTrainer
 
     settings = job.train
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(settings.start_timeout_s)
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(settings.hang_timeout_s)
     for failures in itertools.count(1):
         # Ray's own snapshot of the run is not what we resume from, and a damaged one would be an error.
@@ -172,11 +174,14 @@ class _Keeper:
         self.job = job
         self.rows: list[dict[str, float]] = []
         self.saved = self.shown = time.monotonic()
+        self.looked = 0.0
 
     def keep(self, report: Report, at_checkpoint: bool) -> None:
         self.rows.append({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
         now = time.monotonic()
-        stopping = self.job.run.read_json(STOP) is True
+        stopping = False
+        if now - self.looked >= LOOK_SECONDS:  # a report can be milliseconds, and an answer of a store as long
+            stopping, self.looked = self.job.run.read_json(STOP) is True, now
         if at_checkpoint or stopping or now - self.saved >= self.job.train.checkpoint_seconds:
             append_history(self.job.run.within(HISTORY), self.rows)
             folder, keep = self.job.run.within(CHECKPOINTS), self.job.train.keep_checkpoints
@@ -202,37 +207,6 @@ def _save_before_leaving(run: Storage, say: Callable[[str], None]) -> None:
     say("train  preempted before a last checkpoint; the same command resumes from the one before")
 
 
-class _Progress:
-    """Says, while the driver waits, what rank 0 last showed."""
-
-    def __init__(self, run: Storage, steps: int, say: Callable[[str], None], follow: Callable[[], None]) -> None:
-        self.run, self.steps, self.say, self.follow = run, steps, say, follow
-        self.done = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *error: object) -> None:
-        self.done.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
-        last, said, followed = -1, 0.0, time.monotonic()
-        while not self.done.wait(1.0):
-            if time.monotonic() - followed >= FOLLOW_SECONDS:
-                self.follow()
-                followed = time.monotonic()
-            row = self.run.read_json(LIVE) or {"step": -1}
-            if row["step"] > last and time.monotonic() - said >= 5:
-                last, said = row["step"], time.monotonic()
-                left = (self.steps - last) / row["steps_per_second"]
-                self.say(
-                    f"train  step {last}/{self.steps}  V(D,G) {row['value']:.3f}  D right on real {row['real_accuracy']:.0%}, "
-                    f"fake {row['fake_accuracy']:.0%}  {row['images_per_second']:,.0f} images/s  about {left:.0f} s left"
-                )
-
-
 def _trained(run: Storage) -> tuple[str, Manifest, Tensors]:
     saved = latest_checkpoint(run.within(CHECKPOINTS))
     if saved is None:
@@ -240,8 +214,13 @@ def _trained(run: Storage) -> tuple[str, Manifest, Tensors]:
     return saved
 
 
-def _cause(error: Exception, run: Storage) -> GanError:
+def _cause(error: Exception, run: Storage, settings: TrainSettings) -> GanError:
     """A worker's own error in our words, or the failure with the place to look."""
+    if type(getattr(error, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError":
+        return CheckpointError(
+            "workers could not start", run.uri, f"not within {settings.start_timeout_s:g} s (train.start_timeout_s)",
+            f"room for {settings.workers} on the cluster; the last checkpoint is kept: run the same command again",
+        )  # fmt: skip
     for failure in getattr(error, "worker_failures", {}).values():
         for cause in (failure, getattr(failure, "cause", None), failure.__cause__):
             if isinstance(cause, GanError):

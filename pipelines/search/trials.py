@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gan_core.datasets import Dataset
+from gan_core.errors import CheckpointError
+from pipelines.progress import Shortage
 from pipelines.search.candidates import draw_candidates
 from pipelines.search.trial import Search, trial
 from pipelines.settings import Configuration
@@ -84,6 +86,7 @@ class Trials:
         assert isinstance(seed, int)
         self.run.within("tune", stage).remove()  # Ray's own working memory, which may be damaged; ours is the truth
         limits = {"cpu": settings.resources_per_trial.cpu, "gpu": settings.resources_per_trial.gpu}
+        shortage = Shortage("tune", {"CPU": limits["cpu"], "GPU": limits["gpu"]}, self.say)
         left = self.seconds_left
         search = Search(self.configuration, rungs, self.findings, None if left is None else time.time() + left)
         trainable = tune.with_parameters(trial, search=search, dataset=self.dataset)
@@ -110,10 +113,34 @@ class Trials:
                 verbose=0,
                 stop={"rung": len(rungs)} if settings.scheduler == "population_based" else None,
                 failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-                callbacks=[_collector(stage, list(settings.space), self.rows, self.say)],
+                callbacks=[
+                    _collector(stage, list(settings.space), self.rows, self.say),
+                    _watcher(shortage, self.configuration.train.start_timeout_s),
+                ],
             ),
         )
-        self.failed += int(tuner.fit().num_errors)
+        try:
+            self.failed += int(tuner.fit().num_errors)
+        except Exception as error:
+            if shortage.seconds <= self.configuration.train.start_timeout_s:
+                raise
+            raise CheckpointError(
+                "no room for a trial", "tune.resources_per_trial", f"{shortage.missing}, for {shortage.seconds:.0f} s",
+                "nodes that have it; what was found is kept: run the same command again",
+            ) from error  # fmt: skip
+
+
+def _watcher(shortage: Shortage, limit: float) -> Any:
+    from ray.tune import Callback
+
+    class Watcher(Callback):  # type: ignore[misc]
+        """Ends a search whose trials no node could run any more, which Ray Tune would wait for without end."""
+
+        def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            if shortage.look() > limit:
+                raise RuntimeError(shortage.missing)
+
+    return Watcher()
 
 
 def _collector(stage: str, keys: list[str], rows: list[dict[str, Any]], say: Callable[[str], None]) -> Any:

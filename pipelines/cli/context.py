@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gan_core.errors import ConfigurationError
+from gan_core.errors import ConfigurationError, GanError
 
 
 class Context:
@@ -27,6 +27,10 @@ class Context:
         """Text for people, on stderr."""
         if not self.quiet:
             click.echo(text, err=True)
+
+    def trouble(self, error: GanError, wait: float) -> None:
+        """A failure that is not the end."""
+        self.say(f"{error}; looking again in {wait:g} s")
 
     def answer(self, result: Any, text: str) -> None:
         """The result: one JSON object as the last line of stdout, or text for people."""

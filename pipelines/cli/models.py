@@ -1,4 +1,4 @@
-"""Commands that look registered models up: list, show, compare, history."""
+"""Commands that look registered models up: list, watch, show, compare, history."""
 
 from typing import Any
 
@@ -27,22 +27,57 @@ overridden = click.option(
 
 
 @models.command("list")
+@click.option("--name", metavar="NAME", help="Only this model's versions.")
+@click.option("--data-digest", metavar="DIGEST", help="Only versions trained and scored on these data.")
+@click.option("--config-digest", metavar="DIGEST", help="Only versions made from this configuration.")
+@click.option("--best", metavar="METRIC", help="Only each model's best version by this metric, such as log_likelihood.")
 @common
-def models_list(context: Context) -> None:
-    """All versions of all models.
+def models_list(
+    context: Context, name: str | None, data_digest: str | None, config_digest: str | None, best: str | None
+) -> None:
+    """All versions of all models, newest first, or those that are asked for.
 
     \b
-    Example:
+    Examples:
       gan models list --json
+      gan models list --name gan-digits --best log_likelihood
+      gan models list --data-digest 3f2a9c --json
     """
     registry = open_registry(context)
-    versions = [version.to_json() for name in registry.models() for version in registry.versions(name)]
+    versions = [version.to_json() for version in registry.find(name, data_digest, config_digest, best)]
     lines = [
         f"{v['name']}/{v['version']:<4} {','.join(v['aliases']) or '-':<22} {v['metrics'].get('log_likelihood', float('nan')):8.1f} nats  "
         f"coverage {v['metrics'].get('coverage', float('nan')):.2f}  run {v['tags'].get('run', '-')}"
         for v in versions
     ]
     context.answer({"models": versions}, "\n".join(lines) or "no registered models")
+
+
+@models.command("watch")
+@click.argument("reference", metavar="NAME@ALIAS")
+@click.option(
+    "--interval", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
+    help="Seconds between looks.",
+)  # fmt: skip
+@click.option("--once", is_flag=True, help="Say what it is now, and end.")
+@common
+def models_watch(context: Context, reference: str, interval: float, once: bool) -> None:
+    """Print the version an alias names, now and whenever it is another one, until Ctrl-C.
+
+    A registry that does not answer is asked again, ever more rarely. With --json, a line is an object.
+
+    \b
+    Examples:
+      gan models watch gan-digits@champion
+      gan models watch gan-digits@champion --json | while read -r champion; do ./deploy "$champion"; done
+    """
+    from contextlib import suppress
+
+    with suppress(KeyboardInterrupt):
+        for version in open_registry(context).watch(reference, interval, context.trouble):
+            context.answer(version.to_json(), f"{version}  {', '.join(version.aliases)}")
+            if once:
+                return
 
 
 @models.command("show")

@@ -1,61 +1,24 @@
 """MLflow models: look up by number, alias, score or digest, and load without executing anything the registry holds."""
 
 import difflib
-import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gan_core.errors import CheckpointError, RegistryError
 from gan_core.portable import FILES, PortableGenerator, load_generator
+from pipelines.registry.model_version import ARCHIVED_TAG, DUPLICATE_TAG, KEY_TAG, ModelVersion, best_of, version_of
 from pipelines.registry.reference import checked_alias, checked_name, parse_reference
+from pipelines.registry.watching import changes, ignored
 from pipelines.tracking import open_client, registry_errors
 
-KEY_TAG, DUPLICATE_TAG, ARCHIVED_TAG = "gan.key", "gan.duplicate_of", "gan.archived"
+__all__ = ["ARCHIVED_TAG", "CHALLENGER", "CHAMPION", "DUPLICATE_TAG", "KEY_TAG", "ModelVersion", "Registry"]
 CHALLENGER, CHAMPION = "challenger", "champion"
 FOLDER = "artifacts/generator"  # of a registered model: where the three files lie
 DIGEST = re.compile(r"[A-Za-z0-9]{1,128}")
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """A version as one looks it up."""
-
-    name: str
-    version: int
-    aliases: tuple[str, ...]
-    tags: Mapping[str, str]
-    source: str
-
-    def __str__(self) -> str:
-        return f"{self.name}/{self.version}"
-
-    @property
-    def archived(self) -> bool:
-        """Whether it was put away: it can be loaded, and never becomes champion."""
-        return ARCHIVED_TAG in self.tags
-
-    def metric(self, name: str) -> float | None:
-        """One of its numbers, if it has it."""
-        value = json.loads(self.tags.get("metrics", "{}")).get(name)
-        return float(value) if isinstance(value, int | float) else None
-
-    def to_json(self) -> dict[str, Any]:
-        """The contract of `gan models show --json`."""
-        metrics = json.loads(self.tags.get("metrics", "{}"))
-        named = {key: self.tags.get(key, "") for key in ("generator_sha256", "data_digest", "config_digest", "commit")}
-        return {
-            "name": self.name,
-            "version": self.version,
-            "aliases": list(self.aliases),
-            "tags": dict(self.tags),
-            "metrics": metrics,
-            **named,
-        }
 
 
 class Registry:
@@ -108,7 +71,7 @@ class Registry:
         """A version by its number, if it is there."""
         with registry_errors(self.uri):
             item = _existing(lambda: self.client.get_model_version(checked_name(name), str(number)))
-            return None if item is None else _version(item, self.registered(name).aliases)
+            return None if item is None else version_of(item, self.registered(name).aliases)
 
     def holder(self, name: str, alias: str) -> ModelVersion | None:
         """The version that holds an alias, if one does."""
@@ -120,13 +83,28 @@ class Registry:
 
         MLflow cannot order versions by what is in a tag, so this reads them all.
         """
-        scored = [
-            (value, -version.version, version)
-            for version in self.versions(name)
-            if not version.archived and DUPLICATE_TAG not in version.tags
-            if (value := version.metric(metric)) is not None
-        ]
-        return max(scored, key=lambda entry: entry[:2])[2] if scored else None
+        return best_of(self.versions(name), metric)
+
+    def find(
+        self, name: str | None = None, data_digest: str | None = None, config_digest: str | None = None,
+        best: str | None = None,
+    ) -> list[ModelVersion]:  # fmt: skip
+        """Versions of one model or of all, on the data or of the configuration of a digest, newest first.
+
+        With `best`, a metric's name, the best of them of each model, as `best()` chooses.
+        """
+        names = self.models() if name is None else [self.registered(name).name]
+        found: list[ModelVersion] | None = None
+        for tag, digest in {"data_digest": data_digest, "config_digest": config_digest}.items():
+            if digest is not None:
+                of_tag = self.by_tag(tag, digest, name)
+                found = of_tag if found is None else [version for version in found if version in of_tag]
+        if found is None:
+            found = [version for one in names for version in self.versions(one)]
+        if best is None:
+            return found
+        chosen = (best_of([version for version in found if version.name == one], best) for one in names)
+        return [version for version in chosen if version is not None]
 
     def by_data_digest(self, digest: str, name: str | None = None) -> list[ModelVersion]:
         """Versions that were trained and scored on the data of this digest, newest first."""
@@ -151,7 +129,7 @@ class Registry:
             found = self._pages(self.client.search_model_versions, filter_string=query)
             # search_model_versions() leaves aliases out; the registered model has them.
             aliases = {name: self.registered(name).aliases for name in {item.name for item in found}}
-        versions = [_version(item, aliases[item.name]) for item in found]
+        versions = [version_of(item, aliases[item.name]) for item in found]
         return sorted(versions, key=lambda version: (version.name, -version.version))
 
     def aliases(self, name: str) -> dict[str, int]:
@@ -205,6 +183,15 @@ class Registry:
             )
         return model
 
+    def watch(
+        self, reference: str, seconds: float = 30.0, trouble: Callable[[RegistryError, float], None] = ignored
+    ) -> Iterator[ModelVersion]:
+        """The version meant by NAME@ALIAS, now and whenever it is another one, looked up every `seconds`.
+
+        It never ends by itself: see `watching.changes`, also for `trouble`.
+        """
+        return changes(lambda: self.resolve(reference), str, seconds, trouble)
+
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""
         with registry_errors(self.uri):
@@ -231,9 +218,3 @@ def _existing(get: Callable[[], Any]) -> Any:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
-
-
-def _version(item: Any, aliases: Mapping[str, Any]) -> ModelVersion:
-    number = int(item.version)  # an int from sqlite, text from a server; so are the aliases'
-    held = tuple(sorted(alias for alias, holder in aliases.items() if int(holder) == number))
-    return ModelVersion(item.name, number, held, dict(item.tags), item.source)

@@ -1,6 +1,7 @@
 """Pictures: sample grids with neighbours (Fig. 2), interpolation (Fig. 3), curves, the search."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,12 @@ def image_grid(images: np.ndarray, columns: int, scale: int = 2, gap: int = 2, m
         left = gap + column * (width + gap) + (extra if column == columns - 1 else 0)
         canvas[top : top + height, left : left + width] = image
     return canvas.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def sample_grid(images: np.ndarray, pixels: PixelRange) -> np.ndarray:
+    """Samples as a picture that is about as wide as high."""
+    columns = math.ceil(math.sqrt(len(images)))
+    return image_grid(viewable(images, pixels), columns, scale=max(1, 56 // images.shape[1]))
 
 
 def viewable(images: np.ndarray, pixels: PixelRange) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import champion, drawing, judging, making, setting_up
+from pipelines.cli import champion, drawing, judging, making, serving, setting_up
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
@@ -47,6 +47,7 @@ for command in (
     making.report,
     judging.sample,
     drawing.figure,
+    serving.serve,
     setting_up.init,
     setting_up.doctor,
     models,

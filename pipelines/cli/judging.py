@@ -93,7 +93,6 @@ def sample(context: Context, reference: str, count: int, seed: int, output: str,
       gan sample gan-digits/1 -n 10000 --seed 7 --output samples.npy
     """
     import io
-    import math
     from pathlib import Path
 
     import numpy as np
@@ -110,9 +109,7 @@ def sample(context: Context, reference: str, count: int, seed: int, output: str,
     elif interpolate:
         write_output(output, figures.png(figures.interpolation(model, seed)))
     else:
-        images = figures.viewable(model.draw(count, seed), model.pixels)
-        grid = figures.image_grid(images, math.ceil(math.sqrt(count)), scale=max(1, 56 // model.image_shape[0]))
-        write_output(output, figures.png(grid))
+        write_output(output, figures.png(figures.sample_grid(model.draw(count, seed), model.pixels)))
     context.answer(
         {"reference": reference, "count": count, "seed": seed, "output": output, "generator_sha256": model.sha256},
         f"wrote {output}",

@@ -73,6 +73,13 @@ class Flow:
         """The data set, read and verified once, on the driver."""
         return load(self.run.configuration.data)
 
+    def unchanged(self) -> Any:
+        """The model's newest version, if this run would be made from the same data and settings, its seed apart."""
+        from pipelines.publish import unchanged
+        from pipelines.registry import Registry
+
+        return unchanged(self.run, Registry(self.uri), self.dataset) if tracking.database_exists(self.uri) else None
+
     def prepare_registry(self) -> None:
         """Open the registry in the background: an sqlite database takes seconds to create."""
         pool = ThreadPoolExecutor(1)

@@ -22,6 +22,7 @@ from pipelines.storage import checkpoint_names, read_history
 from pipelines.tracking import Tracking
 
 PAGE = "report.html"
+RECIPE_TAG = "recipe_digest"
 
 
 def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str], None]) -> RegisterRecord:
@@ -44,6 +45,22 @@ def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str],
             runs.stage(stage, run.name, records[stage], history if stage == "train" else (), files)
     version = register(registry, settings.registry.model, runs.parent, run.generator(), _tags(run, records))
     return _promote(run, registry, version, dataset, say)
+
+
+def recipe_digest(run: Run) -> str:
+    """Digest of what a night is made from: its configuration without the seed, its origin and our sources."""
+    plain = {key: value for key, value in config.to_plain(run.configuration).items() if key != "seed"}
+    return config.digest([plain, run.origin.digest if run.origin else None, config.sources_digest()])
+
+
+def unchanged(run: Run, registry: Registry, dataset: Dataset) -> ModelVersion | None:
+    """The model's newest version, if another run made it from the same data by the same recipe, its seed apart."""
+    name = run.configuration.registry.model
+    newest = registry.versions(name)[0] if name in registry.models() else None
+    if newest is None or newest.tags.get("run") == run.name:
+        return None
+    made = (newest.tags.get("data_digest"), newest.tags.get(RECIPE_TAG))
+    return newest if made == (dataset.digest, recipe_digest(run)) else None
 
 
 def curves_follower(run: Run, registry: "Future[Registry]") -> Callable[[], None]:
@@ -124,6 +141,7 @@ def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "data": run.configuration.data.name,
         "data_digest": score["data_digest"],
         "config_digest": run.config_digest,
+        RECIPE_TAG: recipe_digest(run),
         "commit": run.commit,
         "weights_sha256": trained["weights_sha256"],
         "generator_sha256": score["generator_sha256"],

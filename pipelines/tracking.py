@@ -17,6 +17,7 @@ from pipelines.storage import Storage
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # The client's own retries can create a thing twice; ours look first.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
@@ -67,22 +68,42 @@ def registry_errors(uri: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def without_retries() -> Iterator[None]:
+    """For what must not be sent twice: a server may have done it, and then failed to say so."""
+    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+    before = os.environ[name]
+    os.environ[name] = "0"
+    try:
+        yield
+    finally:
+        os.environ[name] = before
+
+
 def database_exists(uri: str) -> bool:
     """False only for an sqlite file that is not there: a look-up must not create one."""
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
 
 
 def check_reachable(uri: str) -> None:
-    """Ask a server for its health, so that a wrong address is found before hours of work.
+    """Ask a server for its health and whether it knows us, so that either is found before hours of work.
 
     Raises:
-        RegistryError: If it does not answer within five seconds.
+        RegistryError: If it does not answer within five seconds, or refuses the account.
     """
     if uri.startswith(("http://", "https://")):
         import requests
 
+        server = uri.rstrip("/")
+        account = (os.environ.get("MLFLOW_TRACKING_USERNAME", ""), os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
+        token = os.environ.get("MLFLOW_TRACKING_TOKEN")
         try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=5).raise_for_status()
+            requests.get(f"{server}/health", timeout=5).raise_for_status()
+            asked = requests.get(
+                f"{server}/api/2.0/mlflow/experiments/search?max_results=1", timeout=5,
+                auth=account if any(account) else None,
+                headers={"Authorization": f"Bearer {token}"} if token and not any(account) else None,
+            )  # fmt: skip
         except requests.RequestException as error:
             raise RegistryError(
                 "MLflow does not answer",
@@ -90,6 +111,12 @@ def check_reachable(uri: str) -> None:
                 type(error).__name__,
                 "a server that is up, or another --tracking-uri",
             ) from error
+        elsewhere = Path("~/.mlflow/credentials").expanduser().exists() and not any(account)
+        if asked.status_code in (401, 403) and not elsewhere:
+            raise RegistryError(
+                "MLflow refused the account", redacted(uri), f"{asked.status_code} {asked.reason}",
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account it knows",
+            )  # fmt: skip
     _check_database(uri)
 
 
@@ -143,7 +170,9 @@ class Tracking:
         self.client, self.uri = client, uri
         with registry_errors(uri):
             location = (
-                without_options(artifacts.within(experiment).uri) if artifacts and uri.startswith("sqlite") else None
+                without_options(artifacts.within(experiment).uri)
+                if artifacts and not uri.startswith(("http://", "https://"))
+                else None
             )
             self.experiment = _experiment(client, experiment, location)
             self.parent = self._run({RUN_TAG: run}, run, {})

@@ -1,10 +1,11 @@
-"""What the tests share: shape checks, one Ray cluster, one MLflow database to copy, and where MNIST is."""
+"""What the tests share: shape checks, a Ray cluster, an MLflow database to copy, PostgreSQL, and where MNIST is."""
 
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ install_import_hook("gan_core", "beartype.beartype(conf=beartype.BeartypeConf(is
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
+from cluster import postgresql  # noqa: E402
+from cluster.mlflow_server import RUNS, Service  # noqa: E402
 from pipelines.session import prepare_environment  # noqa: E402
 
 prepare_environment()
@@ -100,3 +103,41 @@ def registry_uri(database_template: Path, tmp_path: Path) -> str:
     """The URI of a fresh MLflow database."""
     shutil.copy(database_template, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    """The service for a team, in a folder of its own: nothing of it runs yet; all of it is stopped at the end."""
+    if not postgresql.installed():
+        pytest.skip("no PostgreSQL server on this machine")
+    with tempfile.TemporaryDirectory(prefix="gan-") as place:  # not pytest's, which only its owner may enter
+        os.chmod(place, 0o711)
+        made = Service(Path(place) / "service", {"port": free_port(), "database_port": free_port(), "workers": 1})
+        made.folder.mkdir()
+        try:
+            yield made
+        finally:
+            made.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql_uri(service: Service) -> str:
+    """An MLflow database in a real PostgreSQL, that tests may fill; or the one that GAN_TEST_POSTGRESQL names."""
+    if "GAN_TEST_POSTGRESQL" in os.environ:
+        return os.environ["GAN_TEST_POSTGRESQL"]
+    service.start_database()
+    return service.database.uri(RUNS, with_password=True)
+
+
+@pytest.fixture(scope="session")
+def team_service(service: Service) -> Service:
+    """The same service, up: an MLflow server with accounts over PostgreSQL."""
+    service.start()
+    return service

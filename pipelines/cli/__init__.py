@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import champion, drawing, judging, making, serving, setting_up
+from pipelines.cli import champion, drawing, judging, making, serving, setting_up, submitting
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
@@ -45,6 +45,7 @@ for command in (
     judging.evaluate,
     making.register,
     making.report,
+    submitting.submit,
     judging.sample,
     drawing.figure,
     serving.serve,

@@ -15,6 +15,10 @@ continuing = click.option(
 
 @click.command()
 @continuing
+@click.option(
+    "--skip-unchanged", is_flag=True,
+    help="Do nothing if the model's newest version was made from the same data and settings, its seed apart.",
+)  # fmt: skip
 @configured
 def run(
     context: Context,
@@ -23,6 +27,7 @@ def run(
     name: str | None,
     dry_run: bool,
     continue_from: str | None,
+    skip_unchanged: bool,
 ) -> None:
     """Search, train, evaluate, register and report, each once: the same command again resumes.
 
@@ -37,6 +42,7 @@ def run(
         _new_run(context, configuration, overrides, name, continue_from),
         ("tune", "train", "evaluate", "register", "report"),
         dry_run,
+        skip_unchanged,
     )
 
 
@@ -134,7 +140,7 @@ def _new_run(
     return run
 
 
-def _work(context: Context, run: Any, stages: tuple[str, ...], dry_run: bool) -> None:
+def _work(context: Context, run: Any, stages: tuple[str, ...], dry_run: bool, skip_unchanged: bool = False) -> None:
     """Do the stages that are not done, and show the result."""
     from pipelines import session, tracking
     from pipelines.flow import Flow
@@ -143,6 +149,12 @@ def _work(context: Context, run: Any, stages: tuple[str, ...], dry_run: bool) ->
     flow = Flow(run, context.tracking_uri() if tracked else "", context.say)
     session.check_resources(run.configuration)
     flow.check()
+    if skip_unchanged and run.folder.read("run.json") is None and (same := flow.unchanged()) is not None:
+        context.answer(
+            {"run": run.name, "skipped": True, "model": same.name, "version": same.version},
+            f"{run.name} is skipped: data and settings are those of {same}, the newest version",
+        )
+        return
     done = [stage for stage in stages if run.record(stage) is not None]
     if dry_run:
         plan = {

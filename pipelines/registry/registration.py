@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 import gan_core
+from gan_core.errors import RegistryError
 from gan_core.portable import PortableGenerator, save_generator
 from pipelines.config import digest
 from pipelines.registry.lookup import DUPLICATE_TAG, KEY_TAG, ModelVersion, Registry
 from pipelines.registry.reference import checked_name
-from pipelines.tracking import registry_errors
+from pipelines.tracking import registry_errors, without_retries
 
 
 def register(
@@ -30,8 +31,16 @@ def register(
             _ensure_model(registry.client, name)
             source, model_id = _upload(registry.uri, run_id, model, tags)
             plain = {tag: str(value) for tag, value in tags.items()}
-            registry.client.create_model_version(name, source, run_id, tags={**plain, KEY_TAG: key}, model_id=model_id)
+        failure = None
+        try:
+            with without_retries(), registry_errors(registry.uri):
+                create = registry.client.create_model_version
+                create(name, source, run_id, tags={**plain, KEY_TAG: key}, model_id=model_id)
+        except RegistryError as error:  # it may have been created all the same: look
+            failure = error
         found = _with_key(registry, name, key)
+        if failure is not None and not found:
+            raise failure
     first, *duplicates = found
     for duplicate in duplicates:
         registry.tag(duplicate, {DUPLICATE_TAG: str(first.version)})

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from cluster.mlflow_server import ADMINISTRATOR, Service
 from gan_core.datasets import Dataset, DataSettings, load
 from gan_core.networks import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings
@@ -28,6 +28,7 @@ from pipelines import config
 from pipelines.cli import main
 from pipelines.settings import Configuration
 from pipelines.storage import Storage
+from tests.conftest import free_port
 
 # Real digits, nets of a few thousand weights: what the stages do, in seconds.
 SMALL = """
@@ -228,9 +229,7 @@ class Place:
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A real MLflow server on a free port, up for as long as the tests run."""
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += [
         "--backend-store-uri",
@@ -251,11 +250,21 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             process.wait()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "server"])
+@pytest.fixture(scope="session")
+def team(team_service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The service for a team, and a colleague's account in the environment."""
+    with pytest.MonkeyPatch.context() as account:
+        account.setenv("MLFLOW_TRACKING_USERNAME", ADMINISTRATOR)
+        account.setenv("MLFLOW_TRACKING_PASSWORD", team_service.secret("admin_password"))
+        storage = Storage.at(tmp_path_factory.mktemp("team"))
+        yield Place(team_service.address, storage, team_service.folder / "artifacts")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "server", pytest.param("team", marks=pytest.mark.slow)])
 def place(request: pytest.FixtureRequest, database_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A database in a file, and then a server: what works with one works with the other."""
-    if request.param == "server":
-        return request.getfixturevalue("mlflow_server")
+    """A database in a file, a server, and one with accounts over PostgreSQL: what works with one works with all."""
+    if request.param != "sqlite":
+        return request.getfixturevalue({"server": "mlflow_server", "team": "team"}[request.param])
     folder = tmp_path_factory.mktemp("sqlite")
     shutil.copy(database_template, folder / "mlflow.db")
     return Place(f"sqlite:///{folder}/mlflow.db", Storage.at(folder), folder / "mlartifacts")

@@ -92,7 +92,7 @@ def night(uri: str, storage: str, name: str, run: str, components: int) -> tuple
     version = register(
         registry, name, runs.parent, model, {**known, "sigma": SIGMA, "data": "digits", "data_digest": digits.digest}
     )
-    configuration = config.build({"evaluate": {"samples": 300}})
+    configuration = config.build({"evaluate": {"samples": 300}, "registry": {"gate": {"min_margin": 0.0}}})
     moves = Moves(registry, name)
     moves.challenge(version)
     verdict = moves.promote(version, lambda champion: judge_version(registry, version, champion, configuration, digits))

@@ -1,0 +1,1 @@
+"""Where it runs: an MLflow service for a team, machines, manifests."""

@@ -1,0 +1,70 @@
+"""F10: a registry that fails before or after it acted, or whose reply is lost: one version, or exit 5 and one version later."""
+
+import pytest
+
+from gan_core.errors import RegistryError
+from pipelines.registry import Registry
+from pipelines.registry.lease import PREFIX
+from pipelines.registry.moves import PENDING_TAG, Moves
+from tests.faults.proxy import failing
+from tests.pipelines.contenders import night
+
+pytestmark = pytest.mark.slow  # a minute of registrations, each through the proxy
+KINDS = ("before", "after", "lost")
+REGISTERING = ("registered-models/create", "model-versions/create")
+MOVING = ("registered-models/alias", "registered-models/set-tag", "registered-models/delete-tag")
+ALWAYS = 1000
+
+
+@pytest.fixture
+def proxy(mlflow_server):
+    with failing(mlflow_server.uri) as (address, faults):
+        yield address, faults
+
+
+def settled(server, name, version):
+    """One version, which is champion by one move; nothing is announced, and no one holds the lease."""
+    registry = Registry(server)
+    assert [found.version for found in registry.versions(name)] == [version]  # not even one marked as a duplicate
+    assert registry.aliases(name) == {"champion": version, "challenger": version}
+    assert [(move.former, move.version) for move in Moves(registry, name).history()] == [(None, version)]
+    assert [tag for tag in registry.registered(name).tags if tag.startswith((PREFIX, PENDING_TAG))] == []
+
+
+def finishes(address, place, name):
+    """Whether the registering stage ends well; if not, by the registry's error, which is exit 5."""
+    try:
+        return night(address, str(place), name, "run", 6) == (1, True)
+    except RegistryError:
+        return False
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", REGISTERING + MOVING)
+def test_one_failure_of_any_kind_anywhere_leaves_one_version_that_is_champion(
+    proxy, mlflow_server, path, kind, tmp_path
+):
+    (address, faults), name = proxy, f"gan-{path.replace('/', '-')}-{kind}"
+    faults.path, faults.kind, faults.left = path, kind, 1
+    if not finishes(address, tmp_path, name):
+        assert finishes(address, tmp_path, name)  # as `gan register` does
+    assert len(faults.done) == 1  # the fault was there
+    settled(mlflow_server.uri, name, 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("path", ["model-versions/create", "registered-models/alias"])
+def test_a_registry_that_keeps_failing_is_exit_5_or_done_and_later_there_is_one_version(
+    proxy, mlflow_server, path, kind, tmp_path
+):
+    (address, faults), name = proxy, f"gan-always-{path.replace('/', '-')}-{kind}"
+    faults.path, faults.kind, faults.left = path, kind, ALWAYS
+    if (path, kind) in (("model-versions/create", "after"), ("model-versions/create", "lost")):
+        night(address, str(tmp_path), name, "run", 6)  # it was created: a look shows it
+    else:
+        with pytest.raises(RegistryError, match="MLflow refused"):
+            night(address, str(tmp_path), name, "run", 6)
+    assert faults.done
+    faults.left = 0
+    night(address, str(tmp_path), name, "run", 6)
+    settled(mlflow_server.uri, name, 1)

@@ -105,13 +105,6 @@ def registry_uri(database_template: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def service() -> Iterator[Service]:
     """The service for a team, in a folder of its own: nothing of it runs yet; all of it is stopped at the end."""

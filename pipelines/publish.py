@@ -139,6 +139,7 @@ def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "run": run.name,
         "data": run.configuration.data.name,
+        "data_settings": json.dumps(_data_settings(run)),
         "data_digest": score["data_digest"],
         "config_digest": run.config_digest,
         RECIPE_TAG: recipe_digest(run),
@@ -154,6 +155,12 @@ def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
             {**metrics, "cross_validated_log_likelihood": score["cross_validated"]["log_likelihood"]}
         ),
     }
+
+
+def _data_settings(run: Run) -> dict[str, Any]:
+    """The data's section without the places of this machine: which fold, size and preprocessing it was."""
+    data = config.to_plain(run.configuration.data)
+    return {key: value for key, value in data.items() if key not in ("root", "download")}
 
 
 def _headline(run: Run) -> dict[str, Any]:

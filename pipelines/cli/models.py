@@ -1,5 +1,6 @@
 """Commands that look registered models up: list, watch, show, compare, history."""
 
+import json
 from typing import Any
 
 import click
@@ -183,7 +184,8 @@ def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> t
     try:
         document = config.to_plain(Run.open(version.tags.get("run", ""), context.storage).configuration)
     except ConfigurationError:
-        document = {"data": {"name": version.tags["data"]}} if "data" in version.tags else {}
+        known = {"name": version.tags["data"]} if "data" in version.tags else {}
+        document = {"data": json.loads(version.tags.get("data_settings", json.dumps(known)))}
         context.say(f"run of {version} is not in {context.storage.uri}: its data set, and default settings of the gate")
     for override in overrides:
         config.apply_override(document, override)

@@ -39,6 +39,7 @@ def in_process(*arguments: object) -> Result:
     return CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
+@pytest.mark.slow
 def test_a_folder_of_colour_images_becomes_a_registered_model_that_draws_in_colour(tmp_path, registry_uri):
     folder, random = tmp_path / "pictures", np.random.default_rng(0)
     folder.mkdir()

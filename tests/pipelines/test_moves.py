@@ -20,7 +20,7 @@ NAME = "gan-moves"
 YES, NO = Verdict(True, "better, in a test"), Verdict(False, "not better, in a test")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def uri(request):
     """An MLflow database, in a file and in PostgreSQL."""
     return request.getfixturevalue("registry_uri" if request.param == "sqlite" else "postgresql_uri")

@@ -300,6 +300,10 @@ def test_a_version_carries_what_it_was_made_from_and_its_numbers_with_their_prot
     }
     assert shown["tags"]["protocol"] == "paper: 300 samples, sigma from 200 validation points"
     assert (shown["tags"]["run"], shown["tags"]["data"], shown["tags"]["step"]) == ("tagged", "digits", "10")
+    # Enough to judge it on its own data where its run is not: all of the section but places on this machine.
+    rebuilt = config.build({"data": json.loads(shown["tags"]["data_settings"])})
+    assert config.first_difference(config.to_plain(rebuilt.data), config.to_plain(run.configuration.data)) is None
+    assert "root" not in json.loads(shown["tags"]["data_settings"])
 
 
 def test_no_mlflow_run_is_left_running_after_the_report(mlflow_server, digits):

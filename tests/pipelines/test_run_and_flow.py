@@ -251,6 +251,7 @@ def stop(process, sign, happened):
         kill_group(process)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_preempted_and_killed_in_mid_training_and_killed_before_it_registers_ends_with_undisturbed_bits(
     small_yaml, digits, tmp_path

@@ -58,6 +58,7 @@ def scored_along(schedule, steps, small, digits):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_a_population_keeps_its_size_and_perturbs_within_the_space(population):
     record, table, _, folder = population
     assert sorted(zip(table.candidate, table.step, strict=True)) == [(i, step) for i in range(4) for step in RUNGS]
@@ -69,6 +70,7 @@ def test_a_population_keeps_its_size_and_perturbs_within_the_space(population):
     assert (record.candidates, record.finished, record.failed) == (4, 4, 0)
 
 
+@pytest.mark.slow
 def test_a_perturbed_rate_is_the_rate_of_the_next_update(population, small, digits):
     _, table, _, folder = population
     changes = [change for change in json.loads(folder.read(PERTURBATIONS)) if change["origin"]["step"] == 20]
@@ -85,6 +87,7 @@ def test_a_perturbed_rate_is_the_rate_of_the_next_update(population, small, digi
     assert changes
 
 
+@pytest.mark.slow
 def test_the_winners_schedule_is_what_it_was_trained_with_and_the_choice_is_its_last_settings(
     population, small, digits
 ):
@@ -104,6 +107,7 @@ def suggested(search):
     return first, search(settings, first[3])
 
 
+@pytest.mark.slow
 def test_suggested_candidates_are_numbered_and_each_keeps_its_settings(suggested):
     (record, table, _, _), _ = suggested
     assert sorted(set(table.candidate)) == list(range(5))
@@ -115,6 +119,7 @@ def test_suggested_candidates_are_numbered_and_each_keeps_its_settings(suggested
     assert record.chosen == {key: row[key] for key in (RATE, "noise.size")}
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_under_asha_ends_at_once_and_by_name(suggested):
     (record, table, said, _), _ = suggested
     diverged = table[table.status == "diverged"]
@@ -125,6 +130,7 @@ def test_a_trial_that_diverges_under_asha_ends_at_once_and_by_name(suggested):
         assert f"tune   search candidate {row['candidate']} seed 7 step {row['step']}  diverged" in said
 
 
+@pytest.mark.slow
 def test_a_search_by_suggestion_done_again_knows_its_suggestions_and_trains_nothing_twice(suggested):
     (_, first, _, _), (_, again, _, _) = suggested
     known = {(row["candidate"], row["step"]): row for row in first.to_dict("records")}
@@ -172,6 +178,7 @@ def test_the_rank_correlation_of_rungs_with_the_end_is_over_all_candidates_and_s
     assert table[table.step == RUNGS[-1]].rung_correlation.isna().all()
 
 
+@pytest.mark.slow
 def test_median_stopping_one_at_a_time_is_a_search_too(search):
     record, table, said, _ = search({"scheduler": "median_stopping", "candidates": 3, "max_concurrent": 1})
     assert said[0].startswith("tune   3 candidates, 1 at a time (tune.max_concurrent)")

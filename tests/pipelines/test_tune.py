@@ -195,6 +195,7 @@ def test_weights_that_are_damaged_are_not_gone_on_from_and_cost_only_time(
     assert replace(record, seconds=0) == replace(whole, seconds=0)
 
 
+@pytest.mark.slow
 def test_more_candidates_end_as_a_search_of_all_of_them_and_what_is_known_is_not_trained_again(
     settings, searched, digits, ray_cluster, tmp_path
 ):

@@ -53,7 +53,7 @@ def test_coverage_is_one_for_the_data_themselves_and_about_none_for_collapsed_sa
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(7, 60), st.integers(7, 60), st.integers(1, 6), st.integers(0, 999))
+@given(st.integers(8, 60), st.integers(8, 60), st.integers(1, 6), st.integers(0, 999))
 def test_precision_recall_density_and_coverage_are_the_prdc_package_s(points, samples, neighbours, seed):
     real, generated = normal(points, seed), normal(samples, seed + 1)
     with contextlib.redirect_stdout(None):

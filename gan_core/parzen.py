@@ -70,7 +70,9 @@ class _Window:
         small = samples.size * 4 <= RESIDENT_BYTES
         self.resident = torch.cat([self.centred(samples[tile]) for tile in tiles]) if small else None
         self.squares = torch.empty(len(samples), dtype=torch.float64, device=device)
-        for tile in tiles:  # into one tensor: many small results between large passing ones keep these from being reused
+        for (
+            tile
+        ) in tiles:  # into one tensor: many small results between large passing ones keep these from being reused
             self.squares[tile] = self.rows(tile).double().square().sum(dim=1)
         # -|x - s|^2 / 2 sigma^2 = rate |x - s|^2
         self.rates = [-0.5 / sigma**2 for sigma in sigmas]

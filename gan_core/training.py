@@ -83,7 +83,6 @@ def train(
         state.step.device,
     )
     start = int(state.step)
-    variance = float(data.images.var(axis=0, dtype=np.float64).sum())
     reported, clock = start, time.perf_counter()
     for step in range(start, steps):
         first = step * algorithm.discriminator_steps
@@ -92,7 +91,7 @@ def train(
         done = step + 1
         if done == steps or report_due(done):
             metrics = step_metrics(outcome)
-            metrics["sample_variance"] = variance_of_samples(state.generator, settings, step) / variance
+            metrics["sample_variance"] = variance_of_samples(state.generator, settings, step) / data.total_variance
             seconds = time.perf_counter() - clock
             metrics["epoch"] = done * algorithm.discriminator_steps / batches.per_epoch
             metrics["steps_per_second"] = (done - reported) / seconds

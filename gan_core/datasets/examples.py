@@ -19,6 +19,13 @@ class Examples:
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def total_variance(self) -> float:
+        """The variance of the images, summed over pixels; in blocks, since the whole may be large in float64."""
+        mean = self.images.mean(axis=0, dtype=np.float64)
+        blocks = (self.images[start : start + 1000] - mean for start in range(0, len(self), 1000))
+        return sum(float(np.vdot(block, block)) for block in blocks) / len(self)
+
     def __getitem__(self, chosen: slice | np.ndarray) -> "Examples":
         return Examples(self.images[chosen], self.labels[chosen])
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gan_core.checkpoint import MALFORMED
+from gan_core.conditions import NOTHING, Conditions
 from gan_core.errors import CheckpointError
 from gan_core.state import State, load_tensors
 from gan_core.training import TrainingSettings
@@ -25,6 +26,7 @@ class Job:
     train: TrainSettings
     data_digest: str
     image_shape: tuple[int, ...]
+    conditions: Conditions = NOTHING
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint notes of its training, and a resumed one must agree with."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.extensions import conditions_of
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
 from pipelines import config, origin, session, tracking
@@ -61,7 +62,8 @@ class Flow:
                 f"{self.run.configuration.evaluate.neighbours}",
                 f"less than {smallest}",
             )
-        groups = initial_state(self.run.configuration.training(), self.dataset.train).tensors().values()
+        conditions = conditions_of(self.run.configuration.extension, self.dataset)
+        groups = initial_state(self.run.configuration.training(), self.dataset.train, conditions).tensors().values()
         size = sum(tensor.nbytes for named in groups for tensor in named.values())
         check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
         origin.check_data(self.run, self.dataset)
@@ -116,7 +118,7 @@ class Flow:
             self.join_cluster()
             return tune_run(self.run.configuration, self.dataset, self.run.folder, self.say)
 
-        inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
+        inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "extension", "tune")]
         return self.run.stage("tune", TuneRecord, [inputs, self.dataset.digest], work)
 
     def train(self) -> TrainRecord:

@@ -7,6 +7,7 @@ from typing import Any
 from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.extensions import conditions_of
 from gan_core.state import load_tensors
 from gan_core.training import initial_state
 from pipelines import config
@@ -122,7 +123,8 @@ def check_data(run: Run, dataset: Dataset) -> None:
         )  # fmt: skip
     if origin.taken == GENERATOR and run.origin_tensors is not None:
         for configuration in [run.configuration, *candidate_configurations(run.configuration)]:
-            mine = initial_state(configuration.training(), dataset.train).generator.state_dict()
+            conditions = conditions_of(configuration.extension, dataset)
+            mine = initial_state(configuration.training(), dataset.train, conditions).generator.state_dict()
             load_tensors(mine, run.origin_tensors["generator"], origin.resolved)
 
 

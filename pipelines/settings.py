@@ -7,6 +7,7 @@ from typing import Literal
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.data_parallel import Shards
 from gan_core.datasets import DataSettings
+from gan_core.extensions import ExtensionSettings
 from gan_core.networks import NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.training import TrainingSettings
@@ -109,6 +110,7 @@ class Configuration:
     noise: NoiseSettings = field(default_factory=NoiseSettings)
     network: NetworkSettings = field(default_factory=NetworkSettings)
     algorithm: AlgorithmSettings = field(default_factory=AlgorithmSettings)
+    extension: ExtensionSettings = field(default_factory=ExtensionSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     tune: TuneSettings = field(default_factory=TuneSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
@@ -130,4 +132,4 @@ class Configuration:
     def training(self) -> TrainingSettings:
         """What decides the weights, for gan_core."""
         assert isinstance(self.seed, int)  # `name` was replaced when the run got its name
-        return TrainingSettings(self.seed, self.noise, self.network, self.algorithm, self.train.shards)
+        return TrainingSettings(self.seed, self.noise, self.network, self.algorithm, self.train.shards, self.extension)

@@ -22,6 +22,7 @@ from gan_core.networks.dense import ACTIVATIONS
 from gan_core.noise import PRIORS, NoiseSettings, draw_noise
 from gan_core.randomness import stream
 from gan_core.state import load_tensors
+from gan_core.threads import one_thread
 from gan_core.training import sample
 
 CONFIG, WEIGHTS = "config.json", "generator.safetensors"
@@ -57,14 +58,8 @@ class PortableGenerator:
                 f"an array of shape {list(noise.shape)}",
                 f"(count, {self.noise.size})",
             )
-        device = next(self.generator.parameters()).device
-        # A product's last bits differ with the number of threads, and so with the machine: one, always.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            pixels = sample(self.generator, noise.to(device)).cpu().numpy()
-        finally:
-            torch.set_num_threads(threads)
+        with one_thread():
+            pixels = sample(self.generator, noise.to(next(self.generator.parameters()).device)).cpu().numpy()
         return pixels.reshape(len(pixels), *self.image_shape)
 
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_core.checkpoint import MALFORMED, read_checkpoint, tensors_digest, write_checkpoint, write_durably
+from gan_core.conditions import NOTHING, Conditions
 from gan_core.datasets import PixelRange
 from gan_core.errors import CheckpointError
+from gan_core.extensions import conditions_from, described
+from gan_core.extensions.imputation import Observed
 from gan_core.networks import DenseGenerator, DenseGeneratorSettings
 from gan_core.networks.dense import ACTIVATIONS
 from gan_core.noise import PRIORS, NoiseSettings, draw_noise
@@ -32,48 +34,62 @@ MAX_BYTES = 2**31  # of one file
 
 @dataclass(frozen=True)
 class PortableGenerator:
-    """G with what it takes to sample from it: the prior, and the shape of its images."""
+    """G with what it takes to sample from it: the prior, the shape of its images, what they are conditioned on."""
 
-    generator: DenseGenerator
+    generator: nn.Module
     noise: NoiseSettings
     network: DenseGeneratorSettings
     image_shape: tuple[int, ...]
     pixels: PixelRange = "unit"
+    conditions: Conditions = NOTHING
 
     @property
     def sha256(self) -> str:
         """Digest of the weights, in name order."""
         return tensors_digest(self.generator.state_dict())
 
-    def draw(self, count: int, seed: int, sample_set: int = 0) -> Float[np.ndarray, "count *shape"]:
-        """`count` images, a function of the seed (and of the number of the set) alone."""
-        return self.images(draw_noise(stream(seed, "samples", sample_set), count, self.noise))
+    def draw(
+        self, count: int, seed: int, sample_set: int = 0, condition: Float[Tensor, "count width"] | None = None
+    ) -> Float[np.ndarray, "count *shape"]:
+        """`count` images, a function of the seed (and of the number of the set) and of the condition alone.
 
-    def images(self, noise: Float[Tensor, "count size"]) -> Float[np.ndarray, "count *shape"]:
-        """G(z) as images, of `pixels` as the training images were."""
-        if noise.dim() != 2 or noise.shape[1] != self.noise.size:
-            raise CheckpointError(
-                "noise does not fit",
-                "generator",
-                f"an array of shape {list(noise.shape)}",
-                f"(count, {self.noise.size})",
-            )
+        Without a condition they are of p(x): a conditional model's classes are drawn as the data has them.
+        """
+        if condition is None:
+            condition = self.conditions.drawn(count, stream(seed, "samples' conditions", sample_set))
+        return self.images(draw_noise(stream(seed, "samples", sample_set), count, self.noise), condition)
+
+    def images(
+        self, noise: Float[Tensor, "count size"], condition: Float[Tensor, "count width"] | None = None
+    ) -> Float[np.ndarray, "count *shape"]:
+        """G(z | c) as images, of `pixels` as the training images were; c may be left out if its width is 0.
+
+        Raises:
+            CheckpointError: If the noise or the condition is of another shape than G's.
+        """
+        condition = noise.new_empty(len(noise), 0) if condition is None else condition
+        for name, given, size in (("noise", noise, self.noise.size), ("condition", condition, self.conditions.size)):
+            if given.shape != (len(noise), size):
+                shape, expected = f"an array of shape {list(given.shape)}", f"(count, {size})"
+                raise CheckpointError(f"{name} does not fit", "generator", shape, expected)
+        device = next(self.generator.parameters()).device
         with one_thread():
-            pixels = sample(self.generator, noise.to(next(self.generator.parameters()).device)).cpu().numpy()
+            pixels = sample(self.generator, noise.to(device), condition.to(device)).cpu().numpy()
         return pixels.reshape(len(pixels), *self.image_shape)
 
 
 def save_generator(folder: Path, model: PortableGenerator, about: Mapping[str, Any] | None = None) -> None:
     """Write the folder."""
-    described = {
+    document = {
         "architecture": "dense",
         "noise": asdict(model.noise),
         "generator": asdict(model.network),
-        "condition_size": 0,
+        "condition_size": model.conditions.size,
+        **({"conditions": described(model.conditions)} if model.conditions.size else {}),
         "image_shape": list(model.image_shape),
         "pixels": model.pixels,
     }
-    content = json.dumps(described, indent=1).encode()
+    content = json.dumps(document, indent=1).encode()
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / CONFIG, content)
     about = {**(about or {}), "config_sha256": hashlib.sha256(content).hexdigest()}
@@ -92,21 +108,22 @@ def load_generator(folder: Path) -> PortableGenerator:
             raise CheckpointError("not a generator", path, "no plain file of this name", ", ".join(FILES))
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError("file too large", path, f"{path.stat().st_size} bytes", f"at most {MAX_BYTES}")
-    noise, network, shape, pixels = _parse(folder / CONFIG)
+    noise, network, shape, pixels, conditions = _parse(folder / CONFIG)
     manifest, tensors = read_checkpoint(folder, ["generator"])
     digest, expected = hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(), manifest.about.get("config_sha256")
     if digest != expected:
         raise CheckpointError("damaged generator", folder / CONFIG, f"SHA-256 {digest[:12]}", str(expected)[:12])
-    generator = DenseGenerator(noise.size, 0, math.prod(shape), network)
+    generator = conditions.around(DenseGenerator(noise.size, conditions.size, math.prod(shape), network))
     load_tensors(generator.state_dict(), tensors["generator"], folder / WEIGHTS)
-    return PortableGenerator(generator.eval(), noise, network, shape, pixels)
+    return PortableGenerator(generator.eval(), noise, network, shape, pixels, conditions)
 
 
-def _parse(path: Path) -> tuple[NoiseSettings, DenseGeneratorSettings, tuple[int, ...], PixelRange]:
+def _parse(path: Path) -> tuple[NoiseSettings, DenseGeneratorSettings, tuple[int, ...], PixelRange, Conditions]:
     try:
         document = json.loads(path.read_bytes())
         architecture, condition_size = document.pop("architecture"), document.pop("condition_size")
-        if (architecture, condition_size) != ("dense", 0):
+        conditions = conditions_from(document.pop("conditions", None))
+        if (architecture, condition_size) != ("dense", conditions.size):
             raise ValueError(f"architecture {architecture!r} with condition size {condition_size!r}")
         noise = NoiseSettings(**document.pop("noise"))
         generator = document.pop("generator")
@@ -121,13 +138,15 @@ def _parse(path: Path) -> tuple[NoiseSettings, DenseGeneratorSettings, tuple[int
         activations = (network.activation, *network.layer_activations)
         if noise.prior not in PRIORS or not set(activations) <= ACTIVATIONS.keys():
             raise ValueError(f"prior {noise.prior!r}, activations {activations!r}")
+        if isinstance(conditions, Observed) and conditions.image_shape != shape:
+            raise ValueError(f"images of {list(shape)} and masks of {list(conditions.image_shape)}")
         if pixels not in get_args(PixelRange):
             raise ValueError(f"pixels {pixels!r}")
-        widths = [noise.size, *network.hidden, math.prod(shape)]
+        widths = [noise.size + conditions.size, *network.hidden, math.prod(shape)]
         weights = sum(inputs * outputs for inputs, outputs in itertools.pairwise(widths))
         if any(type(length) is not int or length < 1 for length in (*widths, *shape)) or 4 * weights > MAX_BYTES:
             raise ValueError(f"layers of {widths} and images of {list(shape)}")
-        return noise, network, shape, pixels
+        return noise, network, shape, pixels, conditions
     except MALFORMED as error:
         raise CheckpointError(
             "unreadable generator", path, f"{type(error).__name__}: {error}", "what this package writes"

@@ -7,6 +7,7 @@ from typing import Any
 from gan_core.checkpoint import MALFORMED
 from gan_core.conditions import NOTHING, Conditions
 from gan_core.errors import CheckpointError
+from gan_core.extensions import described
 from gan_core.state import State, load_tensors
 from gan_core.training import TrainingSettings
 from pipelines import config
@@ -34,6 +35,7 @@ class Job:
             "data_digest": self.data_digest,
             "image_shape": list(self.image_shape),
             "training": config.to_plain(self.training),
+            **({"conditions": described(self.conditions)} if self.conditions.size else {}),
         }
 
 

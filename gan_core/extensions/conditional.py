@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gan_core.conditions import Conditions
 from gan_core.datasets import Dataset
 from gan_core.errors import ConfigurationError, DataError
 
@@ -18,7 +19,8 @@ class Classes:
     frequencies: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.labels) < 2 or list(self.labels) != sorted(set(self.labels)):
+        whole = all(type(label) is int for label in self.labels)
+        if len(self.labels) < 2 or not whole or list(self.labels) != sorted(set(self.labels)):
             raise ValueError(f"labels {list(self.labels)} are not two or more classes, ascending")
         if len(self.frequencies) != len(self.labels) or not all(0 < share <= 1 for share in self.frequencies):
             raise ValueError(f"frequencies {list(self.frequencies)} are not in (0, 1], one for each class")
@@ -61,6 +63,28 @@ class Classes:
     def around(self, generator: nn.Module) -> nn.Module:
         """G itself."""
         return generator
+
+
+def class_condition(conditions: Conditions, label: int, count: int) -> Tensor:
+    """The condition of `count` samples of one class.
+
+    Raises:
+        ConfigurationError: If the model is not conditional on classes, or not on this one.
+    """
+    return asked_classes(conditions, f"condition {label}").all_of(label, count)
+
+
+def asked_classes(conditions: Conditions, wanted: str = "classes") -> Classes:
+    """The classes of a model that has them.
+
+    Raises:
+        ConfigurationError: If it is conditional on none.
+    """
+    if not isinstance(conditions, Classes):
+        raise ConfigurationError(
+            "not a conditional model", "generator", wanted, "a model trained with extension.name conditional"
+        )
+    return conditions
 
 
 def classes_of(dataset: Dataset) -> Classes:

@@ -18,7 +18,7 @@ from gan_core.conditions import NOTHING, Conditions
 from gan_core.datasets import PixelRange
 from gan_core.errors import CheckpointError
 from gan_core.extensions import conditions_from, described
-from gan_core.extensions.imputation import Observed
+from gan_core.extensions.observed import Observed
 from gan_core.networks import DenseGenerator, DenseGeneratorSettings
 from gan_core.networks.dense import ACTIVATIONS
 from gan_core.noise import PRIORS, NoiseSettings, draw_noise
@@ -55,9 +55,12 @@ class PortableGenerator:
 
         Without a condition they are of p(x): a conditional model's classes are drawn as the data has them.
         """
-        if condition is None:
-            condition = self.conditions.drawn(count, stream(seed, "samples' conditions", sample_set))
+        condition = self.prior_condition(count, seed, sample_set) if condition is None else condition
         return self.images(draw_noise(stream(seed, "samples", sample_set), count, self.noise), condition)
+
+    def prior_condition(self, count: int, seed: int, sample_set: int = 0) -> Float[Tensor, "count width"]:
+        """The conditions of `count` samples of p(x), a function of the seed (and of the number of the set) alone."""
+        return self.conditions.drawn(count, stream(seed, "samples' conditions", sample_set))
 
     def images(
         self, noise: Float[Tensor, "count size"], condition: Float[Tensor, "count width"] | None = None

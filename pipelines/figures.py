@@ -15,6 +15,7 @@ from gan_core.portable import PortableGenerator
 from gan_core.quality import nearest_neighbours
 from gan_core.randomness import stream
 
+LINES = 4  # of an interpolation
 MISSING = 0.5  # the grey of a pixel that is not observed
 
 
@@ -65,7 +66,7 @@ def samples_with_neighbours(
 
 
 def interpolation(
-    model: PortableGenerator, seed: int, rows: int = 4, columns: int = 12, condition: torch.Tensor | None = None
+    model: PortableGenerator, seed: int, rows: int = LINES, columns: int = 12, condition: torch.Tensor | None = None
 ) -> np.ndarray:
     """Fig. 3: images along straight lines in z, one line a row, under a condition for each row."""
     ends = draw_noise(stream(seed, "interpolation"), 2 * rows, model.noise).view(rows, 2, 1, -1)

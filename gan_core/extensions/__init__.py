@@ -8,8 +8,8 @@ from typing import Any, Literal
 from gan_core.conditions import NOTHING, Conditions
 from gan_core.datasets import Dataset
 from gan_core.extensions.conditional import Classes, classes_of
-from gan_core.extensions.imputation import Observed
 from gan_core.extensions.masks import EVERY_MASK, Masks
+from gan_core.extensions.observed import Observed
 
 __all__ = ["ExtensionSettings", "conditions_from", "conditions_of", "described"]
 

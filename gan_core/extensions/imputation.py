@@ -1,65 +1,83 @@
 """All conditionals p(x_S | x_not S), S any set of pixels, by one pair of nets: a stochastic MP-DBM (section 7)."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Bool, Float
+from sklearn.neighbors import NearestNeighbors
 
-from gan_core.extensions.masks import EVERY_MASK, Masks, drawn_masks
+from gan_core.datasets import Dataset
+from gan_core.errors import ConfigurationError
+from gan_core.extensions.masks import MaskName, named_mask
+from gan_core.extensions.observed import Observed, condition_of
+from gan_core.noise import draw_noise
+from gan_core.portable import PortableGenerator
+from gan_core.randomness import stream
+
+IMAGES, COMPLETIONS, NEIGHBOURS = 500, 16, 10  # what errors of completions are measured on
 
 
 @dataclass(frozen=True)
-class Observed:
-    """The condition of an image some of whose pixels are missing: (x * mask, mask), the mask 1 where observed."""
+class CompletionError:
+    """Squared error per missing pixel on test images, and how much completions of one image differ."""
 
-    image_shape: tuple[int, ...]
-    masks: tuple[Masks, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.image_shape) not in (2, 3) or any(type(side) is not int or side < 1 for side in self.image_shape):
-            raise ValueError(f"image shape {list(self.image_shape)} is not (height, width[, colours])")
-        if not self.masks or not set(self.masks) <= set(EVERY_MASK):
-            raise ValueError(f"masks {list(self.masks)} are not of {', '.join(EVERY_MASK)}")
-
-    @property
-    def size(self) -> int:
-        """Twice the pixels."""
-        return 2 * math.prod(self.image_shape)
-
-    def of(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
-        """Each example under a mask of its own."""
-        return condition_of(images, drawn_masks(random, len(images), self.image_shape, self.masks))
-
-    def drawn(self, count: int, random: np.random.Generator) -> Tensor:
-        """Nothing observed: what is then completed is a sample of p(x)."""
-        return torch.zeros(count, self.size)
-
-    def around(self, generator: nn.Module) -> nn.Module:
-        """G that keeps what is observed."""
-        return Completing(generator)
+    error: float  # of the mean of the completions
+    one_completion: float  # of each
+    mean_image: float  # of the training images' mean
+    nearest: float  # of the mean of the training images that are nearest at the observed pixels
+    spread: float  # variance of a missing pixel over the completions of one image
+    missing: float  # share of pixels
 
 
-class Completing(nn.Module):
-    """G as it fills in an image: the observed pixels are copied, and only the missing ones are its own.
+def completions(
+    model: PortableGenerator, images: Float[np.ndarray, "count pixels"], masks: np.ndarray, count: int, seed: int
+) -> Float[np.ndarray, "count completions *shape"]:
+    """`count` completions of each image, whose masks (one for all, or one each) are 1 at observed pixels.
 
-    It is so in training too, where D sees whole images: a difference at observed pixels would tell D
-    which is which, and nothing of how well the missing ones fit.
+    Raises:
+        ConfigurationError: If the model completes none.
     """
+    if not isinstance(model.conditions, Observed):
+        raise ConfigurationError(
+            "not a model that completes images",
+            "generator",
+            "p(x) only",
+            "a model trained with extension.name imputation",
+        )
+    noise = draw_noise(stream(seed, "completions"), len(images) * count, model.noise)
+    given = condition_of(images, masks).repeat_interleave(count, dim=0)
+    return model.images(noise, given).reshape(len(images), count, *model.image_shape)
 
-    def __init__(self, filling: nn.Module) -> None:
-        super().__init__()
-        self.filling = filling
 
-    def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
-        """Images, one a row."""
-        observed, mask = condition.chunk(2, dim=-1)
-        return observed + (1 - mask) * self.filling(noise, condition)
+def completion_error(model: PortableGenerator, dataset: Dataset, name: MaskName, seed: int) -> CompletionError:
+    """The errors on the first test images with one mask, of the model and of what it is to be better than."""
+    images = dataset.test.images[:IMAGES]
+    mask = named_mask(name, dataset.shape, seed)
+    missing = mask.reshape(-1) == 0
+    filled = completions(model, images, mask[None], COMPLETIONS, seed).reshape(len(images), COMPLETIONS, -1)
+    filled, truth = filled[:, :, missing].astype(np.float64), images[:, missing]
+    nearest = nearest_mean(images, dataset.train.images, ~missing, NEIGHBOURS)[:, missing]
+
+    def error(guess: np.ndarray) -> float:
+        return float(((guess - truth) ** 2).mean())
+
+    return CompletionError(
+        error=error(filled.mean(axis=1)),
+        one_completion=float(((filled - truth[:, None]) ** 2).mean()),
+        mean_image=error(dataset.train.images.mean(axis=0, dtype=np.float64)[missing]),
+        nearest=error(nearest),
+        spread=float(filled.var(axis=1, ddof=1).mean()),
+        missing=float(missing.mean()),
+    )
 
 
-def condition_of(images: np.ndarray, masks: np.ndarray) -> Float[Tensor, "count width"]:
-    """The condition of images (count, pixels) of which the masks (count, *shape) or (1, *shape) leave a part."""
-    masks = np.broadcast_to(masks.reshape(len(masks), -1), images.shape).astype(np.float32)
-    return torch.from_numpy(np.concatenate([images * masks, masks], axis=1))
+def nearest_mean(
+    images: Float[np.ndarray, "count pixels"],
+    training: Float[np.ndarray, "examples pixels"],
+    observed: Bool[np.ndarray, " pixels"],
+    neighbours: int,
+) -> Float[np.ndarray, "count pixels"]:
+    """The mean of the training images that are nearest (L2) at the observed pixels: imputation by neighbours."""
+    index = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(training[:, observed])
+    nearest = index.kneighbors(images[:, observed], return_distance=False)
+    return training[nearest].mean(axis=1, dtype=np.float64)

@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import champion, drawing, judging, making, serving, setting_up, submitting
+from pipelines.cli import champion, drawing, imputing, judging, making, serving, setting_up, submitting
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
@@ -47,6 +47,7 @@ for command in (
     making.report,
     submitting.submit,
     judging.sample,
+    imputing.impute,
     drawing.figure,
     serving.serve,
     setting_up.init,

@@ -152,7 +152,7 @@ def test_a_request_over_http_may_ask_for_a_class(runs):
         answer_request(alone, wanted)
     for body in (b'{"condition": "6"}', b'{"condition": true}', b'{"condition": 1.5}'):
         with pytest.raises(ConfigurationError, match=r"condition \(POST /samples\)"):
-            parse_request(body, 10)
+            parse_request(body, 64)
     npy = answer_request(model, SampleRequest(4, 0, "npy", 6))
     assert np.array_equal(np.load(io.BytesIO(npy)), drawn)
 

@@ -10,7 +10,7 @@ from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
-from pipelines import config, origin, session, tracking
+from pipelines import config, mlflow_client, origin, session
 from pipelines.image_files import load
 from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
@@ -66,7 +66,7 @@ class Flow:
         check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
         origin.check_data(self.run, self.dataset)
         if self.uri:
-            tracking.check_reachable(self.uri)
+            mlflow_client.check_reachable(self.uri)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -78,7 +78,9 @@ class Flow:
         from pipelines.publish import unchanged
         from pipelines.registry import Registry
 
-        return unchanged(self.run, Registry(self.uri), self.dataset) if tracking.database_exists(self.uri) else None
+        return (
+            unchanged(self.run, Registry(self.uri), self.dataset) if mlflow_client.database_exists(self.uri) else None
+        )
 
     def prepare_registry(self) -> None:
         """Open the registry in the background: an sqlite database takes seconds to create."""
@@ -175,7 +177,7 @@ class Flow:
 
         settings = config.to_plain(self.run.configuration.registry)
         return self.run.stage(
-            "register", RegisterRecord, [self._done("evaluate"), settings, tracking.redacted(self.uri)], work
+            "register", RegisterRecord, [self._done("evaluate"), settings, mlflow_client.redacted(self.uri)], work
         )
 
     def report(self) -> ReportRecord:

@@ -142,7 +142,7 @@ def _new_run(
 
 def _work(context: Context, run: Any, stages: tuple[str, ...], dry_run: bool, skip_unchanged: bool = False) -> None:
     """Do the stages that are not done, and show the result."""
-    from pipelines import session, tracking
+    from pipelines import mlflow_client, session
     from pipelines.flow import Flow
 
     tracked = bool({"register", "report"} & set(stages))
@@ -162,7 +162,7 @@ def _work(context: Context, run: Any, stages: tuple[str, ...], dry_run: bool, sk
             "stages": list(stages),
             "done": done,
             "storage": run.folder.uri,
-            "tracking_uri": tracking.redacted(flow.uri),
+            "tracking_uri": mlflow_client.redacted(flow.uri),
         }
         context.answer(
             plan,

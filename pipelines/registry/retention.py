@@ -3,9 +3,9 @@
 import datetime
 
 from gan_core.errors import RegistryError
+from pipelines.mlflow_client import registry_errors
 from pipelines.registry.lookup import ARCHIVED_TAG, ModelVersion, Registry
 from pipelines.registry.moves import Moves
-from pipelines.tracking import registry_errors
 
 RECENT = 5  # moves of the champion whose versions are kept, so that they can be undone
 

@@ -1,6 +1,7 @@
 """What the stages can be told: one frozen dataclass for each, with its ranges."""
 
 import re
+import urllib.parse
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,7 +14,10 @@ from gan_core.training import TrainingSettings
 from pipelines.tune_settings import TuneSettings, at_least
 
 Weights = Literal["last", "averaged"]
+Event = Literal["failed", "preempted", "promoted"]
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+AFTERWARDS = ("notify", "retention")  # sections: what follows a run, not what it is; a run's digest leaves them out
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,44 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True)
+class NotifySettings:
+    """Who is told of a run's end, as JSON: a command by its stdin, a web address by POST, or both.
+
+    `failed` is any error, `preempted` an end by SIGTERM (exit code 143), `promoted` a new champion.
+    What is secret is given by the name of the environment variable that holds it.
+    """
+
+    events: tuple[Event, ...] = ("failed",)
+    command: tuple[str, ...] = ()
+    webhook: str | None = None
+    webhook_variable: str | None = None  # instead of `webhook`, where the address itself is a secret
+    token_variable: str | None = None  # sent as `Authorization: Bearer`
+    timeout_s: float = 10.0  # for each of the two
+
+    def __post_init__(self) -> None:
+        if not self.events:
+            raise ValueError("notify.events is empty; use failed, preempted or promoted")
+        if self.command and not self.command[0]:
+            raise ValueError("notify.command does not name a program")
+        if self.webhook is not None:
+            if self.webhook_variable is not None:
+                raise ValueError("notify.webhook and notify.webhook_variable are given; use one of them")
+            address = urllib.parse.urlsplit(self.webhook)
+            if address.scheme not in ("http", "https") or not address.hostname:
+                raise ValueError("notify.webhook is not an address such as https://host/path")
+            if "@" in address.netloc:
+                raise ValueError(
+                    "notify.webhook holds a password; use notify.webhook_variable or notify.token_variable"
+                )
+        for name in ("webhook_variable", "token_variable"):
+            value = getattr(self, name)
+            if value is not None and not ENVIRONMENT_NAME.fullmatch(value):
+                raise ValueError(f"notify.{name} is not the name of an environment variable, such as GAN_NOTIFY_TOKEN")
+        if not 0 < self.timeout_s <= 300:
+            raise ValueError(f"notify.timeout_s {self.timeout_s} is not in (0, 300]")
+
+
+@dataclass(frozen=True)
 class Configuration:
     """Everything a run is made from."""
 
@@ -113,6 +155,7 @@ class Configuration:
     tune: TuneSettings = field(default_factory=TuneSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
+    notify: NotifySettings = field(default_factory=NotifySettings)
 
     def __post_init__(self) -> None:
         if isinstance(self.seed, int) and not 0 <= self.seed < 2**63:

@@ -143,6 +143,22 @@ class NotifySettings:
 
 
 @dataclass(frozen=True)
+class RetentionSettings:
+    """How many are left when a run has succeeded, the newest; none: all.
+
+    Runs count that share this one's name but for a date, number or digest at its end, and its model.
+    """
+
+    keep_runs: int | None = None  # that are done, and as many that are not
+    keep_versions: int | None = None  # of the model
+
+    def __post_init__(self) -> None:
+        for name in ("keep_runs", "keep_versions"):
+            if getattr(self, name) is not None:
+                at_least(1, f"retention.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
 class Configuration:
     """Everything a run is made from."""
 
@@ -156,6 +172,7 @@ class Configuration:
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     notify: NotifySettings = field(default_factory=NotifySettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
     def __post_init__(self) -> None:
         if isinstance(self.seed, int) and not 0 <= self.seed < 2**63:

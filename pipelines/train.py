@@ -88,7 +88,7 @@ def _fit(job: Job, data: Any, use_gpu: bool, say: Callable[[str], None]) -> dict
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    class Trainer(TorchTrainer):
+    class Trainer(TorchTrainer):  # type: ignore[misc]
         """Ray's, but Ctrl-C is the command's: Ray's own handler would end the process as if it had succeeded."""
 
         def _register_sigint_handler(self, controller: Any) -> None:

@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, its line, and who is told of it."""
+"""How a command that makes a run ends: its result, or its exit code and line, and who is told of it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -64,3 +64,41 @@ def _tell(context: "Context", settings: "NotifySettings", event: Any, work: Work
     from pipelines import notify
 
     notify.tell(settings, notify.message(event, work.run, work.storage, **more), context.warn)
+
+
+def result_of(run: Any, stages: tuple[str, ...]) -> dict[str, Any]:
+    """What `--json` prints of a run whose stages are done."""
+    records = run.records()
+    if stages == ("train",):
+        return {
+            key: records["train"][key] for key in ("run", "step", "checkpoint", "weights_sha256", "generator_sha256")
+        }
+    if stages == ("tune",):
+        return {"run": run.name, **records["tune"]}
+    score, registered = records.get("evaluate", {}), records.get("register", {})
+    names = ("log_likelihood", "standard_error", "sigma", "coverage")
+    return {
+        "run": run.name,
+        **{key: registered.get(key) for key in ("model", "version", "alias", "promoted", "reason")},
+        **{key: score.get(key) for key in names},
+        "report": records.get("report", {}).get("report"),
+    }
+
+
+def summary_of(run: Any, stages: tuple[str, ...], already: str) -> str:
+    """The same for people."""
+    result = result_of(run, stages)
+    lines = [f"done   {run.name}{already}"]
+    if "log_likelihood" in result and result["log_likelihood"] is not None and "sigma" in result:
+        lines.append(
+            f"       {result['log_likelihood']:.1f} ± {result['standard_error']:.1f} nats (Parzen, test set, sigma {result['sigma']:.4f}), "
+            f"coverage {result['coverage']:.2f}"
+        )
+        if result["model"]:
+            lines.append(f"       {result['model']}/{result['version']} is {result['alias']}: {result['reason']}")
+        lines.append(f"       {result['report']}")
+    elif "weights_sha256" in result:
+        lines.append(f"       step {result['step']}, weights {result['weights_sha256'][:12]}, {result['checkpoint']}")
+    elif "chosen" in result:
+        lines.append(f"       chosen: {', '.join(f'{key} {value}' for key, value in result['chosen'].items())}")
+    return "\n".join(lines)

@@ -6,7 +6,7 @@ import click
 
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, common, configured, open_run
-from pipelines.cli.ending import Work, tell_promotion, telling
+from pipelines.cli.ending import Work, result_of, summary_of, tell_promotion, telling
 
 continuing = click.option(
     "--continue-from", metavar="REF",
@@ -167,6 +167,7 @@ def _work(
     """Do the stages that are not done, and show the result."""
     from pipelines import notify, session, tracking
     from pipelines.flow import Flow
+    from pipelines.tidying import tidy
 
     for obstacle in notify.obstacles(run.configuration.notify):
         context.warn(f"notify {obstacle}: nobody would be told of the run's end")
@@ -208,43 +209,9 @@ def _work(
             work.stage = stage
             getattr(flow, stage)()
     already = " was done already" if len(done) == len(stages) else ""
-    result = _result(run, stages)
+    result = result_of(run, stages)
+    if "evaluate" in stages and not already:
+        tidy(run, flow.uri, context.say, context.warn)
     if result.get("promoted") and "register" not in done:
         tell_promotion(context, run.configuration.notify, work, result)
-    context.answer(result, _summary(run, stages, already))
-
-
-def _result(run: Any, stages: tuple[str, ...]) -> dict[str, Any]:
-    records = run.records()
-    if stages == ("train",):
-        return {
-            key: records["train"][key] for key in ("run", "step", "checkpoint", "weights_sha256", "generator_sha256")
-        }
-    if stages == ("tune",):
-        return {"run": run.name, **records["tune"]}
-    score, registered = records.get("evaluate", {}), records.get("register", {})
-    names = ("log_likelihood", "standard_error", "sigma", "coverage")
-    return {
-        "run": run.name,
-        **{key: registered.get(key) for key in ("model", "version", "alias", "promoted", "reason")},
-        **{key: score.get(key) for key in names},
-        "report": records.get("report", {}).get("report"),
-    }
-
-
-def _summary(run: Any, stages: tuple[str, ...], already: str) -> str:
-    result = _result(run, stages)
-    lines = [f"done   {run.name}{already}"]
-    if "log_likelihood" in result and result["log_likelihood"] is not None and "sigma" in result:
-        lines.append(
-            f"       {result['log_likelihood']:.1f} ± {result['standard_error']:.1f} nats (Parzen, test set, sigma {result['sigma']:.4f}), "
-            f"coverage {result['coverage']:.2f}"
-        )
-        if result["model"]:
-            lines.append(f"       {result['model']}/{result['version']} is {result['alias']}: {result['reason']}")
-        lines.append(f"       {result['report']}")
-    elif "weights_sha256" in result:
-        lines.append(f"       step {result['step']}, weights {result['weights_sha256'][:12]}, {result['checkpoint']}")
-    elif "chosen" in result:
-        lines.append(f"       chosen: {', '.join(f'{key} {value}' for key, value in result['chosen'].items())}")
-    return "\n".join(lines)
+    context.answer(result, summary_of(run, stages, already))

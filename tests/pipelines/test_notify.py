@@ -16,7 +16,7 @@ from pipelines.run import Run
 from pipelines.settings import NotifySettings
 from pipelines.storage import Storage, checkpoint_names
 from tests.conftest import free_port
-from tests.pipelines.conftest import gan, start_gan, until
+from tests.pipelines.conftest import gan, kill_group, start_gan, until
 
 KEEP = "cat > told.json"
 TOLD = notify.message("failed", "night", "/runs", stage="train", exit_code=4, error="it broke")
@@ -239,9 +239,12 @@ def test_ctrl_c_is_news_to_nobody_sigterm_is_and_so_is_a_new_champion(small_yaml
     def stopped(number, *more):
         before = checkpoint_names(folder)
         process = start_gan(*command, *more, cwd=tmp_path)
-        until(lambda: set(checkpoint_names(folder)) - set(before) or process.poll() is not None)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        try:
+            until(lambda: set(checkpoint_names(folder)) - set(before) or process.poll() is not None)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        finally:
+            kill_group(process)
         return process.returncode, err
 
     code, err = stopped(signal.SIGINT, *every)

@@ -17,7 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from gan_core.errors import ConfigurationError
-from pipelines.settings import Configuration
+from pipelines.settings import AFTERWARDS, Configuration
 
 SEARCHABLE = ("noise", "network", "algorithm")  # sections: what a candidate can differ in
 
@@ -79,6 +79,11 @@ def override(configuration: Configuration, values: Mapping[str, Any]) -> Configu
 def to_plain(configuration: Any) -> dict[str, Any]:
     """The configuration as plain data, which `build` reads back."""
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(configuration))))
+
+
+def identity(configuration: Configuration) -> dict[str, Any]:
+    """What a run is, as plain data: its configuration without what only follows it."""
+    return {key: value for key, value in to_plain(configuration).items() if key not in AFTERWARDS}
 
 
 def to_yaml(configuration: Configuration) -> str:

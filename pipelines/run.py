@@ -61,7 +61,7 @@ class Run:
         Raises:
             ConfigurationError: If the name cannot be one, or is a run of another configuration or origin.
         """
-        made_from: list[Any] = [config.to_plain(configuration), config.sources_digest()]
+        made_from: list[Any] = [config.identity(configuration), config.sources_digest()]
         identity = config.digest([*made_from, origin.digest] if origin else made_from)
         name = checked_run_name(name or f"{stem}-{identity[:8]}")
         if configuration.seed == "name":
@@ -76,7 +76,7 @@ class Run:
                     "run of another origin", name, f"--continue-from was {then}", f"{now}; start a new run: --name NAME"
                 )
             run.origin = known.origin
-            ours, theirs = config.to_plain(configuration), config.to_plain(known.configuration)
+            ours, theirs = config.identity(configuration), config.identity(known.configuration)
             run.extends = config.first_difference(ours, theirs, but=[CANDIDATES]) is None and _raises(ours, theirs)
             if run.extends and run.folder.within("checkpoints").names():
                 raise ConfigurationError(
@@ -140,7 +140,7 @@ class Run:
     @property
     def config_digest(self) -> str:
         """Digest of the resolved configuration, and of the run's origin if it has one."""
-        plain = config.to_plain(self.configuration)
+        plain = config.identity(self.configuration)
         return config.digest([plain, self.origin.digest] if self.origin else plain)
 
     def record(self, stage: str) -> dict[str, Any] | None:

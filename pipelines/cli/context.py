@@ -28,6 +28,10 @@ class Context:
         if not self.quiet:
             click.echo(text, err=True)
 
+    def warn(self, text: str) -> None:
+        """What people should know even where they asked for quiet."""
+        click.echo(text, err=True)
+
     def trouble(self, error: GanError, wait: float) -> None:
         """A failure that is not the end."""
         self.say(f"{error}; looking again in {wait:g} s")

@@ -1,24 +1,59 @@
 """The generator and the discriminator: architectures by name."""
 
-from gan_core.networks.dense import (
+from gan_core.networks.architectures import (
+    GENERATOR_SETTINGS,
+    Architecture,
+    ConvolutionalDiscriminator,
+    ConvolutionalDiscriminatorSettings,
+    ConvolutionalGenerator,
+    ConvolutionalGeneratorSettings,
+    ConvolutionalSettings,
     DenseDiscriminator,
     DenseDiscriminatorSettings,
     DenseGenerator,
     DenseGeneratorSettings,
+    Discriminator,
+    DiscriminatorSettings,
+    Generator,
+    GeneratorSettings,
+    MaxoutConvolutionalDiscriminator,
+    MaxoutConvolutionalDiscriminatorSettings,
+    MaxoutConvolutionalGenerator,
+    MaxoutConvolutionalGeneratorSettings,
+    MaxoutConvolutionalSettings,
     NetworkSettings,
+    architecture_of,
     build,
+    check,
+    make_discriminator,
+    make_generator,
 )
 
-Generator = DenseGenerator
-Discriminator = DenseDiscriminator
-
 __all__ = [
+    "GENERATOR_SETTINGS",
+    "Architecture",
+    "ConvolutionalDiscriminator",
+    "ConvolutionalDiscriminatorSettings",
+    "ConvolutionalGenerator",
+    "ConvolutionalGeneratorSettings",
+    "ConvolutionalSettings",
     "DenseDiscriminator",
     "DenseDiscriminatorSettings",
     "DenseGenerator",
     "DenseGeneratorSettings",
     "Discriminator",
+    "DiscriminatorSettings",
     "Generator",
+    "GeneratorSettings",
+    "MaxoutConvolutionalDiscriminator",
+    "MaxoutConvolutionalDiscriminatorSettings",
+    "MaxoutConvolutionalGenerator",
+    "MaxoutConvolutionalGeneratorSettings",
+    "MaxoutConvolutionalSettings",
     "NetworkSettings",
+    "architecture_of",
     "build",
+    "check",
+    "make_discriminator",
+    "make_generator",
 ]

@@ -1,9 +1,7 @@
 """A trained generator as a folder of data: config.json, generator.safetensors, MANIFEST.json."""
 
 import hashlib
-import itertools
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +14,10 @@ from torch import Tensor
 
 from gan_core.checkpoint import MALFORMED, read_checkpoint, tensors_digest, write_checkpoint, write_durably
 from gan_core.datasets import PixelRange
-from gan_core.errors import CheckpointError
-from gan_core.networks import DenseGenerator, DenseGeneratorSettings
-from gan_core.networks.dense import ACTIVATIONS
-from gan_core.noise import PRIORS, NoiseSettings, draw_noise
+from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.networks import GENERATOR_SETTINGS, Generator, GeneratorSettings, architecture_of, make_generator
+from gan_core.noise import NoiseSettings, draw_noise
+from gan_core.plain_settings import read_settings
 from gan_core.randomness import stream
 from gan_core.state import load_tensors
 from gan_core.training import sample
@@ -33,9 +31,9 @@ MAX_BYTES = 2**31  # of one file
 class PortableGenerator:
     """G with what it takes to sample from it: the prior, and the shape of its images."""
 
-    generator: DenseGenerator
+    generator: Generator
     noise: NoiseSettings
-    network: DenseGeneratorSettings
+    network: GeneratorSettings
     image_shape: tuple[int, ...]
     pixels: PixelRange = "unit"
 
@@ -71,7 +69,7 @@ class PortableGenerator:
 def save_generator(folder: Path, model: PortableGenerator, about: Mapping[str, Any] | None = None) -> None:
     """Write the folder."""
     described = {
-        "architecture": "dense",
+        "architecture": architecture_of(model.network),
         "noise": asdict(model.noise),
         "generator": asdict(model.network),
         "condition_size": 0,
@@ -102,38 +100,43 @@ def load_generator(folder: Path) -> PortableGenerator:
     digest, expected = hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(), manifest.about.get("config_sha256")
     if digest != expected:
         raise CheckpointError("damaged generator", folder / CONFIG, f"SHA-256 {digest[:12]}", str(expected)[:12])
-    generator = DenseGenerator(noise.size, 0, math.prod(shape), network)
+    generator = make_generator(network, noise.size, 0, shape)
     load_tensors(generator.state_dict(), tensors["generator"], folder / WEIGHTS)
     return PortableGenerator(generator.eval(), noise, network, shape, pixels)
 
 
-def _parse(path: Path) -> tuple[NoiseSettings, DenseGeneratorSettings, tuple[int, ...], PixelRange]:
+def _parse(path: Path) -> tuple[NoiseSettings, GeneratorSettings, tuple[int, ...], PixelRange]:
     try:
         document = json.loads(path.read_bytes())
         architecture, condition_size = document.pop("architecture"), document.pop("condition_size")
-        if (architecture, condition_size) != ("dense", 0):
+        if architecture not in GENERATOR_SETTINGS or condition_size != 0:
             raise ValueError(f"architecture {architecture!r} with condition size {condition_size!r}")
-        noise = NoiseSettings(**document.pop("noise"))
-        generator = document.pop("generator")
-        lists = {key: tuple(generator[key]) for key in ("activations", "hidden_biases") if generator.get(key)}
-        network = DenseGeneratorSettings(
-            **{**generator, **lists, "hidden": tuple(int(width) for width in generator["hidden"])}
-        )
+        noise = read_settings(NoiseSettings, document.pop("noise"))
+        network: GeneratorSettings = read_settings(GENERATOR_SETTINGS[architecture], document.pop("generator"))
         shape = tuple(int(length) for length in document.pop("image_shape"))
         pixels = document.pop("pixels", "unit")  # a folder of an earlier version does not say
         if document:
             raise ValueError(f"unknown keys {', '.join(sorted(document))}")
-        activations = (network.activation, *network.layer_activations)
-        if noise.prior not in PRIORS or not set(activations) <= ACTIVATIONS.keys():
-            raise ValueError(f"prior {noise.prior!r}, activations {activations!r}")
         if pixels not in get_args(PixelRange):
             raise ValueError(f"pixels {pixels!r}")
-        widths = [noise.size, *network.hidden, math.prod(shape)]
-        weights = sum(inputs * outputs for inputs, outputs in itertools.pairwise(widths))
-        if any(type(length) is not int or length < 1 for length in (*widths, *shape)) or 4 * weights > MAX_BYTES:
-            raise ValueError(f"layers of {widths} and images of {list(shape)}")
+        if not shape or min(shape) < 1 or 4 * _weights(network, noise.size, shape) > MAX_BYTES:
+            raise ValueError(f"layers of {network}, noise of {noise.size} and images of {list(shape)}")
         return noise, network, shape, pixels
-    except MALFORMED as error:
+    except (*MALFORMED, ConfigurationError) as error:
         raise CheckpointError(
             "unreadable generator", path, f"{type(error).__name__}: {error}", "what this package writes"
         ) from error
+
+
+def _weights(network: GeneratorSettings, noise_size: int, shape: tuple[int, ...]) -> int:
+    """How many weights such a generator has, none of which is made.
+
+    Raises:
+        ValueError: If one of its layers is too large for any tensor.
+    """
+    try:
+        with torch.device("meta"):
+            generator = make_generator(network, noise_size, 0, shape)
+    except (RuntimeError, TypeError) as error:  # of torch, for sizes beyond 2^63
+        raise ValueError(f"layers of {network}, noise of {noise_size} and images of {list(shape)}") from error
+    return sum(parameter.numel() for parameter in generator.parameters())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gan_core.errors import CheckpointError
 from gan_core.networks import Discriminator, Generator
-from gan_core.optimizers import Moments, OptimizerName, zero_moments
+from gan_core.optimizers import Moments, OptimizerName, average_update, zero_moments
 
 AVERAGED = "averaged_generator"  # the group of a checkpoint that holds G's average, where one is kept
 
@@ -53,6 +53,11 @@ class State:
             self.step.to(device),
             self.averaged.to(device) if self.averaged else None,
         )
+
+    def follow(self, decay: float) -> None:
+        """Let the average, if one is kept, follow G's weights."""
+        if self.averaged is not None:
+            average_update(list(self.averaged.parameters()), list(self.generator.parameters()), decay, self.step)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All tensors by group and name (not copies): one group, one file of a checkpoint."""

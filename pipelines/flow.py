@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
+from gan_core import networks
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.portable import PortableGenerator
@@ -42,8 +43,9 @@ class Flow:
         Raises:
             GanError: The first fault found.
         """
-        if self.run.configuration.tune.candidates:
-            candidate_configurations(self.run.configuration)
+        candidates = candidate_configurations(self.run.configuration) if self.run.configuration.tune.candidates else []
+        for configuration in (self.run.configuration, *candidates):
+            networks.check(configuration.network, configuration.noise.size, self.dataset.shape)
         smallest = min(len(examples) for examples in self.dataset.splits().values())
         batch, train = self.run.configuration.algorithm.batch_size, len(self.dataset.train)
         if batch > train:
@@ -61,8 +63,8 @@ class Flow:
                 f"{self.run.configuration.evaluate.neighbours}",
                 f"less than {smallest}",
             )
-        groups = initial_state(self.run.configuration.training(), self.dataset.train).tensors().values()
-        size = sum(tensor.nbytes for named in groups for tensor in named.values())
+        initial = initial_state(self.run.configuration.training(), self.dataset.train, self.dataset.shape)
+        size = sum(tensor.nbytes for named in initial.tensors().values() for tensor in named.values())
         check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
         origin.check_data(self.run, self.dataset)
         if self.uri:

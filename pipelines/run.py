@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import re
 import subprocess
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 from gan_core.checkpoint import MALFORMED
 from gan_core.errors import CheckpointError, ConfigurationError
-from gan_core.networks import DenseGenerator
+from gan_core.networks import make_generator
 from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
 from pipelines import config
@@ -196,7 +195,7 @@ class Run:
         noted = noted_training(manifest.about, name)
         training = config.build({key: value for key, value in noted.items() if key != "virtual_shards"}, name)
         shape = tuple(manifest.about["image_shape"])
-        net = DenseGenerator(training.noise.size, 0, math.prod(shape), training.network.generator)
+        net = make_generator(training.network.generator, training.noise.size, 0, shape)
         averaged = (weights or self.configuration.evaluate.weights) == "averaged"
         group, digest = (AVERAGED, "averaged_sha256") if averaged else ("generator", "generator_sha256")
         load_tensors(net.state_dict(), tensors.get(group, {}), name)

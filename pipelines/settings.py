@@ -3,12 +3,14 @@
 import re
 import urllib.parse
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.data_parallel import Shards
 from gan_core.datasets import DataSettings
-from gan_core.networks import NetworkSettings
+from gan_core.networks import Architecture, NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.training import TrainingSettings
 from pipelines.tune_settings import TuneSettings, at_least
@@ -165,7 +167,7 @@ class Configuration:
     seed: int | Literal["name"] = 0
     data: DataSettings = field(default_factory=DataSettings)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
-    network: NetworkSettings = field(default_factory=NetworkSettings)
+    network: Annotated[Architecture, Field(discriminator="architecture")] = field(default_factory=NetworkSettings)
     algorithm: AlgorithmSettings = field(default_factory=AlgorithmSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     tune: TuneSettings = field(default_factory=TuneSettings)

@@ -50,8 +50,10 @@ def train_run(
         settings.gpu == "auto" and ray.cluster_resources().get("GPU", 0) >= settings.workers
     )
     job = Job(run, configuration.training(), settings, dataset.digest, dataset.shape)
-    begin(initial_state(job.training, dataset.train), job)
-    resume(initial_state(job.training, dataset.train), job)  # what the workers could not resume is an error now
+    begin(initial_state(job.training, dataset.train, dataset.shape), job)
+    resume(
+        initial_state(job.training, dataset.train, dataset.shape), job
+    )  # what the workers could not resume is an error now
     run.write_json(STOP, False)
     run.delete(LIVE)
     wanted = {"CPU": settings.workers * settings.threads_per_worker, "GPU": settings.workers * int(use_gpu)}
@@ -156,7 +158,7 @@ def train_loop_per_worker(told: dict[str, Any]) -> dict[str, Any]:
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = get_device()
     algorithm = job.training.algorithm
-    state = initial_state(job.training, data).to(device)
+    state = initial_state(job.training, data, job.image_shape).to(device)
     resume(state, job)
     shards = Shards(algorithm.batch_size, job.training.virtual_shards, workers, rank)
     every, last = job.train.report_every, algorithm.steps

@@ -10,7 +10,8 @@ from pipelines.cli.ending import Work, result_of, summary_of, tell_promotion, te
 
 continuing = click.option(
     "--continue-from", metavar="REF",
-    help="Go on from a run's state, for more steps, or start with the generator of NAME@ALIAS or NAME/VERSION.",
+    help="Go on from a run's state, for more steps, or start with the generator of NAME@ALIAS or NAME/VERSION;"
+    " with network.generator.pretrained_layers, put new layers before either's.",
 )  # fmt: skip
 
 
@@ -154,7 +155,7 @@ def _new_run(
         return Run.create(settings, stem, name, context.storage)
     known, tensors = origin.recorded(continue_from, name, context.storage), None
     if known is None:
-        known, tensors = origin.find(continue_from, context.storage, context.tracking_uri)
+        known, tensors = origin.find(continue_from, context.storage, context.tracking_uri, settings)
     settings = origin.adapt(settings, known, {text.partition("=")[0] for text in overrides})
     run = Run.create(settings, stem, name, context.storage, known)
     run.origin_tensors = tensors

@@ -28,9 +28,10 @@ network:
     hidden: [12, 5, 9, 8]
     activations: [relu, sigmoid, relu, sigmoid]
     hidden_biases: [0.0, -2.0, 0.0, 0.0]
+    init_range: 0.5
     max_column_norm: 1.5
     pretrained_layers: 3
-  discriminator: {units: [6], pieces: 2, max_column_norm: 1.5}
+  discriminator: {units: [6], pieces: 2, init_range: 0.5, max_column_norm: 1.5}
 algorithm: {batch_size: 20, steps: 10}
 """
 FIRST = {

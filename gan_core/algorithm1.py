@@ -16,7 +16,6 @@ from gan_core.optimizers import (
     MomentumSettings,
     OptimizerName,
     adam_update,
-    average_update,
     decayed_rate,
     momentum_update,
 )
@@ -197,12 +196,11 @@ class Step:
         self.discriminator_updates += 1
 
     def update_generator(self, gradients: list[Tensor]) -> None:
-        """Apply G's optimizer, and follow with the average."""
+        """Apply G's optimizer, then its weight constraint, and follow with the average."""
         rate, moments = self.settings.generator_learning_rate, self.state.generator_moments
         self._update(self.generator_parameters, gradients, moments, rate, self.state.step)
-        if self.state.averaged is not None:
-            averages = list(self.state.averaged.parameters())
-            average_update(averages, self.generator_parameters, self.settings.generator_average, self.state.step)
+        self.state.generator.constrain()
+        self.state.follow(self.settings.generator_average)
 
     def _judge(self, batch: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """D's logits of the real and the fake rows, from one pass over both."""

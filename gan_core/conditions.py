@@ -7,6 +7,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gan_core.networks import Generator
+
+
+class WrappedGenerator(nn.Module):
+    """G within what its condition makes of its output; the weights are G's."""
+
+    def __init__(self, within: Generator) -> None:
+        super().__init__()
+        self.within = within
+
+    def constrain(self) -> None:
+        """G's own constraint on its weights."""
+        self.within.constrain()
+
+
+AnyGenerator = Generator | WrappedGenerator  # of (noise, condition)
+
 
 @runtime_checkable
 class Conditions(Protocol):
@@ -25,7 +42,7 @@ class Conditions(Protocol):
     def drawn(self, count: int, random: np.random.Generator) -> Tensor:
         """Conditions (count, size) for samples of p(x), which are given none."""
 
-    def around(self, generator: nn.Module) -> nn.Module:
+    def around(self, generator: Generator) -> AnyGenerator:
         """G as it is trained and sampled: itself, or with what such a condition makes of its output."""
 
 
@@ -43,7 +60,7 @@ class Nothing:
         """No columns."""
         return torch.empty(count, 0)
 
-    def around(self, generator: nn.Module) -> nn.Module:
+    def around(self, generator: Generator) -> AnyGenerator:
         """G itself."""
         return generator
 

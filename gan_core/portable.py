@@ -1,27 +1,26 @@
 """A trained generator as a folder of data: config.json, generator.safetensors, MANIFEST.json."""
 
 import hashlib
-import itertools
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_core.checkpoint import MALFORMED, read_checkpoint, tensors_digest, write_checkpoint, write_durably
-from gan_core.conditions import NOTHING, Conditions
+from gan_core.conditions import NOTHING, AnyGenerator, Conditions
 from gan_core.datasets import PixelRange
-from gan_core.errors import CheckpointError
+from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.extensions import conditions_from, described
 from gan_core.extensions.observed import Observed
-from gan_core.networks import DenseGenerator, DenseGeneratorSettings
-from gan_core.networks.dense import ACTIVATIONS
-from gan_core.noise import PRIORS, NoiseSettings, draw_noise
+from gan_core.networks import GENERATOR_SETTINGS, GeneratorSettings, architecture_of, make_generator
+from gan_core.noise import NoiseSettings, draw_noise
+from gan_core.plain_settings import read_settings
 from gan_core.randomness import stream
 from gan_core.state import load_tensors
 from gan_core.threads import one_thread
@@ -36,9 +35,9 @@ MAX_BYTES = 2**31  # of one file
 class PortableGenerator:
     """G with what it takes to sample from it: the prior, the shape of its images, what they are conditioned on."""
 
-    generator: nn.Module
+    generator: AnyGenerator
     noise: NoiseSettings
-    network: DenseGeneratorSettings
+    network: GeneratorSettings
     image_shape: tuple[int, ...]
     pixels: PixelRange = "unit"
     conditions: Conditions = NOTHING
@@ -84,7 +83,7 @@ class PortableGenerator:
 def save_generator(folder: Path, model: PortableGenerator, about: Mapping[str, Any] | None = None) -> None:
     """Write the folder."""
     document = {
-        "architecture": "dense",
+        "architecture": architecture_of(model.network),
         "noise": asdict(model.noise),
         "generator": asdict(model.network),
         "condition_size": model.conditions.size,
@@ -116,41 +115,46 @@ def load_generator(folder: Path) -> PortableGenerator:
     digest, expected = hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(), manifest.about.get("config_sha256")
     if digest != expected:
         raise CheckpointError("damaged generator", folder / CONFIG, f"SHA-256 {digest[:12]}", str(expected)[:12])
-    generator = conditions.around(DenseGenerator(noise.size, conditions.size, math.prod(shape), network))
+    generator = conditions.around(make_generator(network, noise.size, conditions.size, shape))
     load_tensors(generator.state_dict(), tensors["generator"], folder / WEIGHTS)
     return PortableGenerator(generator.eval(), noise, network, shape, pixels, conditions)
 
 
-def _parse(path: Path) -> tuple[NoiseSettings, DenseGeneratorSettings, tuple[int, ...], PixelRange, Conditions]:
+def _parse(path: Path) -> tuple[NoiseSettings, GeneratorSettings, tuple[int, ...], PixelRange, Conditions]:
     try:
         document = json.loads(path.read_bytes())
         architecture, condition_size = document.pop("architecture"), document.pop("condition_size")
         conditions = conditions_from(document.pop("conditions", None))
-        if (architecture, condition_size) != ("dense", conditions.size):
+        if architecture not in GENERATOR_SETTINGS or condition_size != conditions.size:
             raise ValueError(f"architecture {architecture!r} with condition size {condition_size!r}")
-        noise = NoiseSettings(**document.pop("noise"))
-        generator = document.pop("generator")
-        lists = {key: tuple(generator[key]) for key in ("activations", "hidden_biases") if generator.get(key)}
-        network = DenseGeneratorSettings(
-            **{**generator, **lists, "hidden": tuple(int(width) for width in generator["hidden"])}
-        )
+        noise = read_settings(NoiseSettings, document.pop("noise"))
+        network: GeneratorSettings = read_settings(GENERATOR_SETTINGS[architecture], document.pop("generator"))
         shape = tuple(int(length) for length in document.pop("image_shape"))
         pixels = document.pop("pixels", "unit")  # a folder of an earlier version does not say
         if document:
             raise ValueError(f"unknown keys {', '.join(sorted(document))}")
-        activations = (network.activation, *network.layer_activations)
-        if noise.prior not in PRIORS or not set(activations) <= ACTIVATIONS.keys():
-            raise ValueError(f"prior {noise.prior!r}, activations {activations!r}")
-        if isinstance(conditions, Observed) and conditions.image_shape != shape:
-            raise ValueError(f"images of {list(shape)} and masks of {list(conditions.image_shape)}")
         if pixels not in get_args(PixelRange):
             raise ValueError(f"pixels {pixels!r}")
-        widths = [noise.size + conditions.size, *network.hidden, math.prod(shape)]
-        weights = sum(inputs * outputs for inputs, outputs in itertools.pairwise(widths))
-        if any(type(length) is not int or length < 1 for length in (*widths, *shape)) or 4 * weights > MAX_BYTES:
-            raise ValueError(f"layers of {widths} and images of {list(shape)}")
+        if isinstance(conditions, Observed) and conditions.image_shape != shape:
+            raise ValueError(f"images of {list(shape)} and masks of {list(conditions.image_shape)}")
+        if not shape or min(shape) < 1 or 4 * _weights(network, noise.size, conditions.size, shape) > MAX_BYTES:
+            raise ValueError(f"layers of {network}, noise of {noise.size} and images of {list(shape)}")
         return noise, network, shape, pixels, conditions
-    except MALFORMED as error:
+    except (*MALFORMED, ConfigurationError) as error:
         raise CheckpointError(
             "unreadable generator", path, f"{type(error).__name__}: {error}", "what this package writes"
         ) from error
+
+
+def _weights(network: GeneratorSettings, noise_size: int, condition_size: int, shape: tuple[int, ...]) -> int:
+    """How many weights such a generator has, none of which is made.
+
+    Raises:
+        ValueError: If one of its layers is too large for any tensor.
+    """
+    try:
+        with torch.device("meta"):
+            generator = make_generator(network, noise_size, condition_size, shape)
+    except (RuntimeError, TypeError) as error:  # of torch, for sizes beyond 2^63
+        raise ValueError(f"layers of {network}, noise of {noise_size} and images of {list(shape)}") from error
+    return sum(parameter.numel() for parameter in generator.parameters())

@@ -17,7 +17,7 @@ from gan_core.datasets import Examples
 from gan_core.draws import DrawSource
 from gan_core.errors import DataError, Diverged
 from gan_core.extensions import ExtensionSettings
-from gan_core.networks import NetworkSettings
+from gan_core.networks import Architecture, NetworkSettings
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.randomness import stream
 from gan_core.state import State
@@ -29,7 +29,7 @@ class TrainingSettings:
 
     seed: int = 0
     noise: NoiseSettings = field(default_factory=NoiseSettings)
-    network: NetworkSettings = field(default_factory=NetworkSettings)
+    network: Architecture = field(default_factory=NetworkSettings)
     algorithm: AlgorithmSettings = field(default_factory=AlgorithmSettings)
     virtual_shards: int = 1
     extension: ExtensionSettings = field(default_factory=ExtensionSettings)
@@ -44,8 +44,17 @@ class Report:
     state: State
 
 
-def initial_state(settings: TrainingSettings, data: Examples, conditions: Conditions = NOTHING) -> State:
-    """G, D and their optimizers before the first step."""
+def initial_state(
+    settings: TrainingSettings,
+    data: Examples,
+    image_shape: tuple[int, ...] | None = None,
+    conditions: Conditions = NOTHING,
+) -> State:
+    """G, D and their optimizers before the first step; convolutional nets need the images' shape.
+
+    Raises:
+        ConfigurationError: If the architecture is not one for such images.
+    """
     generator, discriminator = networks.build(
         settings.network,
         noise_size=settings.noise.size,
@@ -53,6 +62,7 @@ def initial_state(settings: TrainingSettings, data: Examples, conditions: Condit
         seed=settings.seed,
         condition_size=conditions.size,
         pixel_means=data.images.mean(axis=0, dtype=np.float64),
+        image_shape=image_shape,
     )
     averaged = settings.algorithm.generator_average > 0
     return State.initial(conditions.around(generator), discriminator, settings.algorithm.optimizer, averaged)
@@ -76,6 +86,7 @@ def train(
         Diverged: If a loss or a gradient norm of a reported step is not finite.
     """
     algorithm = settings.algorithm
+    torch.backends.cudnn.deterministic = True  # or a GPU's convolutions would not give the same bits again
     shards = shards or Shards(algorithm.batch_size, settings.virtual_shards)
     batches = BatchSource(settings.seed, data, algorithm.batch_size, state.step.device, conditions)
     draws = DrawSource(

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor, nn
+
 from gan_core.checkpoint import MALFORMED
 from gan_core.conditions import NOTHING, Conditions
 from gan_core.errors import CheckpointError
 from gan_core.extensions import described
+from gan_core.networks import DenseGenerator
 from gan_core.state import State, load_tensors
 from gan_core.training import TrainingSettings
 from pipelines import config
@@ -15,7 +18,7 @@ from pipelines.settings import TrainSettings
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
 
 CHECKPOINTS, ORIGIN = "checkpoints", "origin"
-WHOLE_STATE, GENERATOR = "state", "generator"  # what is taken from an origin
+WHOLE_STATE, GENERATOR, LAYERS = "state", "generator", "layers"  # what is taken from an origin
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,15 @@ def begin(state: State, job: Job) -> None:
         state.load(tensors, f"{ORIGIN}/{name}")
     else:
         for generator in filter(None, (state.generator, state.averaged)):
-            load_tensors(generator.state_dict(), tensors["generator"], f"{ORIGIN}/{name}")
+            load_tensors(replaced(generator, manifest.about["taken"]), tensors["generator"], f"{ORIGIN}/{name}")
     save_checkpoint(checkpoints, int(state.step), state.tensors(), job.about(), job.train.keep_checkpoints)
+
+
+def replaced(generator: nn.Module, taken: str) -> dict[str, Tensor]:
+    """The tensors of G that an origin's take the place of (not copies), by the names they have there."""
+    if taken == LAYERS and isinstance(generator, DenseGenerator) and generator.settings.pretrained_layers:
+        return generator.last_layers(generator.settings.pretrained_layers)
+    return dict(generator.state_dict())
 
 
 def resume(state: State, job: Job) -> None:

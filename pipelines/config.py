@@ -1,11 +1,9 @@
 """One YAML file and overrides become one frozen Configuration, or one line that says what is wrong."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -17,7 +15,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from gan_core.errors import ConfigurationError
-from pipelines.settings import Configuration
+from pipelines.setting_names import ARCHITECTURES, architecture, check_name, check_names
+from pipelines.settings import AFTERWARDS, Configuration
 
 SEARCHABLE = ("noise", "network", "algorithm")  # sections: what a candidate can differ in
 
@@ -47,13 +46,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
 
 def build(document: Mapping[str, Any], where: object = "configuration") -> Configuration:
     """A Configuration from plain data."""
-    _check_keys(Configuration, document, "", where)
+    check_names(Configuration, document, where)
+    if isinstance(document.get("network"), dict):
+        document = {**document, "network": {"architecture": architecture(document), **document["network"]}}
     try:
         result = _adapter().validate_json(_to_json(document, where), strict=True)
     except ValidationError as error:
         raise _readable(error, where) from None
     for key in result.tune.space:
-        check_key(key, f"{where}: tune.space")
+        check_name(key, f"{where}: tune.space", [result.network.architecture])
         if key.split(".")[0] not in SEARCHABLE:
             raise ConfigurationError(
                 "not searchable", f"{where}: tune.space", key, f"a setting of {', '.join(SEARCHABLE)}"
@@ -62,14 +63,20 @@ def build(document: Mapping[str, Any], where: object = "configuration") -> Confi
 
 
 def override(configuration: Configuration, values: Mapping[str, Any]) -> Configuration:
-    """The configuration with some settings replaced, each by its dotted name, and validated again."""
+    """The configuration with some settings replaced, each by its dotted name, and validated again.
+
+    With another architecture come its own sizes, those by default.
+    """
     document = to_plain(configuration)
+    known = values.get("network.architecture", configuration.network.architecture)
+    if known != configuration.network.architecture:
+        document["network"] = {}  # what was set of the other one means nothing here
     for key, value in values.items():
-        check_key(key, "override")
+        check_name(key, "override", [known])
         *path, last = key.split(".")
         section = document
         for part in path:
-            section = section[part]
+            section = section.setdefault(part, {})
             if not isinstance(section, dict):
                 raise ConfigurationError("not a section", key, f"{part} is {section!r}", "a section of settings")
         section[last] = value
@@ -79,6 +86,11 @@ def override(configuration: Configuration, values: Mapping[str, Any]) -> Configu
 def to_plain(configuration: Any) -> dict[str, Any]:
     """The configuration as plain data, which `build` reads back."""
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(configuration))))
+
+
+def identity(configuration: Configuration) -> dict[str, Any]:
+    """What a run is, as plain data: its configuration without what only follows it."""
+    return {key: value for key, value in to_plain(configuration).items() if key not in AFTERWARDS}
 
 
 def to_yaml(configuration: Configuration) -> str:
@@ -160,7 +172,8 @@ def apply_override(document: dict[str, Any], text: str) -> None:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigurationError("not an override", f"--set {text}", "no '='", "section.key=value")
-    check_key(key, f"--set {text}")
+    # The architecture may be another one once all overrides are in: `build` is as strict as it can be.
+    check_name(key, f"--set {text}", [architecture(document), *ARCHITECTURES])
     *path, last = key.split(".")
     section = document
     for part in path:
@@ -172,35 +185,6 @@ def apply_override(document: dict[str, Any], text: str) -> None:
     section[last] = parse_yaml(value, f"--set {text}")
 
 
-def check_key(key: str, where: object) -> None:
-    """Refuse a dotted name that is no setting, with a suggestion."""
-    parts = key.split(".")
-    document: Any = None
-    for part in reversed(parts):
-        document = {part: document}
-    _check_keys(Configuration, document, "", where)
-
-
-def _check_keys(kind: Any, document: Any, prefix: str, where: object) -> None:
-    """Walk the dataclasses beside the document: the first key without a field is the error."""
-    if not dataclasses.is_dataclass(kind) or not isinstance(document, Mapping):
-        return
-    hints = typing.get_type_hints(kind)
-    fields = [f.name for f in dataclasses.fields(kind)]
-    for key, value in document.items():
-        if key not in fields:
-            close = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else ""
-            expected = f"one of {', '.join(fields)}" + (f"; {hint}" if hint else "")
-            raise ConfigurationError("unknown setting", where, f"{prefix}{key}", expected)
-        _check_keys(_dataclass_of(hints[key]), value, f"{prefix}{key}.", where)
-
-
-def _dataclass_of(hint: Any) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return next((option for option in options if dataclasses.is_dataclass(option)), None)
-
-
 @cache
 def _adapter() -> TypeAdapter[Configuration]:
     return TypeAdapter(Configuration)
@@ -208,12 +192,20 @@ def _adapter() -> TypeAdapter[Configuration]:
 
 def _readable(error: ValidationError, where: object) -> ConfigurationError:
     first = error.errors()[0]
-    # Union members appear in the location in brackets or by type name: keep the setting's own path.
-    path = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("literal[", "int", "constrained-")))
+    # Union members appear in the location in brackets, by type name or as the architecture: keep the setting's own path.
+    others = ("literal[", "int", "constrained-")
+    parts = [part for part in map(str, first["loc"]) if part not in ARCHITECTURES and not part.startswith(others)]
+    if first["type"] == "union_tag_invalid":
+        parts.append("architecture")
+    path = ".".join(parts)
     place = f"{where}: {path}" if path else where
     if first["type"] == "value_error":
         return ConfigurationError("invalid setting", where, str(first["ctx"]["error"]))
     given = first["input"]
+    if first["type"] == "union_tag_invalid":
+        return ConfigurationError(
+            "not one of the choices", place, repr(first["ctx"]["tag"]), first["ctx"]["expected_tags"]
+        )
     shown = f"the text {given!r}" if isinstance(given, str) else repr(given)
     expected = first["msg"].removeprefix("Input should be ")
     if isinstance(given, str) and _is_number(given):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from gan_core.errors import GanError
-from pipelines import session, tracking
+from pipelines import mlflow_client, session
 from pipelines.storage import Storage, check_storage
 
 PACKAGE = "adversarial-nets-on-ray"
@@ -155,14 +155,14 @@ def _storage(storage: Storage) -> Finding:
 def _mlflow(tracking_uri: Callable[[], str]) -> Finding:
     try:
         uri = tracking_uri()
-        shown = tracking.redacted(uri)
-        if not tracking.database_exists(uri):
+        shown = mlflow_client.redacted(uri)
+        if not mlflow_client.database_exists(uri):
             return Finding("tracking", "ok", f"{shown}, not there yet; the first gan run makes it")
         if uri.startswith("sqlite:///"):
             return _sqlite(uri, shown)
-        tracking.check_reachable(uri)
+        mlflow_client.check_reachable(uri)
         if not uri.startswith(("http://", "https://")):
-            tracking.open_client(uri)
+            mlflow_client.open_client(uri)
     except GanError as error:
         return Finding("tracking", "fail", str(error), "--tracking-uri or MLFLOW_TRACKING_URI of a server that answers")
     return Finding("tracking", "ok", f"{shown} answers")

@@ -6,12 +6,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
+from gan_core import networks
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.extensions import conditions_of
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
-from pipelines import config, origin, session, tracking
+from pipelines import config, mlflow_client, origin, session
 from pipelines.image_files import load
 from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
@@ -43,8 +44,9 @@ class Flow:
         Raises:
             GanError: The first fault found.
         """
-        if self.run.configuration.tune.candidates:
-            candidate_configurations(self.run.configuration)
+        candidates = candidate_configurations(self.run.configuration) if self.run.configuration.tune.candidates else []
+        for configuration in (self.run.configuration, *candidates):
+            networks.check(configuration.network, configuration.noise.size, self.dataset.shape)
         smallest = min(len(examples) for examples in self.dataset.splits().values())
         batch, train = self.run.configuration.algorithm.batch_size, len(self.dataset.train)
         if batch > train:
@@ -63,12 +65,13 @@ class Flow:
                 f"less than {smallest}",
             )
         conditions = conditions_of(self.run.configuration.extension, self.dataset)
-        groups = initial_state(self.run.configuration.training(), self.dataset.train, conditions).tensors().values()
-        size = sum(tensor.nbytes for named in groups for tensor in named.values())
+        training, shape = self.run.configuration.training(), self.dataset.shape
+        initial = initial_state(training, self.dataset.train, shape, conditions)
+        size = sum(tensor.nbytes for named in initial.tensors().values() for tensor in named.values())
         check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
         origin.check_data(self.run, self.dataset)
         if self.uri:
-            tracking.check_reachable(self.uri)
+            mlflow_client.check_reachable(self.uri)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -80,7 +83,9 @@ class Flow:
         from pipelines.publish import unchanged
         from pipelines.registry import Registry
 
-        return unchanged(self.run, Registry(self.uri), self.dataset) if tracking.database_exists(self.uri) else None
+        return (
+            unchanged(self.run, Registry(self.uri), self.dataset) if mlflow_client.database_exists(self.uri) else None
+        )
 
     def prepare_registry(self) -> None:
         """Open the registry in the background: an sqlite database takes seconds to create."""
@@ -177,7 +182,7 @@ class Flow:
 
         settings = config.to_plain(self.run.configuration.registry)
         return self.run.stage(
-            "register", RegisterRecord, [self._done("evaluate"), settings, tracking.redacted(self.uri)], work
+            "register", RegisterRecord, [self._done("evaluate"), settings, mlflow_client.redacted(self.uri)], work
         )
 
     def report(self) -> ReportRecord:

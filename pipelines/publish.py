@@ -56,7 +56,7 @@ def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str],
 
 def recipe_digest(run: Run) -> str:
     """Digest of what a night is made from: its configuration without the seed, its origin and our sources."""
-    plain = {key: value for key, value in config.to_plain(run.configuration).items() if key != "seed"}
+    plain = {key: value for key, value in config.identity(run.configuration).items() if key != "seed"}
     return config.digest([plain, run.origin.digest if run.origin else None, config.sources_digest()])
 
 

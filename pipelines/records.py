@@ -82,7 +82,7 @@ class Origin:
     """What a run continues from, as it was when the run was first started."""
 
     reference: str  # as it was given
-    taken: str  # state: all of a run's; generator: G's weights
+    taken: str  # state: all of a run's; generator: G's weights; layers: G's weights, as the last layers' of a deeper G
     resolved: str  # RUN/step=N, or NAME/VERSION
     step: int
     digest: str  # SHA-256 of the tensors that were taken

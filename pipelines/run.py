@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import re
 import subprocess
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 from gan_core.checkpoint import MALFORMED
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.extensions import conditions_from
-from gan_core.networks import DenseGenerator
+from gan_core.networks import make_generator
 from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
 from pipelines import config
@@ -62,7 +61,7 @@ class Run:
         Raises:
             ConfigurationError: If the name cannot be one, or is a run of another configuration or origin.
         """
-        made_from: list[Any] = [config.to_plain(configuration), config.sources_digest()]
+        made_from: list[Any] = [config.identity(configuration), config.sources_digest()]
         identity = config.digest([*made_from, origin.digest] if origin else made_from)
         name = checked_run_name(name or f"{stem}-{identity[:8]}")
         if configuration.seed == "name":
@@ -77,7 +76,7 @@ class Run:
                     "run of another origin", name, f"--continue-from was {then}", f"{now}; start a new run: --name NAME"
                 )
             run.origin = known.origin
-            ours, theirs = config.to_plain(configuration), config.to_plain(known.configuration)
+            ours, theirs = config.identity(configuration), config.identity(known.configuration)
             run.extends = config.first_difference(ours, theirs, but=[CANDIDATES]) is None and _raises(ours, theirs)
             if run.extends and run.folder.within("checkpoints").names():
                 raise ConfigurationError(
@@ -141,7 +140,7 @@ class Run:
     @property
     def config_digest(self) -> str:
         """Digest of the resolved configuration, and of the run's origin if it has one."""
-        plain = config.to_plain(self.configuration)
+        plain = config.identity(self.configuration)
         return config.digest([plain, self.origin.digest] if self.origin else plain)
 
     def record(self, stage: str) -> dict[str, Any] | None:
@@ -198,9 +197,7 @@ class Run:
         training = config.build({key: value for key, value in noted.items() if key != "virtual_shards"}, name)
         shape = tuple(manifest.about["image_shape"])
         conditions = conditions_from(manifest.about.get("conditions"))
-        net = conditions.around(
-            DenseGenerator(training.noise.size, conditions.size, math.prod(shape), training.network.generator)
-        )
+        net = conditions.around(make_generator(training.network.generator, training.noise.size, conditions.size, shape))
         averaged = (weights or self.configuration.evaluate.weights) == "averaged"
         group, digest = (AVERAGED, "averaged_sha256") if averaged else ("generator", "generator_sha256")
         load_tensors(net.state_dict(), tensors.get(group, {}), name)

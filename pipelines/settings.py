@@ -1,20 +1,26 @@
 """What the stages can be told: one frozen dataclass for each, with its ranges."""
 
 import re
+import urllib.parse
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.data_parallel import Shards
 from gan_core.datasets import DataSettings
 from gan_core.extensions import ExtensionSettings
-from gan_core.networks import NetworkSettings
+from gan_core.networks import Architecture, NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.training import TrainingSettings
 from pipelines.tune_settings import TuneSettings, at_least
 
 Weights = Literal["last", "averaged"]
+Event = Literal["failed", "preempted", "promoted"]
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+AFTERWARDS = ("notify", "retention")  # sections: what follows a run, not what it is; a run's digest leaves them out
 
 
 @dataclass(frozen=True)
@@ -102,19 +108,75 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True)
+class NotifySettings:
+    """Who is told of a run's end, as JSON: a command by its stdin, a web address by POST, or both.
+
+    `failed` is any error, `preempted` an end by SIGTERM (exit code 143), `promoted` a new champion.
+    What is secret is given by the name of the environment variable that holds it.
+    """
+
+    events: tuple[Event, ...] = ("failed",)
+    command: tuple[str, ...] = ()
+    webhook: str | None = None
+    webhook_variable: str | None = None  # instead of `webhook`, where the address itself is a secret
+    token_variable: str | None = None  # sent as `Authorization: Bearer`
+    timeout_s: float = 10.0  # for each of the two
+
+    def __post_init__(self) -> None:
+        if not self.events:
+            raise ValueError("notify.events is empty; use failed, preempted or promoted")
+        if self.command and not self.command[0]:
+            raise ValueError("notify.command does not name a program")
+        if self.webhook is not None:
+            if self.webhook_variable is not None:
+                raise ValueError("notify.webhook and notify.webhook_variable are given; use one of them")
+            address = urllib.parse.urlsplit(self.webhook)
+            if address.scheme not in ("http", "https") or not address.hostname:
+                raise ValueError("notify.webhook is not an address such as https://host/path")
+            if "@" in address.netloc:
+                raise ValueError(
+                    "notify.webhook holds a password; use notify.webhook_variable or notify.token_variable"
+                )
+        for name in ("webhook_variable", "token_variable"):
+            value = getattr(self, name)
+            if value is not None and not ENVIRONMENT_NAME.fullmatch(value):
+                raise ValueError(f"notify.{name} is not the name of an environment variable, such as GAN_NOTIFY_TOKEN")
+        if not 0 < self.timeout_s <= 300:
+            raise ValueError(f"notify.timeout_s {self.timeout_s} is not in (0, 300]")
+
+
+@dataclass(frozen=True)
+class RetentionSettings:
+    """How many are left when a run has succeeded, the newest; none: all.
+
+    Runs count that share this one's name but for a date, number or digest at its end, and its model.
+    """
+
+    keep_runs: int | None = None  # that are done, and as many that are not
+    keep_versions: int | None = None  # of the model
+
+    def __post_init__(self) -> None:
+        for name in ("keep_runs", "keep_versions"):
+            if getattr(self, name) is not None:
+                at_least(1, f"retention.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
 class Configuration:
     """Everything a run is made from."""
 
     seed: int | Literal["name"] = 0
     data: DataSettings = field(default_factory=DataSettings)
     noise: NoiseSettings = field(default_factory=NoiseSettings)
-    network: NetworkSettings = field(default_factory=NetworkSettings)
+    network: Annotated[Architecture, Field(discriminator="architecture")] = field(default_factory=NetworkSettings)
     algorithm: AlgorithmSettings = field(default_factory=AlgorithmSettings)
     extension: ExtensionSettings = field(default_factory=ExtensionSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     tune: TuneSettings = field(default_factory=TuneSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
+    notify: NotifySettings = field(default_factory=NotifySettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
     def __post_init__(self) -> None:
         if isinstance(self.seed, int) and not 0 <= self.seed < 2**63:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.errors import ConfigurationError
+from pipelines.settings import ENVIRONMENT_NAME
 
 CONFIGURATION = "GAN_SUBMITTED_CONFIGURATION"  # the resolved YAML, in the job's environment
-ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RECONNECT_SECONDS = 300.0  # how long a cluster that does not answer is waited for
 LARGEST = 64_000  # bytes of configuration that an environment variable carries
 # The job writes its configuration down, where Python of the cluster's image finds it, and becomes gan.

@@ -52,17 +52,16 @@ def train_run(
     )
     conditions = conditions_of(configuration.extension, dataset)
     job = Job(run, configuration.training(), settings, dataset.digest, dataset.shape, conditions)
-    begin(initial_state(job.training, dataset.train, conditions), job)
-    resume(
-        initial_state(job.training, dataset.train, conditions), job
-    )  # what the workers could not resume is an error now
+    initial = initial_state(job.training, dataset.train, dataset.shape, conditions)
+    begin(initial, job)
+    resume(initial, job)  # what the workers could not resume is an error now
     run.write_json(STOP, False)
     run.delete(LIVE)
     wanted = {"CPU": settings.workers * settings.threads_per_worker, "GPU": settings.workers * int(use_gpu)}
     with Progress(run, configuration.algorithm.steps, wanted, say, follow or (lambda: None)):
         try:
             outcome = _fit(job, ray.put(dataset.train), use_gpu, say)
-        except SystemExit:
+        except (SystemExit, KeyboardInterrupt):
             _save_before_leaving(run, say)
             raise
         except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
@@ -92,13 +91,19 @@ def _fit(job: Job, data: Any, use_gpu: bool, say: Callable[[str], None]) -> dict
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    class Trainer(TorchTrainer):  # type: ignore[misc]
+        """Ray's, but Ctrl-C is the command's: Ray's own handler would end the process as if it had succeeded."""
+
+        def _register_sigint_handler(self, controller: Any) -> None:
+            pass
+
     settings = job.train
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(settings.start_timeout_s)
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(settings.hang_timeout_s)
     for failures in itertools.count(1):
         # Ray's own snapshot of the run is not what we resume from, and a damaged one would be an error.
         job.run.within("ray-train").remove()
-        trainer = TorchTrainer(
+        trainer = Trainer(
             train_loop_per_worker,
             train_loop_config={"job": job, "data": data},
             torch_config=TorchConfig(timeout_s=math.ceil(settings.hang_timeout_s)),
@@ -154,7 +159,7 @@ def train_loop_per_worker(told: dict[str, Any]) -> dict[str, Any]:
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = get_device()
     algorithm = job.training.algorithm
-    state = initial_state(job.training, data, job.conditions).to(device)
+    state = initial_state(job.training, data, job.image_shape, job.conditions).to(device)
     resume(state, job)
     shards = Shards(algorithm.batch_size, job.training.virtual_shards, workers, rank)
     every, last, conditions = job.train.report_every, algorithm.steps, job.conditions
@@ -200,15 +205,15 @@ class _Keeper:
 
 
 def _save_before_leaving(run: Storage, say: Callable[[str], None]) -> None:
-    """A preempted driver's last request to rank 0: a checkpoint, now."""
+    """The last request to rank 0 of a driver that was preempted or interrupted: a checkpoint, now."""
     run.write_json(STOP, True)
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
         if (step := run.read_json(STOP)) is not True:
-            say(f"train  preempted; step {step} is saved, the same command resumes")
+            say(f"train  stopped; step {step} is saved, the same command resumes")
             return
         time.sleep(0.1)
-    say("train  preempted before a last checkpoint; the same command resumes from the one before")
+    say("train  stopped before a last checkpoint; the same command resumes from the one before")
 
 
 def _trained(run: Storage) -> tuple[str, Manifest, Tensors]:

@@ -91,7 +91,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def database_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: creating one takes seconds, copying it none."""
-    from pipelines.tracking import open_client
+    from pipelines.mlflow_client import open_client
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     open_client(f"sqlite:///{path}", create=True)

@@ -1,7 +1,7 @@
 """Section 7, future work: what a run does beyond Algorithm 1, by name."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from gan_core.datasets import Dataset
 from gan_core.extensions.conditional import Classes, classes_of
 from gan_core.extensions.masks import EVERY_MASK, Masks
 from gan_core.extensions.observed import Observed
+from gan_core.plain_settings import read_settings
 
 __all__ = ["ExtensionSettings", "conditions_from", "conditions_of", "described"]
 
@@ -45,7 +46,7 @@ def conditions_of(settings: ExtensionSettings, dataset: Dataset) -> Conditions:
     return NOTHING
 
 
-KINDS: dict[str, Callable[..., Conditions]] = {"classes": Classes, "observed pixels": Observed}
+KINDS: dict[str, type[Classes | Observed]] = {"classes": Classes, "observed pixels": Observed}
 
 
 def described(conditions: Conditions) -> dict[str, Any]:
@@ -62,5 +63,5 @@ def conditions_from(description: Mapping[str, Any] | None) -> Conditions:
     """
     if description is None:
         return NOTHING
-    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in description.items()}
-    return KINDS[str(fields.pop("kind"))](**fields)
+    fields = dict(description)
+    return read_settings(KINDS[str(fields.pop("kind"))], fields)

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from gan_core.conditions import Conditions
+from gan_core.conditions import AnyGenerator, Conditions
 from gan_core.datasets import Dataset
 from gan_core.errors import ConfigurationError, DataError
+from gan_core.networks import Generator
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Classes:
         """Rows with a single 1, at each index."""
         return torch.eye(self.size)[torch.from_numpy(indices)]
 
-    def around(self, generator: nn.Module) -> nn.Module:
+    def around(self, generator: Generator) -> AnyGenerator:
         """G itself."""
         return generator
 

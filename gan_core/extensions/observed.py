@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from gan_core.conditions import AnyGenerator, WrappedGenerator
 from gan_core.extensions.masks import EVERY_MASK, Masks, drawn_masks
+from gan_core.networks import Generator
 
 
 @dataclass(frozen=True)
@@ -37,26 +39,22 @@ class Observed:
         """Nothing observed: what is then completed is a sample of p(x)."""
         return torch.zeros(count, self.size)
 
-    def around(self, generator: nn.Module) -> nn.Module:
+    def around(self, generator: Generator) -> AnyGenerator:
         """G that keeps what is observed."""
         return Completing(generator)
 
 
-class Completing(nn.Module):
+class Completing(WrappedGenerator):
     """G as it fills in an image: the observed pixels are copied, and only the missing ones are its own.
 
     It is so in training too, where D sees whole images: a difference at observed pixels would tell D
     which is which, and nothing of how well the missing ones fit.
     """
 
-    def __init__(self, filling: nn.Module) -> None:
-        super().__init__()
-        self.filling = filling
-
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
         """Images, one a row."""
         observed, mask = condition.chunk(2, dim=-1)
-        return observed + (1 - mask) * self.filling(noise, condition)
+        return observed + (1 - mask) * self.within(noise, condition)
 
 
 def condition_of(images: np.ndarray, masks: np.ndarray) -> Float[Tensor, "count width"]:

@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gan_core.networks.initial_weights import draw_sparse, draw_uniform
 from gan_core.networks.maxout import maxout
-from gan_core.randomness import stream
+from gan_core.networks.ranges import check_keep, check_one_for_each, check_positive, check_widths
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -29,6 +30,8 @@ class DenseGeneratorSettings:
 
     The output layer's are uniform on a range of their own if there is an `output_init_range`; with
     `output_nonzeros`, each output unit has that many weights from N(0, 1) and the others are zero.
+    `pretrained_layers` says that so many of the last layers, the output's included, are another
+    generator's: what the training continues from must be one whose noise is as wide as their input.
     """
 
     hidden: tuple[int, ...] = (1200, 1200)
@@ -40,18 +43,20 @@ class DenseGeneratorSettings:
     hidden_biases: tuple[float, ...] | None = None  # one for each hidden layer, at the start; none: zero
     output_init_range: float | None = None
     output_nonzeros: int | None = None
+    max_column_norm: float | None = None  # of each unit's incoming weights, in every layer
+    pretrained_layers: int | None = None
 
     def __post_init__(self) -> None:
-        _widths("network.generator.hidden", self.hidden)
-        _positive("network.generator.init_range", self.init_range)
+        check_widths("network.generator.hidden", self.hidden)
+        check_positive("network.generator.init_range", self.init_range)
         for name in ("activations", "hidden_biases"):
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self.hidden):
-                raise ValueError(f"network.generator.{name} {list(values)} are not one for each of {list(self.hidden)}")
+            if (values := getattr(self, name)) is not None:
+                check_one_for_each(f"network.generator.{name}", values, self.hidden)
         if not all(math.isfinite(bias) for bias in self.hidden_biases or ()):
             raise ValueError(f"network.generator.hidden_biases {list(self.hidden_biases or ())} are not finite")
-        if self.output_init_range is not None:
-            _positive("network.generator.output_init_range", self.output_init_range)
+        for name in ("output_init_range", "max_column_norm"):
+            if (value := getattr(self, name)) is not None:
+                check_positive(f"network.generator.{name}", value)
         if self.output_nonzeros is not None and not 1 <= self.output_nonzeros <= self.hidden[-1]:
             raise ValueError(
                 f"network.generator.output_nonzeros {self.output_nonzeros} is not 1 to {self.hidden[-1]}, the last hidden width"
@@ -60,11 +65,24 @@ class DenseGeneratorSettings:
             raise ValueError(
                 f"network.generator.output_nonzeros {self.output_nonzeros} leaves output_init_range {self.output_init_range} no use; set one"
             )
+        if self.pretrained_layers is not None and not 1 <= self.pretrained_layers <= len(self.hidden):
+            raise ValueError(
+                f"network.generator.pretrained_layers {self.pretrained_layers} is not 1 to {len(self.hidden)}: "
+                f"of {len(self.hidden) + 1} layers, the output's included, the first is new"
+            )
 
     @property
     def layer_activations(self) -> tuple[Activation, ...]:
         """Of every layer, the output's last."""
         return (*(self.activations or (self.activation,) * len(self.hidden)), self.output)
+
+    def takes(self, noise_size: int, other: "DenseGeneratorSettings") -> bool:
+        """Whether the pretrained layers can be those of a G with these settings, of noise of this size."""
+        new = len(self.hidden) + 1 - (self.pretrained_layers or 0)
+        return (self.hidden[new - 1 :], self.layer_activations[new:]) == (
+            (noise_size, *other.hidden),
+            other.layer_activations,
+        )
 
 
 @dataclass(frozen=True)
@@ -79,19 +97,18 @@ class DenseDiscriminatorSettings:
     max_column_norm: float | None = None
 
     def __post_init__(self) -> None:
-        _widths("network.discriminator.units", self.units)
-        _positive("network.discriminator.pieces", self.pieces)
-        _positive("network.discriminator.init_range", self.init_range)
+        check_widths("network.discriminator.units", self.units)
+        check_positive("network.discriminator.pieces", self.pieces)
+        check_positive("network.discriminator.init_range", self.init_range)
         for name in ("input_keep", "hidden_keep"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"network.discriminator.{name} {getattr(self, name)} is not in (0, 1]")
+            check_keep(f"network.discriminator.{name}", getattr(self, name))
         if self.max_column_norm is not None:
-            _positive("network.discriminator.max_column_norm", self.max_column_norm)
+            check_positive("network.discriminator.max_column_norm", self.max_column_norm)
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Which architecture, and the sizes of its G and D."""
+    """The paper's architecture, fully connected: the sizes of its G and D."""
 
     architecture: Literal["dense"] = "dense"
     generator: DenseGeneratorSettings = field(default_factory=DenseGeneratorSettings)
@@ -114,6 +131,7 @@ class DenseGenerator(nn.Module):
         members: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
+        self.settings = settings
         widths = [noise_size + condition_size, *settings.hidden, data_size]
         self.weights, self.biases = _layers(widths, members)
         self.activations = [ACTIVATIONS[name] for name in settings.layer_activations]
@@ -124,8 +142,34 @@ class DenseGenerator(nn.Module):
         """Samples G(z | c), one a row."""
         x = torch.cat([noise, condition], dim=-1)
         for weight, bias, activation in zip(self.weights, self.biases, self.activations, strict=True):
-            x = activation(_affine(x, weight, bias))
+            x = activation(affine(x, weight, bias))
         return x
+
+    @torch.no_grad()
+    def initialize(self, random: np.random.Generator) -> None:
+        """Draw the initial weights, and set the hidden layers' biases."""
+        settings = self.settings
+        draw_uniform(self.weights[:-1], random, settings.init_range)
+        for bias, value in zip(self.biases, settings.hidden_biases or (), strict=False):  # the output's is not of them
+            bias.fill_(value)
+        if settings.output_nonzeros is None:
+            draw_uniform(self.weights[-1:], random, settings.output_init_range or settings.init_range)
+        else:
+            draw_sparse(self.weights[-1], random, settings.output_nonzeros)
+
+    def constrain(self) -> None:
+        """Scale each unit's incoming weights down to `max_column_norm`, if there is one."""
+        cap_columns(self.weights, self.settings.max_column_norm)
+
+    def last_layers(self, count: int) -> dict[str, Tensor]:
+        """The tensors of the last layers (not copies), named as in a generator of these alone."""
+        first = len(self.weights) - count
+        tensors = self.state_dict()
+        return {
+            f"{kind}.{layer - first}": tensors[f"{kind}.{layer}"]
+            for kind in ("weights", "biases")
+            for layer in range(first, len(self.weights))
+        }
 
 
 class DenseDiscriminator(nn.Module):
@@ -137,8 +181,7 @@ class DenseDiscriminator(nn.Module):
         super().__init__()
         inputs = [data_size + condition_size, *settings.units]
         outputs = [*(units * settings.pieces for units in settings.units), 1]
-        self.pieces = settings.pieces
-        self.max_column_norm = settings.max_column_norm
+        self.settings = settings
         # (width, probability to keep) of each layer's input: what dropout masks are drawn for.
         self.dropout = [(inputs[0], settings.input_keep)] + [(units, settings.hidden_keep) for units in settings.units]
         self.weights = nn.ParameterList(torch.zeros(*members, i, o) for i, o in zip(inputs, outputs, strict=True))
@@ -155,80 +198,35 @@ class DenseDiscriminator(nn.Module):
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if masks:
                 x = x * masks[layer]
-            x = _affine(x, weight, bias)
+            x = affine(x, weight, bias)
             if layer < len(self.weights) - 1:
-                x = maxout(x, self.pieces)
+                x = maxout(x, self.settings.pieces)
         return x.squeeze(-1)
 
-    @torch.no_grad()
+    def initialize(self, random: np.random.Generator) -> None:
+        """Draw the initial weights."""
+        draw_uniform(self.weights, random, self.settings.init_range)
+
     def constrain(self) -> None:
         """Scale each unit's incoming weights down to `max_column_norm`, if there is one."""
-        if self.max_column_norm is None:
-            return
-        for weight in self.weights:
-            norms = weight.norm(dim=-2, keepdim=True)
-            weight.mul_(norms.clamp(max=self.max_column_norm) / norms.clamp(min=1e-7))
+        cap_columns(self.weights, self.settings.max_column_norm)
 
 
-def build(
-    settings: NetworkSettings,
-    noise_size: int,
-    data_size: int,
-    seed: int,
-    condition_size: int = 0,
-    pixel_means: np.ndarray | None = None,
-) -> tuple[DenseGenerator, DenseDiscriminator]:
-    """G and D with the recipe's initial weights, drawn from the seed.
+def affine(
+    x: Float[Tensor, "*members batch inputs"], weight: Tensor, bias: Tensor
+) -> Float[Tensor, "*members batch _"]:
+    """x W + b, for one net or for a member axis of them."""
+    return x @ weight + bias.unsqueeze(-2)
 
-    `pixel_means` (of the training images) set G's output bias where `marginal_bias` asks for it.
-    """
-    generator = DenseGenerator(noise_size, condition_size, data_size, settings.generator)
-    discriminator = DenseDiscriminator(data_size, condition_size, settings.discriminator)
-    _initialize_generator(generator, stream(seed, "generator weights"), settings.generator)
-    _initialize(discriminator.weights, stream(seed, "discriminator weights"), settings.discriminator.init_range)
-    if settings.generator.marginal_bias and settings.generator.output == "sigmoid" and pixel_means is not None:
-        means = torch.from_numpy(pixel_means.astype(np.float64)).clamp(1e-7, 1 - 1e-7)
-        with torch.no_grad():
-            generator.biases[-1].copy_(torch.logit(means))
-    return generator, discriminator
+
+@torch.no_grad()
+def cap_columns(weights: Iterable[Tensor], max_column_norm: float | None) -> None:
+    """Scale each unit's incoming weights down to `max_column_norm`, if there is one."""
+    for weight in weights if max_column_norm is not None else ():
+        norms = weight.norm(dim=-2, keepdim=True)
+        weight.mul_(norms.clamp(max=max_column_norm) / norms.clamp(min=1e-7))
 
 
 def _layers(widths: list[int], members: tuple[int, ...]) -> tuple[nn.ParameterList, nn.ParameterList]:
     weights = nn.ParameterList(torch.zeros(*members, i, o) for i, o in itertools.pairwise(widths))
     return weights, nn.ParameterList(torch.zeros(*members, o) for o in widths[1:])
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x @ weight + bias.unsqueeze(-2)
-
-
-@torch.no_grad()
-def _initialize_generator(net: DenseGenerator, random: np.random.Generator, settings: DenseGeneratorSettings) -> None:
-    _initialize(net.weights[:-1], random, settings.init_range)
-    for bias, value in zip(net.biases, settings.hidden_biases or (), strict=False):  # the output's is not among them
-        bias.fill_(value)
-    if settings.output_nonzeros is None:
-        _initialize(net.weights[-1:], random, settings.output_init_range or settings.init_range)
-        return
-    inputs, units = net.weights[-1].shape
-    weight = np.zeros((inputs, units), np.float32)
-    for unit in range(units):
-        chosen = random.choice(inputs, settings.output_nonzeros, replace=False)
-        weight[chosen, unit] = random.standard_normal(settings.output_nonzeros, dtype=np.float32)
-    net.weights[-1].copy_(torch.from_numpy(weight))
-
-
-@torch.no_grad()
-def _initialize(weights: Iterable[Tensor], random: np.random.Generator, init_range: float) -> None:
-    for weight in weights:
-        weight.copy_(torch.from_numpy((random.random(weight.shape, dtype=np.float32) * 2 - 1) * np.float32(init_range)))
-
-
-def _widths(name: str, widths: tuple[int, ...]) -> None:
-    if not widths or min(widths) < 1:
-        raise ValueError(f"{name} {list(widths)} is not a list of layer widths; use one or more positive numbers")
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} {value} is not positive")

@@ -4,10 +4,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def maxout(activations: Float[Tensor, "*rest pieces_units"], pieces: int) -> Float[Tensor, "*rest units"]:
-    """max_j a_j over `pieces` blocks of the last axis.
+def maxout(activations: Float[Tensor, "..."], pieces: int, axis: int = -1) -> Float[Tensor, "..."]:
+    """max_j a_j over `pieces` blocks of an axis counted from the end: the last, or a convolution's channels.
 
     Blocks, not neighbours, so that the maximum runs along contiguous units: 1.7 times faster
     forward and backward than interleaved pieces on a CPU, and the same function of i.i.d. weights.
     """
-    return activations.unflatten(-1, (pieces, -1)).amax(dim=-2)
+    return activations.unflatten(axis, (pieces, -1)).amax(dim=axis - 1)

@@ -8,14 +8,12 @@ from typing import NoReturn
 
 import click
 
-from gan_core.errors import GanError
 from pipelines.cli import champion, drawing, imputing, judging, making, serving, setting_up, submitting
+from pipelines.cli.ending import INTERRUPTED, PREEMPTED, failure
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
 # Torch, Ray and MLflow are imported by the commands that need them: --help answers at once.
-
-PREEMPTED = 143
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -71,26 +69,22 @@ def main() -> NoReturn:
     try:
         cli.main(standalone_mode=False)
         code = 0
-    except GanError as error:
-        code = _failed(str(error), error.exit_code, debug)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         code = 2
     except click.ClickException as error:
         code = _failed(f"usage (gan): {error.format_message()}; expected a command of gan --help", 2, debug)
     except (click.Abort, KeyboardInterrupt):
-        code = _failed("interrupted (gan): by the user; the same command resumes", 130, debug)
+        code = _failed("interrupted (gan): by the user; the same command resumes", INTERRUPTED, debug)
     except SystemExit as error:  # Ray turns the one of `leave` into its own
         code = PREEMPTED if preempted else int(error.code or 0)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except Exception as error:  # a fault of ours: say so, and how to see more
-        code = _failed(
-            f"unexpected {type(error).__name__} (gan): {str(error).splitlines()[0] if str(error) else ''}; --debug shows where",
-            1,
-            debug,
-        )
+    except Exception as error:
+        known = failure(error)
+        assert known is not None  # of those that are no failure, none comes here
+        code = _failed(known[1], known[0], debug)
     sys.exit(code)
 
 

@@ -91,7 +91,7 @@ def archive(context: Context, reference: str) -> None:
 @click.option("--yes", is_flag=True, help="Do it.")
 @common
 def delete(context: Context, reference: str, yes: bool) -> None:
-    """Delete a version that no alias is on. Its files go with `mlflow gc`.
+    """Delete a version that no alias is on, and its files.
 
     \b
     Example:

@@ -16,17 +16,21 @@ class Context:
     """What is the same for every command: how to speak, and where things are."""
 
     def __init__(self, storage: str, tracking_uri: str | None, as_json: bool, quiet: bool) -> None:
-        from pipelines import tracking
+        from pipelines import mlflow_client
         from pipelines.storage import Storage
 
         self.as_json, self.quiet = as_json, quiet
         self.storage = Storage.at(storage)
-        self.tracking_uri = functools.partial(tracking.tracking_uri, tracking_uri, self.storage)
+        self.tracking_uri = functools.partial(mlflow_client.tracking_uri, tracking_uri, self.storage)
 
     def say(self, text: str) -> None:
         """Text for people, on stderr."""
         if not self.quiet:
             click.echo(text, err=True)
+
+    def warn(self, text: str) -> None:
+        """What people should know even where they asked for quiet."""
+        click.echo(text, err=True)
 
     def trouble(self, error: GanError, wait: float) -> None:
         """A failure that is not the end."""

@@ -6,10 +6,12 @@ import click
 
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, common, configured, open_run
+from pipelines.cli.ending import Work, result_of, summary_of, tell_promotion, telling
 
 continuing = click.option(
     "--continue-from", metavar="REF",
-    help="Go on from a run's state, for more steps, or start with the generator of NAME@ALIAS or NAME/VERSION.",
+    help="Go on from a run's state, for more steps, or start with the generator of NAME@ALIAS or NAME/VERSION;"
+    " with network.generator.pretrained_layers, put new layers before either's.",
 )  # fmt: skip
 
 
@@ -37,13 +39,8 @@ def run(
       gan run configs/digits.yaml --set algorithm.steps=500 --set tune.candidates=0 --json
       gan run configs/digits.yaml --continue-from digits-1a2b3c4d --set algorithm.steps=5000
     """
-    _work(
-        context,
-        _new_run(context, configuration, overrides, name, continue_from),
-        ("tune", "train", "evaluate", "register", "report"),
-        dry_run,
-        skip_unchanged,
-    )
+    stages = ("tune", "train", "evaluate", "register", "report")
+    _make(context, configuration, overrides, name, stages, dry_run, continue_from, skip_unchanged)
 
 
 @click.command()
@@ -69,7 +66,7 @@ def tune(context: Context, configuration: str, overrides: tuple[str, ...], name:
             "tune.candidates is 0",
             "1 or more, and tune.space: --set tune.candidates=8",
         )
-    _work(context, _new_run(context, configuration, overrides, name), ("tune",), dry_run)
+    _make(context, configuration, overrides, name, ("tune",), dry_run)
 
 
 @click.command()
@@ -90,8 +87,7 @@ def train(
       gan train configs/digits.yaml --set train.workers=1 --set train.virtual_shards=2 --json
       gan train configs/digits.yaml --continue-from gan-digits@champion
     """
-    run = _new_run(context, configuration, (*overrides, "tune.candidates=0"), name, continue_from)
-    _work(context, run, ("train",), dry_run)
+    _make(context, configuration, (*overrides, "tune.candidates=0"), name, ("train",), dry_run, continue_from)
 
 
 @click.command()
@@ -104,7 +100,7 @@ def register(context: Context, name: str) -> None:
     Example:
       gan register digits-1a2b3c4d --tracking-uri http://mlflow:5000
     """
-    _work(context, open_run(context, name), ("register", "report"), dry_run=False)
+    _finish(context, name, ("register", "report"))
 
 
 @click.command()
@@ -117,34 +113,65 @@ def report(context: Context, name: str) -> None:
     Example:
       gan report digits-1a2b3c4d
     """
-    _work(context, open_run(context, name), ("report",), dry_run=False)
+    _finish(context, name, ("report",))
+
+
+def _make(
+    context: Context,
+    configuration: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    stages: tuple[str, ...],
+    dry_run: bool,
+    continue_from: str | None = None,
+    skip_unchanged: bool = False,
+) -> None:
+    """Do the stages of the configuration's run, and tell whom it names if that fails."""
+    from pathlib import Path
+
+    from pipelines import config
+
+    settings, stem = config.load(configuration, overrides), Path(configuration).stem
+    with telling(context, settings.notify, name or stem, dry_run) as work:
+        run = _new_run(context, settings, stem, overrides, name, continue_from)
+        work.run = run.name
+        _work(context, run, stages, work, dry_run, skip_unchanged)
+
+
+def _finish(context: Context, name: str, stages: tuple[str, ...]) -> None:
+    """Do the last stages of a run that is in the storage."""
+    run = open_run(context, name)
+    with telling(context, run.configuration.notify, name) as work:
+        _work(context, run, stages, work)
 
 
 def _new_run(
-    context: Context, configuration: str, overrides: tuple[str, ...], name: str | None, continue_from: str | None = None
+    context: Context, settings: Any, stem: str, overrides: tuple[str, ...], name: str | None, continue_from: str | None
 ) -> Any:
-    from pathlib import Path
-
-    from pipelines import config, origin
+    from pipelines import origin
     from pipelines.run import Run
 
-    settings, stem = config.load(configuration, overrides), Path(configuration).stem
     if continue_from is None:
         return Run.create(settings, stem, name, context.storage)
     known, tensors = origin.recorded(continue_from, name, context.storage), None
     if known is None:
-        known, tensors = origin.find(continue_from, context.storage, context.tracking_uri)
+        known, tensors = origin.find(continue_from, context.storage, context.tracking_uri, settings)
     settings = origin.adapt(settings, known, {text.partition("=")[0] for text in overrides})
     run = Run.create(settings, stem, name, context.storage, known)
     run.origin_tensors = tensors
     return run
 
 
-def _work(context: Context, run: Any, stages: tuple[str, ...], dry_run: bool, skip_unchanged: bool = False) -> None:
+def _work(
+    context: Context, run: Any, stages: tuple[str, ...], work: Work, dry_run: bool = False, skip_unchanged: bool = False
+) -> None:
     """Do the stages that are not done, and show the result."""
-    from pipelines import session, tracking
+    from pipelines import mlflow_client, notify, session
     from pipelines.flow import Flow
+    from pipelines.tidying import tidy
 
+    for obstacle in notify.obstacles(run.configuration.notify):
+        context.warn(f"notify {obstacle}: nobody would be told of the run's end")
     tracked = bool({"register", "report"} & set(stages))
     flow = Flow(run, context.tracking_uri() if tracked else "", context.say)
     session.check_resources(run.configuration)
@@ -162,7 +189,7 @@ def _work(context: Context, run: Any, stages: tuple[str, ...], dry_run: bool, sk
             "stages": list(stages),
             "done": done,
             "storage": run.folder.uri,
-            "tracking_uri": tracking.redacted(flow.uri),
+            "tracking_uri": mlflow_client.redacted(flow.uri),
         }
         context.answer(
             plan,
@@ -180,42 +207,12 @@ def _work(context: Context, run: Any, stages: tuple[str, ...], dry_run: bool, sk
         if tracked:
             flow.prepare_registry()
         for stage in stages:
+            work.stage = stage
             getattr(flow, stage)()
     already = " was done already" if len(done) == len(stages) else ""
-    context.answer(_result(run, stages), _summary(run, stages, already))
-
-
-def _result(run: Any, stages: tuple[str, ...]) -> dict[str, Any]:
-    records = run.records()
-    if stages == ("train",):
-        return {
-            key: records["train"][key] for key in ("run", "step", "checkpoint", "weights_sha256", "generator_sha256")
-        }
-    if stages == ("tune",):
-        return {"run": run.name, **records["tune"]}
-    score, registered = records.get("evaluate", {}), records.get("register", {})
-    names = ("log_likelihood", "standard_error", "sigma", "coverage")
-    return {
-        "run": run.name,
-        **{key: registered.get(key) for key in ("model", "version", "alias", "promoted", "reason")},
-        **{key: score.get(key) for key in names},
-        "report": records.get("report", {}).get("report"),
-    }
-
-
-def _summary(run: Any, stages: tuple[str, ...], already: str) -> str:
-    result = _result(run, stages)
-    lines = [f"done   {run.name}{already}"]
-    if "log_likelihood" in result and result["log_likelihood"] is not None and "sigma" in result:
-        lines.append(
-            f"       {result['log_likelihood']:.1f} ± {result['standard_error']:.1f} nats (Parzen, test set, sigma {result['sigma']:.4f}), "
-            f"coverage {result['coverage']:.2f}"
-        )
-        if result["model"]:
-            lines.append(f"       {result['model']}/{result['version']} is {result['alias']}: {result['reason']}")
-        lines.append(f"       {result['report']}")
-    elif "weights_sha256" in result:
-        lines.append(f"       step {result['step']}, weights {result['weights_sha256'][:12]}, {result['checkpoint']}")
-    elif "chosen" in result:
-        lines.append(f"       chosen: {', '.join(f'{key} {value}' for key, value in result['chosen'].items())}")
-    return "\n".join(lines)
+    result = result_of(run, stages)
+    if "evaluate" in stages and not already:
+        tidy(run, flow.uri, context.say, context.warn)
+    if result.get("promoted") and "register" not in done:
+        tell_promotion(context, run.configuration.notify, work, result)
+    context.answer(result, summary_of(run, stages, already))

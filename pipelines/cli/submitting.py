@@ -45,7 +45,7 @@ def submit(
     """
     from pathlib import Path
 
-    from pipelines import config, submission, tracking
+    from pipelines import config, mlflow_client, submission
     from pipelines.run import Run
 
     given = click.get_current_context().params["storage"]
@@ -61,11 +61,11 @@ def submit(
     environment = submission.job_environment(config.to_yaml(settings), passed)
     arguments = ["--name", run.name, "--storage", context.storage.uri, "--json"]
     if uri := context.tracking_uri():
-        if uri != tracking.redacted(uri):
+        if uri != mlflow_client.redacted(uri):
             raise ConfigurationError(
                 "password in an address",
                 "--tracking-uri",
-                tracking.redacted(uri),
+                mlflow_client.redacted(uri),
                 "MLFLOW_TRACKING_PASSWORD, by --pass-env",
             )
         arguments += ["--tracking-uri", uri]

@@ -10,10 +10,10 @@ from typing import Any
 
 from gan_core.errors import CheckpointError, RegistryError
 from gan_core.portable import FILES, PortableGenerator, load_generator
+from pipelines.mlflow_client import open_client, registry_errors
 from pipelines.registry.model_version import ARCHIVED_TAG, DUPLICATE_TAG, KEY_TAG, ModelVersion, best_of, version_of
 from pipelines.registry.reference import checked_alias, checked_name, parse_reference
 from pipelines.registry.watching import changes, ignored
-from pipelines.tracking import open_client, registry_errors
 
 __all__ = ["ARCHIVED_TAG", "CHALLENGER", "CHAMPION", "DUPLICATE_TAG", "KEY_TAG", "ModelVersion", "Registry"]
 CHALLENGER, CHAMPION = "challenger", "champion"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from gan_core.errors import RegistryError
+from pipelines.mlflow_client import registry_errors
 from pipelines.registry.lease import TERM, Lease, LeaseLost
 from pipelines.registry.lookup import CHALLENGER, CHAMPION, ModelVersion, Registry
 from pipelines.registry.promotion import Verdict
-from pipelines.tracking import registry_errors
 
 # Tags of the registered model. A move is announced, made, and then kept: whoever holds the lease next
 # finds one that was cut short, and finishes it or, if the alias had not moved, takes it back.

@@ -11,9 +11,9 @@ import gan_core
 from gan_core.errors import RegistryError
 from gan_core.portable import PortableGenerator, save_generator
 from pipelines.config import digest
+from pipelines.mlflow_client import registry_errors, without_retries
 from pipelines.registry.lookup import DUPLICATE_TAG, KEY_TAG, ModelVersion, Registry
 from pipelines.registry.reference import checked_name
-from pipelines.tracking import registry_errors, without_retries
 
 PARAMETERS = {"num_samples": 0, "seed": 0, "condition": -1}  # of the model as plain MLflow loads it
 

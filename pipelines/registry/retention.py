@@ -1,11 +1,12 @@
 """Versions put away: archived, deleted or pruned, and never one that an alias or a recent move needs."""
 
+import contextlib
 import datetime
 
 from gan_core.errors import RegistryError
-from pipelines.registry.lookup import ARCHIVED_TAG, ModelVersion, Registry
+from pipelines.mlflow_client import registry_errors
+from pipelines.registry.lookup import ARCHIVED_TAG, KEY_TAG, ModelVersion, Registry
 from pipelines.registry.moves import Moves
-from pipelines.tracking import registry_errors
 
 RECENT = 5  # moves of the champion whose versions are kept, so that they can be undone
 
@@ -23,7 +24,7 @@ def archive(registry: Registry, version: ModelVersion) -> None:
 
 
 def delete(registry: Registry, version: ModelVersion) -> None:
-    """Delete a version; its number is never used again, its files stay until `mlflow gc`.
+    """Delete a version and its files; its number is never used again.
 
     Raises:
         RegistryError: If an alias is on it.
@@ -36,11 +37,15 @@ def delete(registry: Registry, version: ModelVersion) -> None:
 
 def to_prune(registry: Registry, name: str, keep: int) -> list[ModelVersion]:
     """Versions older than the `keep` newest, without an alias, that the champion's last moves do not name."""
+    held = needed(registry, name)
+    return [version for version in registry.versions(name)[keep:] if version.version not in held]
+
+
+def needed(registry: Registry, name: str) -> set[int]:
+    """The versions that an alias is on, or that the champion's last moves name: what they could be undone to."""
     recent = Moves(registry, name).history()[-RECENT:]
-    needed = {number for move in recent for number in (move.former, move.version)}
-    return [
-        version for version in registry.versions(name)[keep:] if not version.aliases and version.version not in needed
-    ]
+    moved = {number for move in recent for number in (move.former, move.version) if number is not None}
+    return moved | set(registry.aliases(name).values())
 
 
 def prune(registry: Registry, name: str, keep: int) -> list[ModelVersion]:
@@ -69,3 +74,15 @@ def check_free(registry: Registry, version: ModelVersion) -> None:
 def _delete(registry: Registry, version: ModelVersion) -> None:
     with registry_errors(registry.uri):
         registry.client.delete_model_version(version.name, str(version.version))
+    key = version.tags.get(KEY_TAG)
+    if key is not None and not registry.by_tag(KEY_TAG, key):  # a duplicate or a copy would be of the same files
+        with contextlib.suppress(Exception):  # the version is gone; what is left of its files `mlflow gc` frees
+            _delete_files(registry, version.source.removeprefix("models:/"))
+
+
+def _delete_files(registry: Registry, model_id: str) -> None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    place = registry.client.get_logged_model(model_id).artifact_location
+    registry.client.delete_logged_model(model_id)
+    get_artifact_repository(place, tracking_uri=registry.uri).delete_artifacts()

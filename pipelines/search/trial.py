@@ -83,7 +83,7 @@ def _rows(stretch: Stretch, job: dict[str, Any], search: Search, dataset: Datase
     settings = replace(config.override(search.configuration, values).training(), seed=job["seed"], virtual_shards=1)
     device = torch.device("cuda" if search.configuration.tune.resources_per_trial.gpu else "cpu")
     conditions = conditions_of(settings.extension, dataset)
-    state = initial_state(settings, dataset.train, conditions).to(device)
+    state = initial_state(settings, dataset.train, dataset.shape, conditions).to(device)
     rungs, kept = search.rungs, search.configuration.tune.rungs
     weights = _starting_weights(stretch, before=min(rung for rung in rungs if rung > last))
     if weights is not None:

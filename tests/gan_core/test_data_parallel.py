@@ -1,6 +1,7 @@
 """Virtual shards: one binary tree of additions, to the bit, over any number of real processes."""
 
 import multiprocessing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,14 @@ from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.checkpoint import tensors_digest
 from gan_core.data_parallel import Shards, tree_sum
 from gan_core.datasets.digits import load_digits
-from gan_core.networks import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
+from gan_core.networks import (
+    ConvolutionalDiscriminatorSettings,
+    ConvolutionalGeneratorSettings,
+    ConvolutionalSettings,
+    DenseDiscriminatorSettings,
+    DenseGeneratorSettings,
+    NetworkSettings,
+)
 from gan_core.training import TrainingSettings, initial_state, train
 
 VIRTUAL, BATCH = 4, 40
@@ -27,6 +35,13 @@ SETTINGS = TrainingSettings(
     ),
     algorithm=AlgorithmSettings(batch_size=BATCH, discriminator_steps=2, share_draws=False),
     virtual_shards=VIRTUAL,
+)
+CONVOLUTIONAL = replace(
+    SETTINGS,
+    network=ConvolutionalSettings(
+        generator=ConvolutionalGeneratorSettings(channels=(6, 4)),
+        discriminator=ConvolutionalDiscriminatorSettings(channels=(4, 6), spectral_norm=True),
+    ),
 )
 
 
@@ -90,13 +105,15 @@ def work(rank: int, workers: int, folder: Path) -> None:
     shards = Shards(VIRTUAL, VIRTUAL, workers, rank)
     mine = torch.tensor(TELLTALE)[shards.rows]
     (mean,) = shards.mean(lambda rows: [mine[rows].sum(dim=0)])
-    data = load_digits().train
-    state = initial_state(SETTINGS, data)
-    shards = Shards(BATCH, VIRTUAL, workers, rank)
-    (report,) = train(SETTINGS, data, state, 3, lambda step: False, shards)
-    seen = [report.metrics[name].hex() for name in ("discriminator_loss", "generator_loss", "real_accuracy")]
-    digest = tensors_digest(*state.tensors().values())
-    (folder / f"{workers}-{rank}").write_text("\n".join([mean.item().hex(), digest, *seen]))
+    digits = load_digits()
+    seen = [mean.item().hex()]
+    for settings in (SETTINGS, CONVOLUTIONAL):
+        state = initial_state(settings, digits.train, digits.shape)
+        shards = Shards(BATCH, VIRTUAL, workers, rank)
+        (report,) = train(settings, digits.train, state, 3, lambda step: False, shards)
+        seen += [report.metrics[name].hex() for name in ("discriminator_loss", "generator_loss", "real_accuracy")]
+        seen.append(tensors_digest(*state.tensors().values()))
+    (folder / f"{workers}-{rank}").write_text("\n".join(seen))
     if workers > 1:
         distributed.destroy_process_group()
 

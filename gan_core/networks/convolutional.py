@@ -1,0 +1,224 @@
+"""A small convolutional pair for everyday images: transposed convolutions in G, strided ones in D, leaky rectifiers.
+
+There is no batch normalisation: an example's gradient must not depend on the examples that share
+its shard, or the number of shards would be another training. `spectral_norm` steadies D instead.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, normalize
+
+from gan_core.errors import ConfigurationError
+from gan_core.networks.dense import ACTIVATIONS, Activation, affine
+from gan_core.networks.initial_weights import draw_normal
+from gan_core.networks.planes import plane_shape, to_planes, to_rows
+from gan_core.networks.ranges import check_keep, check_positive, check_widths
+
+KERNEL, STRIDE, PADDING = 4, 2, 1  # each convolution halves the sides, each transposed one doubles them
+FIRST_ITERATIONS = 30  # of the power method, before the first step; then one an update
+
+
+@dataclass(frozen=True)
+class ConvolutionalGeneratorSettings:
+    """Channels of G's feature maps, from the smallest maps on: each transposed convolution doubles their sides.
+
+    Hidden layers are leaky rectifiers (`leak` is the slope below 0). Initial weights are normal with
+    variance init_scale^2 * 2 / (1 + leak^2) / fan-in (He et al. 2015). The output has a bias for each pixel.
+    """
+
+    channels: tuple[int, ...] = (128, 64)
+    leak: float = 0.2
+    output: Activation = "sigmoid"
+    init_scale: float = 1.0
+    marginal_bias: bool = True  # output bias = logit of the training pixels' means, if the output is a sigmoid
+
+    def __post_init__(self) -> None:
+        check_widths("network.generator.channels", self.channels)
+        _check_leak("network.generator.leak", self.leak)
+        check_positive("network.generator.init_scale", self.init_scale)
+
+
+@dataclass(frozen=True)
+class ConvolutionalDiscriminatorSettings:
+    """Channels of D's feature maps, from the image on: each strided convolution halves their sides.
+
+    With `spectral_norm` every layer's weights are divided by their largest singular value (Miyato et
+    al. 2018), which one step of the power method follows after each update.
+    """
+
+    channels: tuple[int, ...] = (64, 128)
+    leak: float = 0.2
+    init_scale: float = 1.0
+    input_keep: float = 1.0
+    hidden_keep: float = 1.0
+    spectral_norm: bool = False
+
+    def __post_init__(self) -> None:
+        check_widths("network.discriminator.channels", self.channels)
+        _check_leak("network.discriminator.leak", self.leak)
+        check_positive("network.discriminator.init_scale", self.init_scale)
+        for name in ("input_keep", "hidden_keep"):
+            check_keep(f"network.discriminator.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class ConvolutionalSettings:
+    """The everyday convolutional architecture, for grey and colour images of any size that can be halved so often."""
+
+    architecture: Literal["convolutional"] = "convolutional"
+    generator: ConvolutionalGeneratorSettings = field(default_factory=ConvolutionalGeneratorSettings)
+    discriminator: ConvolutionalDiscriminatorSettings = field(default_factory=ConvolutionalDiscriminatorSettings)
+
+
+class ConvolutionalGenerator(nn.Module):
+    """G(z | c): noise and a condition to the smallest feature maps, whose sides double until they are the image's."""
+
+    def __init__(
+        self,
+        noise_size: int,
+        condition_size: int,
+        image_shape: tuple[int, ...],
+        settings: ConvolutionalGeneratorSettings,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        channels, *sides = plane_shape(image_shape)
+        # Half a side is rounded up, and what a doubling makes too much is cut off: 28, 14, 7, 4.
+        self.sizes = [[math.ceil(side / 2**level) for side in sides] for level in range(len(settings.channels), -1, -1)]
+        maps = [*settings.channels, channels]
+        first = maps[0] * math.prod(self.sizes[0])
+        kernels = [(inputs, outputs, KERNEL, KERNEL) for inputs, outputs in itertools.pairwise(maps)]
+        self.weights = nn.ParameterList(
+            torch.zeros(shape) for shape in [(noise_size + condition_size, first), *kernels]
+        )
+        self.biases = nn.ParameterList(
+            torch.zeros(width) for width in (first, *settings.channels[1:], math.prod(image_shape))
+        )
+
+    def forward(
+        self, noise: Float[Tensor, "batch size"], condition: Float[Tensor, "batch classes"]
+    ) -> Float[Tensor, "batch pixels"]:
+        """Samples G(z | c), one a row."""
+        leak = self.settings.leak
+        x = leaky_relu(affine(torch.cat([noise, condition], dim=-1), self.weights[0], self.biases[0]), leak)
+        x = x.unflatten(-1, (self.settings.channels[0], *self.sizes[0]))
+        *hidden, last = range(1, len(self.weights))
+        for layer in hidden:
+            x = leaky_relu(self._doubled(x, layer) + self.biases[layer][:, None, None], leak)
+        return ACTIVATIONS[self.settings.output](to_rows(self._doubled(x, last)) + self.biases[last])
+
+    def initialize(self, random: np.random.Generator) -> None:
+        """Draw the initial weights."""
+        gain = self.settings.init_scale * _gain(self.settings.leak)
+        draw_normal(self.weights[0], random, self.weights[0].shape[0], gain)
+        for weight in self.weights[1:]:
+            draw_normal(
+                weight, random, weight.shape[0] * (KERNEL / STRIDE) ** 2, gain
+            )  # a pixel sees 2 x 2 of the 4 x 4
+
+    def constrain(self) -> None:
+        """No weight of this G has a constraint."""
+
+    def _doubled(self, x: Tensor, layer: int) -> Tensor:
+        height, width = self.sizes[layer]
+        return conv_transpose2d(x, self.weights[layer], stride=STRIDE, padding=PADDING)[..., :height, :width]
+
+
+class ConvolutionalDiscriminator(nn.Module):
+    """D(x | c): the logit of the probability that x came from the data.
+
+    The condition joins the image as planes of one value each: after the convolutions there is but one
+    layer, which would add what it makes of the condition to what it makes of the image.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, ...], condition_size: int, settings: ConvolutionalDiscriminatorSettings
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.planes = plane_shape(image_shape)
+        channels, *sides = self.planes
+        halvings = len(settings.channels)
+        if min(sides) >> halvings < 1:
+            raise ConfigurationError(
+                "images too small", "network.discriminator.channels", f"{halvings} halvings of {list(image_shape)}",
+                f"at most {min(sides).bit_length() - 1}",
+            )  # fmt: skip
+        maps = [
+            count * math.prod(side >> level for side in sides) for level, count in enumerate(settings.channels, start=1)
+        ]
+        # (width, probability to keep) of each layer's input: what dropout masks are drawn for.
+        self.dropout = [
+            (math.prod(self.planes), settings.input_keep),
+            *((width, settings.hidden_keep) for width in maps),
+        ]
+        kernels = [
+            (outputs, inputs, KERNEL, KERNEL)
+            for inputs, outputs in itertools.pairwise((channels + condition_size, *settings.channels))
+        ]
+        self.weights = nn.ParameterList(torch.zeros(shape) for shape in [*kernels, (1, maps[-1])])
+        self.biases = nn.ParameterList(torch.zeros(width) for width in [*settings.channels, 1])
+        # Of the power method: an estimate of each layer's first left singular vector, saved with the weights.
+        for layer, weight in enumerate(self.weights if settings.spectral_norm else ()):
+            self.register_buffer(f"singular_vectors_{layer}", torch.zeros(len(weight)))
+
+    def forward(
+        self,
+        data: Float[Tensor, "batch pixels"],
+        condition: Float[Tensor, "batch classes"],
+        masks: Sequence[Float[Tensor, "batch _"]] = (),
+    ) -> Float[Tensor, " batch"]:
+        """One logit a row. `masks`, scaled by 1/keep, multiply each layer's input; none: no dropout."""
+        x = to_planes(data * masks[0] if masks else data, self.planes)
+        x = torch.cat([x, condition[..., None, None].expand(-1, -1, *x.shape[-2:])], dim=-3)
+        for layer in range(len(self.settings.channels)):
+            if masks and layer:
+                x = x * masks[layer].unflatten(-1, x.shape[1:])
+            x = conv2d(x, self._weight(layer), self.biases[layer], stride=STRIDE, padding=PADDING)
+            x = leaky_relu(x, self.settings.leak)
+        x = x.flatten(1)
+        last = len(self.weights) - 1
+        return affine(x * masks[last] if masks else x, self._weight(last).T, self.biases[last]).squeeze(-1)
+
+    @torch.no_grad()
+    def initialize(self, random: np.random.Generator) -> None:
+        """Draw the initial weights, and begin the power method."""
+        gain = self.settings.init_scale * _gain(self.settings.leak)
+        for layer, weight in enumerate(self.weights):
+            draw_normal(weight, random, weight[0].numel(), gain)
+            if self.settings.spectral_norm:
+                draw_normal(self.get_buffer(f"singular_vectors_{layer}"), random, 1, 1)
+        for _ in range(FIRST_ITERATIONS):
+            self.constrain()
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Follow the weights with one step of the power method, where their singular values are asked for."""
+        for layer, weight in enumerate(self.weights if self.settings.spectral_norm else ()):
+            matrix, vector = weight.flatten(1), self.get_buffer(f"singular_vectors_{layer}")
+            vector.copy_(normalize(matrix @ (vector @ matrix), dim=0))
+
+    def _weight(self, layer: int) -> Tensor:
+        """A layer's weights, divided by their largest singular value if that is asked for."""
+        weight = self.weights[layer]
+        if not self.settings.spectral_norm:
+            return weight
+        # |u W| for a unit vector u: its gradient is that of u W v with both vectors held.
+        return weight / (self.get_buffer(f"singular_vectors_{layer}") @ weight.flatten(1)).norm()
+
+
+def _gain(leak: float) -> float:
+    return math.sqrt(2 / (1 + leak**2))
+
+
+def _check_leak(name: str, leak: float) -> None:
+    if not 0 <= leak < 1:
+        raise ValueError(f"{name} {leak} is not in [0, 1)")

@@ -38,7 +38,7 @@ def labelled(labels) -> Dataset:
 
 
 def trained(steps, settings=CONDITIONAL, conditions=CLASSES):
-    state = initial_state(settings, DIGITS.train, conditions)
+    state = initial_state(settings, DIGITS.train, conditions=conditions)
     for _ in train(settings, DIGITS.train, state, steps, never, conditions=conditions):
         pass
     return state
@@ -107,7 +107,7 @@ def test_classes_that_cannot_be_are_refused(labels, frequencies):
 
 def test_a_conditional_training_resumes_to_the_bit_and_its_condition_counts(tmp_path):
     whole, interrupted = trained(7), trained(3)
-    state = initial_state(replace(CONDITIONAL, seed=9), DIGITS.train, CLASSES)
+    state = initial_state(replace(CONDITIONAL, seed=9), DIGITS.train, conditions=CLASSES)
     state.load(read_checkpoint(commit_checkpoint(tmp_path, 3, interrupted.tensors()))[1])
     for _ in train(CONDITIONAL, DIGITS.train, state, 7, never, conditions=CLASSES):
         pass

@@ -161,7 +161,7 @@ def test_training_masks_are_explicit_draws_of_the_global_batch():
     assert not torch.equal(whole.condition[:, 64:], source.at(4).condition[:, 64:])
     ends = []
     for stops in ([6], [2, 6]):
-        state = initial_state(SETTINGS, DIGITS.train, conditions)
+        state = initial_state(SETTINGS, DIGITS.train, conditions=conditions)
         for stop in stops:
             for _ in train(SETTINGS, DIGITS.train, state, stop, never, conditions=conditions):
                 pass

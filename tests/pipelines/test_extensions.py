@@ -40,7 +40,7 @@ def runs(digits, tmp_path_factory):
         run, conditions = Run.create(settings, "x", kind, storage), conditions_of(settings.extension, digits)
         run.save()
         training = settings.training()
-        state = initial_state(training, digits.train, conditions)
+        state = initial_state(training, digits.train, conditions=conditions)
         with one_thread():
             for _ in train(training, digits.train, state, 10, lambda step: False, conditions=conditions):
                 pass
@@ -133,7 +133,7 @@ def test_images_without_labels_cannot_be_conditioned_on(here, tmp_path):
 def test_a_checkpoint_of_other_conditions_is_not_resumed(runs, digits):
     run, settings = Run.open("conditional", runs), settings_of("conditional")
     conditions = conditions_of(settings.extension, digits)
-    state = initial_state(settings.training(), digits.train, conditions)
+    state = initial_state(settings.training(), digits.train, conditions=conditions)
     resume(state, Job(run.folder, settings.training(), settings.train, digits.digest, digits.shape, conditions))
     assert int(state.step) == 10
     with pytest.raises(CheckpointError, match="checkpoint of another training"):

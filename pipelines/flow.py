@@ -45,8 +45,9 @@ class Flow:
             GanError: The first fault found.
         """
         candidates = candidate_configurations(self.run.configuration) if self.run.configuration.tune.candidates else []
+        conditions = conditions_of(self.run.configuration.extension, self.dataset)
         for configuration in (self.run.configuration, *candidates):
-            networks.check(configuration.network, configuration.noise.size, self.dataset.shape)
+            networks.check(configuration.network, configuration.noise.size, self.dataset.shape, conditions.size)
         smallest = min(len(examples) for examples in self.dataset.splits().values())
         batch, train = self.run.configuration.algorithm.batch_size, len(self.dataset.train)
         if batch > train:
@@ -64,7 +65,6 @@ class Flow:
                 f"{self.run.configuration.evaluate.neighbours}",
                 f"less than {smallest}",
             )
-        conditions = conditions_of(self.run.configuration.extension, self.dataset)
         training, shape = self.run.configuration.training(), self.dataset.shape
         initial = initial_state(training, self.dataset.train, shape, conditions)
         size = sum(tensor.nbytes for named in initial.tensors().values() for tensor in named.values())

@@ -16,6 +16,7 @@ from gan_core.errors import GanError
 from gan_core.extensions.conditional import Classes
 from gan_core.extensions.imputation import completions
 from gan_core.extensions.masks import named_mask
+from gan_core.extensions.measures import headline
 from gan_core.extensions.observed import Observed
 from gan_core.portable import PortableGenerator
 from pipelines import config, figures, origin, report
@@ -171,7 +172,11 @@ def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "protocol": f"paper: {score['paper']['samples']} samples, sigma from {score['paper']['validation_points']} validation points",
         **metrics,
         "metrics": json.dumps(
-            {**metrics, "cross_validated_log_likelihood": score["cross_validated"]["log_likelihood"]}
+            {
+                **metrics,
+                "cross_validated_log_likelihood": score["cross_validated"]["log_likelihood"],
+                **headline(score["extension"]),
+            }
         ),
     }
 

@@ -23,6 +23,16 @@ def extension_measures(model: PortableGenerator, dataset: Dataset, samples: int,
     return None
 
 
+def headline(measures: dict[str, Any] | None) -> dict[str, float]:
+    """The one number a registered version is found by: `recognised`, or `completion_error`, a mean over masks."""
+    if measures is None:
+        return {}
+    if "recognition" in measures:
+        return {"recognised": measures["recognition"]["recognised"]}
+    errors = [seen["error"] for seen in measures["completion"].values()]
+    return {"completion_error": sum(errors) / len(errors)}
+
+
 def described_measures(measures: dict[str, Any] | None) -> list[str]:
     """The measures for people, a line each."""
     if measures is None:

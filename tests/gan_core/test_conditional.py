@@ -12,7 +12,7 @@ from gan_core.datasets.digits import load_digits
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.extensions import ExtensionSettings, conditions_from, described
 from gan_core.extensions.conditional import Classes, class_condition, classes_of
-from gan_core.extensions.measures import described_measures, extension_measures
+from gan_core.extensions.measures import described_measures, extension_measures, headline
 from gan_core.extensions.recognition import recognition
 from gan_core.networks import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings
@@ -87,6 +87,7 @@ def test_recognition_is_near_one_for_the_classes_asked_for_and_near_zero_for_oth
     assert seen.recognised == pytest.approx(1 - shift, abs=0.11)
     assert 0.8 < seen.classifier_accuracy < 1
     (line,) = described_measures({"recognition": seen.__dict__})
+    assert headline({"recognition": seen.__dict__}) == {"recognised": seen.recognised}
     assert f"{seen.recognised:.1%}" in line
 
 
@@ -95,6 +96,7 @@ def test_nets_on_nothing_have_no_measures_and_take_no_class():
     model = PortableGenerator(net, NoiseSettings(size=2), DenseGeneratorSettings(hidden=(3,)), (8, 8))
     assert extension_measures(model, DIGITS, 10, 0) is None
     assert described_measures(None) == []
+    assert headline(None) == {}
     with pytest.raises(
         ConfigurationError, match=r"not a conditional model .*condition 3; expected a model trained with"
     ):

@@ -15,7 +15,7 @@ from gan_core.errors import ConfigurationError
 from gan_core.extensions import ExtensionSettings, conditions_from, conditions_of, described
 from gan_core.extensions.imputation import completion_error, completions, nearest_mean
 from gan_core.extensions.masks import EVERY_MASK, MASK_NAMES, drawn_masks, named_mask
-from gan_core.extensions.measures import described_measures, extension_measures
+from gan_core.extensions.measures import described_measures, extension_measures, headline
 from gan_core.extensions.observed import Completing, Observed, condition_of
 from gan_core.networks import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings
@@ -143,6 +143,8 @@ def test_a_folder_keeps_what_is_observed_and_its_samples_are_of_p_x(tmp_path):
 def test_measures_have_every_mask_and_a_model_of_p_x_completes_nothing():
     measures = extension_measures(model(), DIGITS, 10, 0)
     assert list(measures["completion"]) == list(MASK_NAMES)
+    errors = [measures["completion"][name]["error"] for name in MASK_NAMES]
+    assert headline(measures) == {"completion_error": pytest.approx(np.mean(errors), rel=1e-12)}
     assert len(described_measures(json.loads(json.dumps(measures)))) == len(MASK_NAMES)
     settings = DenseGeneratorSettings(hidden=(3,))
     alone = PortableGenerator(DenseGenerator(2, 0, 64, settings), NoiseSettings(size=2), settings, (8, 8))

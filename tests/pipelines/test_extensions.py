@@ -22,6 +22,7 @@ from pipelines.registry.registration import PARAMETERS, register
 from pipelines.run import Run
 from pipelines.sample_requests import SampleRequest, answer_request, parse_request
 from pipelines.storage import Storage, save_checkpoint
+from pipelines.train import train_run
 from tests.pipelines.conftest import SMALL, failed, gan
 
 KINDS = ("none", "conditional", "imputation")
@@ -31,20 +32,26 @@ def settings_of(kind: str):
     return config.override(config.build(config.parse_yaml(SMALL, "SMALL")), {"extension.name": kind})
 
 
+def trained(settings, digits, steps):
+    """The state after `steps`, and what it is conditioned on, by gan_core alone."""
+    conditions, training = conditions_of(settings.extension, digits), settings.training()
+    state = initial_state(training, digits.train, digits.shape, conditions)
+    with one_thread():
+        for _ in train(training, digits.train, state, steps, lambda step: False, conditions=conditions):
+            pass
+    return state, conditions
+
+
 @pytest.fixture(scope="module")
 def runs(digits, tmp_path_factory):
     """A storage with a run of each kind, trained for a few steps in this process."""
     storage = Storage.at(tmp_path_factory.mktemp("storage"))
     for kind in KINDS:
         settings = settings_of(kind)
-        run, conditions = Run.create(settings, "x", kind, storage), conditions_of(settings.extension, digits)
+        run = Run.create(settings, "x", kind, storage)
         run.save()
-        training = settings.training()
-        state = initial_state(training, digits.train, conditions=conditions)
-        with one_thread():
-            for _ in train(training, digits.train, state, 10, lambda step: False, conditions=conditions):
-                pass
-        job = Job(run.folder, training, settings.train, digits.digest, digits.shape, conditions)
+        state, conditions = trained(settings, digits, 10)
+        job = Job(run.folder, settings.training(), settings.train, digits.digest, digits.shape, conditions)
         save_checkpoint(run.folder.within(CHECKPOINTS), 10, state.tensors(), job.about(), 2)
     return storage
 
@@ -198,6 +205,15 @@ def test_the_page_has_an_extension_s_measures_and_picture():
     assert "Samples of each class" in page
     records["evaluate"]["extension"] = None
     assert "Samples of each class" not in report.render("r", "digits", records, {}, "", "c", 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["conditional", "imputation"])
+def test_two_ray_workers_have_the_bits_of_gan_core_alone(kind, digits, ray_cluster, tmp_path):
+    settings = config.override(settings_of(kind), {"algorithm.steps": 60})
+    record = train_run(settings, digits, Storage.at(tmp_path / "run"), lambda line: None)
+    tensors = trained(settings, digits, 60)[0].tensors()
+    assert record.weights_sha256 == tensors_digest(tensors["generator"], tensors["discriminator"])
 
 
 @pytest.mark.slow

@@ -132,9 +132,11 @@ class Cluster:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
+        from ray.exceptions import RayError
+
         try:
             yield
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:  # the last: a wrong token
             raise ConfigurationError(
                 "cluster refused", self.address, (str(error).splitlines() or [type(error).__name__])[0],
                 "the address of a Ray dashboard, such as http://head:8265; RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if it asks",

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import itertools
+import json
 import os
 import tempfile
 import uuid
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.fs
 
+from gan_core import errors
 from gan_core.datasets import Dataset, DataSettings
 from gan_core.datasets.examples import Examples, check_images
 from gan_core.datasets.images import SUFFIXES, decode_all, split_order
@@ -85,21 +87,39 @@ def _decode(chunks: list[dict[str, Any]], settings: DataSettings, folder: Storag
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        work = functools.partial(_decode_chunk, settings=settings, folder=folder)
-        items = [{"chunk": chunk} for chunk in chunks]
+        work = functools.partial(_answer, settings=settings, folder=folder)
+        items = [{"chunk": json.dumps(chunk)} for chunk in chunks]
+        made = []
         try:
-            made = ray.data.from_items(items, override_num_blocks=len(items)).map(work).take_all()
-        except Exception as error:  # Ray Data's, around ours
-            raise _cause(error, settings) from error
-    return [list(file) for one in sorted(made, key=lambda one: one["number"]) for file in one["files"]]
+            for row in ray.data.from_items(items, override_num_blocks=len(items)).map(work).iter_rows():
+                answer = json.loads(row["answer"])
+                if "fault" in answer:
+                    kind, *parts = answer["fault"]
+                    raise getattr(errors, kind)(*parts)  # the tasks that are left are not started
+                made.append(answer)
+        except (ray.exceptions.RayError, RuntimeError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise DataError(
+                "images were not decoded", settings.root, lines[-1], "tasks that live; the same command tries again"
+            ) from error
+    return [file for one in sorted(made, key=lambda one: int(one["number"])) for file in one["files"]]
 
 
-def _decode_chunk(row: Mapping[str, Any], settings: DataSettings, folder: Storage) -> dict[str, Any]:
-    """A task: decode a chunk and write its rows, a file at a time."""
-    chunk = row["chunk"]
+def _answer(row: Mapping[str, str], settings: DataSettings, folder: Storage) -> dict[str, str]:
+    """A task: its files of rows, or its fault as data, since Ray Data hides what a task raises in its own words."""
+    chunk = json.loads(row["chunk"])
+    try:
+        return {"answer": json.dumps({"number": chunk["number"], "files": _decode_chunk(chunk, settings, folder)})}
+    except GanError as error:
+        kind, parts = error.__reduce__()
+        return {"answer": json.dumps({"fault": [kind.__name__, *map(str, parts)]})}
+
+
+def _decode_chunk(chunk: Mapping[str, Any], settings: DataSettings, folder: Storage) -> list[list[Any]]:
+    """Decode a chunk and write its rows, a file at a time: name, rows and SHA-256 of each."""
     assert settings.size is not None
     width = settings.size[0] * settings.size[1] * (3 if settings.channels == "colour" else 1)
-    encoded, files = _encoded(chunk, settings), []
+    encoded, files = _encoded(chunk, settings), list[list[Any]]()
     for part in itertools.count():
         rows = bytearray()
         while len(rows) + IMAGES_AT_A_TIME * width <= max(FILE_BYTES, IMAGES_AT_A_TIME * width):
@@ -112,7 +132,7 @@ def _decode_chunk(row: Mapping[str, Any], settings: DataSettings, folder: Storag
         name, content = f"{chunk['number']:06d}-{part:03d}", bytes(rows)
         folder.write(name, content)
         files.append([name, len(content) // width, hashlib.sha256(content).hexdigest()])
-    return {"number": chunk["number"], "files": files}
+    return files
 
 
 def _encoded(chunk: Mapping[str, Any], settings: DataSettings) -> Iterator[tuple[str, bytes]]:
@@ -123,18 +143,6 @@ def _encoded(chunk: Mapping[str, Any], settings: DataSettings) -> Iterator[tuple
         else:
             with filesystem.open_input_stream(path) as stream:
                 yield path, bytes(stream.read())
-
-
-def _cause(error: Exception, settings: DataSettings) -> GanError:
-    """A task's own error in our words, or what Ray Data says."""
-    one: Any = error
-    while one is not None:
-        for found in (one, getattr(one, "cause", None)):
-            if isinstance(found, GanError):
-                return found
-        one = one.__cause__
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return DataError("images were not decoded", settings.root, lines[-1], "tasks that live; the same command goes on")
 
 
 def _statistics(settings: DataSettings, folder: Storage, files: Sequence[Sequence[Any]]) -> dict[str, Any]:

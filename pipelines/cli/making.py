@@ -38,6 +38,7 @@ def run(
       gan run configs/digits.yaml
       gan run configs/digits.yaml --set algorithm.steps=500 --set tune.candidates=0 --json
       gan run configs/digits.yaml --continue-from digits-1a2b3c4d --set algorithm.steps=5000
+      gan run configs/tfd.yaml --continue-from tfd-pretrain --set data.fold=3
     """
     stages = ("tune", "train", "evaluate", "register", "report")
     _make(context, configuration, overrides, name, stages, dry_run, continue_from, skip_unchanged)

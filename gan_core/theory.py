@@ -116,8 +116,8 @@ def gradient_by_probability(loss: GeneratorLoss, discriminator: Distribution) ->
     return gradient_by_logit(loss, discriminator) / (discriminator * (1 - discriminator))
 
 
-def jensen_shannon_bound(value: float) -> float:
-    """What a D of value V(D, G) says of JSD(p_data || p_g): at least (V + log 4) / 2, by Theorem 1.
+def jensen_shannon_bound(achieved: float) -> float:
+    """What a D whose V(D, G) is `achieved` says of JSD(p_data || p_g): at least (V + log 4) / 2, by Theorem 1.
 
     The bias is on one side. V of any D that does not know the points it is averaged over is at most
     C(G) in expectation, and less the further D is from D*. With dropout each mask is a D of its own,
@@ -126,7 +126,7 @@ def jensen_shannon_bound(value: float) -> float:
     distance between p_g and those examples, and for p_data itself it asks for examples held out. An
     estimate can be below zero (D is worse than a guess) and says nothing then.
     """
-    return (value + math.log(4)) / 2
+    return (achieved + math.log(4)) / 2
 
 
 class BoundEstimate(NamedTuple):

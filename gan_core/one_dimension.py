@@ -2,9 +2,8 @@
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,61 +26,63 @@ EXAMPLES = 50_000
 SAMPLES = 200_000  # of G, at evenly spread z: a dense histogram without noise
 BINS = 200  # of the histogram, over the drawn part of x
 ARROWS = 25
+NOISE_END = math.sqrt(3)  # of the uniform prior
+# How one net is trained alone: as in the game, but for these.
+ALONE: dict[str, Any] = {"discriminator_steps": 1, "batch_size": 1000, "discriminator_learning_rate": 0.01, "learning_rate_decay": 1.006}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Mixture:
-    """p_data: a mixture of normal densities."""
+class CutNormal:
+    """p_data: a normal density cut off at `cut` deviations from its mean, so that it has a support."""
 
-    weights: tuple[float, ...] = (0.6, 0.4)
-    means: tuple[float, ...] = (-0.7, 0.9)
-    deviations: tuple[float, ...] = (0.5, 0.35)
+    mean: float = 0.5
+    deviation: float = 0.5
+    cut: float = 2.0
 
-    def _mixed(self, of_normal: Callable[..., np.ndarray], x: np.ndarray) -> np.ndarray:
-        parts = zip(self.weights, self.means, self.deviations, strict=True)
-        return np.sum([weight * of_normal(x, mean, deviation) for weight, mean, deviation in parts], axis=0)
+    @property
+    def _law(self) -> Any:
+        return stats.truncnorm(-self.cut, self.cut, self.mean, self.deviation)
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """The least and the greatest value."""
+        return self.mean - self.cut * self.deviation, self.mean + self.cut * self.deviation
 
     def density(self, x: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
         """p_data(x)."""
-        return self._mixed(stats.norm.pdf, x)
+        return self._law.pdf(x)
 
     def cumulative(self, x: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
         """The probability of a value below x."""
-        return self._mixed(stats.norm.cdf, x)
+        return self._law.cdf(x)
 
     def draw(self, count: int, seed: int) -> Examples:
         """Independent examples, one a row, a function of the seed."""
-        random = stream(seed, "one-dimensional data")
-        which = random.choice(len(self.weights), count, p=self.weights)
-        values = random.normal(np.array(self.means)[which], np.array(self.deviations)[which])
+        values = self._law.ppf(stream(seed, "one-dimensional data").random(count))
         return Examples(values[:, None].astype(np.float32), np.zeros(count, np.int64))
-
-    def support(self, left_out: float = 0.005) -> tuple[float, float]:
-        """Where all but `left_out` on either side of p_data is."""
-        x = np.linspace(min(self.means) - 8 * max(self.deviations), max(self.means) + 8 * max(self.deviations), 100_001)
-        low, high = np.searchsorted(self.cumulative(x), [left_out, 1 - left_out])
-        return float(x[low]), float(x[high])
 
 
 @dataclass(frozen=True)
 class GameSettings:
     """The game: its data, its training, and when the figure's panels are taken."""
 
-    data: Mixture = Mixture()
+    data: CutNormal = CutNormal()
     training: TrainingSettings = TrainingSettings(
         noise=NoiseSettings("uniform", 1),
         network=NetworkSettings(
-            generator=DenseGeneratorSettings(hidden=(32, 32), output="linear", init_range=0.5),
-            discriminator=DenseDiscriminatorSettings((24, 24), 3, init_range=0.5, input_keep=1, hidden_keep=1),
+            generator=DenseGeneratorSettings((128,), output="linear", output_init_range=0.1),
+            discriminator=DenseDiscriminatorSettings((128,), 2, init_range=0.1, input_keep=1, hidden_keep=1),
         ),
         algorithm=AlgorithmSettings(
-            scheme="algorithm1", share_draws=False, discriminator_loss_scale=1.0, batch_size=500, steps=3000,
-            optimizer="adam", adam=AdamSettings(beta1=0.5, beta2=0.99), generator_learning_rate=1e-3,
-            discriminator_learning_rate=3e-3, learning_rate_decay=1.001,
+            scheme="algorithm1", share_draws=False, discriminator_loss_scale=1.0, batch_size=256, steps=750,
+            discriminator_steps=2, optimizer="adam", adam=AdamSettings(beta1=0.5, beta2=0.99),
+            generator_learning_rate=1.5e-3, discriminator_learning_rate=4e-3, learning_rate_decay=1.004,
         ),
     )  # fmt: skip
-    early: int = 300  # iterations before panels (a) to (c)
-    ascents: int = 800  # of D alone, until panel (b)
+    generator_slope: float = 1.0  # of the first layers' lines, at most
+    discriminator_slope: float = 6.0
+    early: int = 150  # iterations before panels (a) to (c)
+    ascents: int = 500  # of D alone, until panel (b)
     descents: int = 25  # of G alone, until panel (c)
 
 
@@ -124,6 +125,7 @@ def play(seed: int, settings: GameSettings | None = None) -> Game:
     training = replace(settings.training, seed=seed)
     data = settings.data.draw(EXAMPLES, seed)
     state = initial_state(training, data)
+    spread_kinks(state, settings, seed)
 
     def played_to(step: int) -> None:
         for _ in train(training, data, state, step, lambda step: False):
@@ -131,9 +133,11 @@ def play(seed: int, settings: GameSettings | None = None) -> Game:
 
     played_to(settings.early)
     begun = _panel(f"(a) after {settings.early} iterations", state, settings.data)
-    branch = Branch(training, data, copy.deepcopy(state))
+    alone = replace(training, algorithm=replace(training.algorithm, **ALONE))
+    branch = Branch(alone, data, state)
     branch.ascend(settings.ascents)
     optimal = _panel(f"(b) G held, D after {settings.ascents} ascents", branch.state, settings.data)
+    branch = Branch(alone, data, branch.state)
     branch.descend(settings.descents)
     followed = _panel(f"(c) D held, G after {settings.descents} descents", branch.state, settings.data)
     played_to(training.algorithm.steps)
@@ -148,38 +152,51 @@ def play(seed: int, settings: GameSettings | None = None) -> Game:
     return Game((begun, optimal, followed, end), agreement)
 
 
+@torch.no_grad()
+def spread_kinks(state: State, settings: GameSettings, seed: int) -> None:
+    """Spread the zeros of both first layers' lines over their inputs: zero biases would put them all at 0."""
+    random = stream(seed, "kinks")
+    for net, slope, (low, high) in (
+        (state.generator, settings.generator_slope, (-NOISE_END, NOISE_END)),
+        (state.discriminator, settings.discriminator_slope, settings.data.support),
+    ):
+        weight, bias = net.weights[0], net.biases[0]
+        slopes, zeros = random.uniform(-slope, slope, bias.shape), random.uniform(low, high, bias.shape)
+        weight.copy_(torch.from_numpy(slopes)[None])
+        bias.copy_(torch.from_numpy(-slopes * zeros))
+
+
 class Branch:
-    """Updates of one net alone, the other held: the inner loop of Algorithm 1 for any k, and its last line."""
+    """Copies of both nets, of which one is trained alone: the inner loop of Algorithm 1 for any k, or its last line."""
 
     def __init__(self, training: TrainingSettings, data: Examples, state: State) -> None:
-        self.training, self.state = training, state
-        algorithm = training.algorithm
+        algorithm, nets = training.algorithm, (state.generator, state.discriminator)
+        self.algorithm, self.state = algorithm, State.initial(*copy.deepcopy(nets), algorithm.optimizer)
         self.batches = BatchSource(training.seed, data, algorithm.batch_size)
         dropout = state.discriminator.dropout
         self.draws = DrawSource(training.seed, training.noise, dropout, algorithm.batch_size, 1, shared=False)
 
     def ascend(self, updates: int) -> None:
         """Train D, G held."""
-        for _ in range(updates):
-            step, at = self._next()
-            step.update_discriminator(step.ascent(self.batches.at(at), self.draws.at(at).discriminator[0]).gradients)
+        for at in range(updates):
+            step, draw = self._step(), self.draws.at(at).discriminator[0]
+            step.update_discriminator(step.ascent(self.batches.at(at), draw).gradients)
+            self.state.step.add_(1)
 
     def descend(self, updates: int) -> None:
         """Train G, D held."""
-        for _ in range(updates):
-            step, at = self._next()
-            step.update_generator(step.descent(self.batches.at(at), self.draws.at(at).generator).gradients)
+        for at in range(updates):
+            step, draw = self._step(), self.draws.at(at).generator
+            step.update_generator(step.descent(self.batches.at(at), draw).gradients)
+            self.state.step.add_(1)
 
-    def _next(self) -> tuple[Step, int]:
-        """The next update's step, counted in the state so that rates go on falling and no draw comes twice."""
-        algorithm, at = self.training.algorithm, int(self.state.step)
-        self.state.step.add_(1)
-        return Step(self.state, algorithm, Shards(algorithm.batch_size), self.batches.per_epoch), at
+    def _step(self) -> Step:
+        return Step(self.state, self.algorithm, Shards(self.algorithm.batch_size), self.batches.per_epoch)
 
 
 def even_noise(count: int) -> torch.Tensor:
     """Evenly spread values of the uniform prior, (count, 1): the quantiles of its cells' middles."""
-    return ((torch.arange(count) + 0.5) / count * 2 - 1).mul(math.sqrt(3))[:, None]
+    return ((torch.arange(count) + 0.5) / count * 2 - 1).mul(NOISE_END)[:, None]
 
 
 def histogram(state: State, edges: Float[np.ndarray, " edges"]) -> Float[np.ndarray, " bins"]:
@@ -188,18 +205,18 @@ def histogram(state: State, edges: Float[np.ndarray, " edges"]) -> Float[np.ndar
     return np.histogram(samples, edges)[0] / SAMPLES
 
 
-def divergence(state: State, data: Mixture) -> float:
+def divergence(state: State, data: CutNormal) -> float:
     """JSD(p_data || p_g) over bins of the support, and one for what is beyond it on each side.
 
     Merging points can only lower the divergence; with 200 bins, by less than 1e-3.
     """
-    edges = np.concatenate([[-np.inf], np.linspace(*data.support(), BINS + 1), [np.inf]])
+    edges = np.concatenate([[-np.inf], np.linspace(*data.support, BINS + 1), [np.inf]])
     return jensen_shannon(np.diff(data.cumulative(edges)), histogram(state, edges))
 
 
-def _panel(title: str, state: State, data: Mixture) -> Panel:
-    low, high = data.support(0.0002)
-    edges = np.linspace(low, high, BINS + 1)
+def _panel(title: str, state: State, data: CutNormal) -> Panel:
+    low, high = data.support
+    edges = np.linspace(low - (high - low) / 6, high + (high - low) / 6, BINS + 1)
     x = (edges[1:] + edges[:-1]) / 2
     noise = even_noise(ARROWS)
     points = torch.from_numpy(x.astype(np.float32))[:, None]
@@ -209,13 +226,13 @@ def _panel(title: str, state: State, data: Mixture) -> Panel:
         title,
         x,
         data.density(x),
-        histogram(state, edges) * BINS / (high - low),
+        histogram(state, edges) / np.diff(edges),
         torch.sigmoid(logits.double()).numpy(),
         noise.double().numpy()[:, 0],
         sample(state.generator, noise).double().numpy()[:, 0],
     )
 
 
-def _mean_on_support(data: Mixture, panel: Panel, values: Float[np.ndarray, " points"]) -> float:
-    low, high = data.support()
+def _mean_on_support(data: CutNormal, panel: Panel, values: Float[np.ndarray, " points"]) -> float:
+    low, high = data.support
     return float(values[(panel.x >= low) & (panel.x <= high)].mean())

@@ -1,14 +1,16 @@
 """Fig. 1: a one-dimensional game of known p_data, played by Algorithm 1, with p_g and D seen at every point."""
 
 import copy
-import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy import stats
+from scipy.special import ndtri
 
 from gan_core.algorithm1 import AlgorithmSettings, Step
 from gan_core.data_parallel import Shards
@@ -26,64 +28,69 @@ EXAMPLES = 50_000
 SAMPLES = 200_000  # of G, at evenly spread z: a dense histogram without noise
 BINS = 200  # of the histogram, over the drawn part of x
 ARROWS = 25
-NOISE_END = math.sqrt(3)  # of the uniform prior
+NOISE_END = 2.5  # nearly all z are within
 # How one net is trained alone: as in the game, but for these.
 ALONE: dict[str, Any] = {"discriminator_steps": 1, "batch_size": 1000, "discriminator_learning_rate": 0.01, "learning_rate_decay": 1.006}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class CutNormal:
-    """p_data: a normal density cut off at `cut` deviations from its mean, so that it has a support."""
+class Mixture:
+    """p_data: a mixture of normal densities."""
 
-    mean: float = 0.5
-    deviation: float = 0.5
-    cut: float = 2.0
+    weights: tuple[float, ...] = (0.6, 0.4)
+    means: tuple[float, ...] = (-0.6, 0.8)
+    deviations: tuple[float, ...] = (0.5, 0.4)
 
-    @property
-    def _law(self) -> Any:
-        return stats.truncnorm(-self.cut, self.cut, self.mean, self.deviation)
-
-    @property
-    def support(self) -> tuple[float, float]:
-        """The least and the greatest value."""
-        return self.mean - self.cut * self.deviation, self.mean + self.cut * self.deviation
+    def _mixed(self, of_normal: Callable[..., np.ndarray], x: np.ndarray) -> np.ndarray:
+        parts = zip(self.weights, self.means, self.deviations, strict=True)
+        return np.sum([weight * of_normal(x, mean, deviation) for weight, mean, deviation in parts], axis=0)
 
     def density(self, x: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
         """p_data(x)."""
-        return self._law.pdf(x)
+        return self._mixed(stats.norm.pdf, x)
 
     def cumulative(self, x: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
         """The probability of a value below x."""
-        return self._law.cdf(x)
+        return self._mixed(stats.norm.cdf, x)
 
     def draw(self, count: int, seed: int) -> Examples:
         """Independent examples, one a row, a function of the seed."""
-        values = self._law.ppf(stream(seed, "one-dimensional data").random(count))
+        random = stream(seed, "one-dimensional data")
+        which = random.choice(len(self.weights), count, p=self.weights)
+        values = random.normal(np.array(self.means)[which], np.array(self.deviations)[which])
         return Examples(values[:, None].astype(np.float32), np.zeros(count, np.int64))
+
+    @cached_property
+    def support(self) -> tuple[float, float]:
+        """The middle 99 % of p_data, which is nowhere zero but next to nothing beyond."""
+        far = 8 * max(self.deviations)
+        x = np.linspace(min(self.means) - far, max(self.means) + far, 100_001)
+        low, high = np.searchsorted(self.cumulative(x), [0.005, 0.995])
+        return float(x[low]), float(x[high])
 
 
 @dataclass(frozen=True)
 class GameSettings:
     """The game: its data, its training, and when the figure's panels are taken."""
 
-    data: CutNormal = CutNormal()
+    data: Mixture = Mixture()
     training: TrainingSettings = TrainingSettings(
-        noise=NoiseSettings("uniform", 1),
+        noise=NoiseSettings("normal", 1),
         network=NetworkSettings(
-            generator=DenseGeneratorSettings((128,), output="linear", output_init_range=0.1),
+            generator=DenseGeneratorSettings((128,), output="linear", output_init_range=0.05),
             discriminator=DenseDiscriminatorSettings((128,), 2, init_range=0.1, input_keep=1, hidden_keep=1),
         ),
         algorithm=AlgorithmSettings(
-            scheme="algorithm1", share_draws=False, discriminator_loss_scale=1.0, batch_size=256, steps=750,
+            scheme="algorithm1", share_draws=False, discriminator_loss_scale=1.0, batch_size=256, steps=500,
             discriminator_steps=2, optimizer="adam", adam=AdamSettings(beta1=0.5, beta2=0.99),
-            generator_learning_rate=1.5e-3, discriminator_learning_rate=4e-3, learning_rate_decay=1.004,
+            generator_learning_rate=1.5e-3, discriminator_learning_rate=4e-3, learning_rate_decay=1.006,
         ),
     )  # fmt: skip
     generator_slope: float = 1.0  # of the first layers' lines, at most
     discriminator_slope: float = 6.0
-    early: int = 150  # iterations before panels (a) to (c)
+    early: int = 30  # iterations before panels (a) to (c)
     ascents: int = 500  # of D alone, until panel (b)
-    descents: int = 25  # of G alone, until panel (c)
+    descents: int = 8  # of G alone, until panel (c)
 
 
 class Panel(NamedTuple):
@@ -154,7 +161,10 @@ def play(seed: int, settings: GameSettings | None = None) -> Game:
 
 @torch.no_grad()
 def spread_kinks(state: State, settings: GameSettings, seed: int) -> None:
-    """Spread the zeros of both first layers' lines over their inputs: zero biases would put them all at 0."""
+    """Spread the zeros of both first layers' lines over their inputs: zero biases would put them all at 0.
+
+    And let G increase in z at first, each hidden unit's part of it, so that it starts without folds.
+    """
     random = stream(seed, "kinks")
     for net, slope, (low, high) in (
         (state.generator, settings.generator_slope, (-NOISE_END, NOISE_END)),
@@ -164,6 +174,8 @@ def spread_kinks(state: State, settings: GameSettings, seed: int) -> None:
         slopes, zeros = random.uniform(-slope, slope, bias.shape), random.uniform(low, high, bias.shape)
         weight.copy_(torch.from_numpy(slopes)[None])
         bias.copy_(torch.from_numpy(-slopes * zeros))
+    output = state.generator.weights[1]
+    output.copy_(output.abs() * state.generator.weights[0].sign().T)
 
 
 class Branch:
@@ -195,8 +207,8 @@ class Branch:
 
 
 def even_noise(count: int) -> torch.Tensor:
-    """Evenly spread values of the uniform prior, (count, 1): the quantiles of its cells' middles."""
-    return ((torch.arange(count) + 0.5) / count * 2 - 1).mul(NOISE_END)[:, None]
+    """Values of the normal prior that divide it into equal parts, (count, 1): the quantiles of the parts' middles."""
+    return torch.from_numpy(ndtri((np.arange(count) + 0.5) / count).astype(np.float32))[:, None]
 
 
 def histogram(state: State, edges: Float[np.ndarray, " edges"]) -> Float[np.ndarray, " bins"]:
@@ -205,7 +217,7 @@ def histogram(state: State, edges: Float[np.ndarray, " edges"]) -> Float[np.ndar
     return np.histogram(samples, edges)[0] / SAMPLES
 
 
-def divergence(state: State, data: CutNormal) -> float:
+def divergence(state: State, data: Mixture) -> float:
     """JSD(p_data || p_g) over bins of the support, and one for what is beyond it on each side.
 
     Merging points can only lower the divergence; with 200 bins, by less than 1e-3.
@@ -214,7 +226,7 @@ def divergence(state: State, data: CutNormal) -> float:
     return jensen_shannon(np.diff(data.cumulative(edges)), histogram(state, edges))
 
 
-def _panel(title: str, state: State, data: CutNormal) -> Panel:
+def _panel(title: str, state: State, data: Mixture) -> Panel:
     low, high = data.support
     edges = np.linspace(low - (high - low) / 6, high + (high - low) / 6, BINS + 1)
     x = (edges[1:] + edges[:-1]) / 2
@@ -233,6 +245,6 @@ def _panel(title: str, state: State, data: CutNormal) -> Panel:
     )
 
 
-def _mean_on_support(data: CutNormal, panel: Panel, values: Float[np.ndarray, " points"]) -> float:
+def _mean_on_support(data: Mixture, panel: Panel, values: Float[np.ndarray, " points"]) -> float:
     low, high = data.support
     return float(values[(panel.x >= low) & (panel.x <= high)].mean())

@@ -96,15 +96,15 @@ def table(context: Context, which: str, references: tuple[str, ...], output: str
     if which == "table2":
         if references:
             raise ConfigurationError("table2 is of no model", "REF", " ".join(references), "gan table table2")
-        answer, text = {"rows": tables.PAPER_TABLE_2}, tables.table_2()
+        shown, text = list(tables.PAPER_TABLE_2), tables.table_2()
     else:
         if len(set(references)) < len(references):
             raise ConfigurationError("a model given twice", "REF", " ".join(references), "each once")
         rows = tables.scored_rows([_scored(context, reference) for reference in references])
-        answer, text = {"rows": [row.to_json() for row in rows]}, tables.table_1(rows)
+        shown, text = [row.to_json() for row in rows], tables.table_1(rows)
     if output is not None:
         write_output(output, text.encode())
-    context.answer({"table": which, "output": output, **answer}, text if output is None else f"wrote {output}")
+    context.answer({"table": which, "output": output, "rows": shown}, text if output is None else f"wrote {output}")
 
 
 def _scored(context: Context, reference: str) -> "Scored":

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -128,7 +128,15 @@ def play(seed: int, settings: GameSettings | None = None) -> Game:
     Panels (b) and (c) are a branch: from (a) on, D alone is trained with G held, and then G with that
     D held. The training itself goes on from (a) to (d).
     """
-    settings = settings or GameSettings()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums over more would end in other bits
+    try:
+        return _played(seed, settings or GameSettings())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _played(seed: int, settings: GameSettings) -> Game:
     training = replace(settings.training, seed=seed)
     data = settings.data.draw(EXAMPLES, seed)
     state = initial_state(training, data)
@@ -142,10 +150,10 @@ def play(seed: int, settings: GameSettings | None = None) -> Game:
     begun = _panel(f"(a) after {settings.early} iterations", state, settings.data)
     alone = replace(training, algorithm=replace(training.algorithm, **ALONE))
     branch = Branch(alone, data, state)
-    branch.ascend(settings.ascents)
+    branch.train("discriminator", settings.ascents)
     optimal = _panel(f"(b) G held, D after {settings.ascents} ascents", branch.state, settings.data)
     branch = Branch(alone, data, branch.state)
-    branch.descend(settings.descents)
+    branch.train("generator", settings.descents)
     followed = _panel(f"(c) D held, G after {settings.descents} descents", branch.state, settings.data)
     played_to(training.algorithm.steps)
     end = _panel(f"(d) after {training.algorithm.steps} iterations", state, settings.data)
@@ -188,22 +196,16 @@ class Branch:
         dropout = state.discriminator.dropout
         self.draws = DrawSource(training.seed, training.noise, dropout, algorithm.batch_size, 1, shared=False)
 
-    def ascend(self, updates: int) -> None:
-        """Train D, G held."""
+    def train(self, net: Literal["generator", "discriminator"], updates: int) -> None:
+        """Update one net, the other held."""
         for at in range(updates):
-            step, draw = self._step(), self.draws.at(at).discriminator[0]
-            step.update_discriminator(step.ascent(self.batches.at(at), draw).gradients)
+            step = Step(self.state, self.algorithm, Shards(self.algorithm.batch_size), self.batches.per_epoch)
+            batch, draws = self.batches.at(at), self.draws.at(at)
+            if net == "discriminator":
+                step.update_discriminator(step.ascent(batch, draws.discriminator[0]).gradients)
+            else:
+                step.update_generator(step.descent(batch, draws.generator).gradients)
             self.state.step.add_(1)
-
-    def descend(self, updates: int) -> None:
-        """Train G, D held."""
-        for at in range(updates):
-            step, draw = self._step(), self.draws.at(at).generator
-            step.update_generator(step.descent(self.batches.at(at), draw).gradients)
-            self.state.step.add_(1)
-
-    def _step(self) -> Step:
-        return Step(self.state, self.algorithm, Shards(self.algorithm.batch_size), self.batches.per_epoch)
 
 
 def even_noise(count: int) -> torch.Tensor:

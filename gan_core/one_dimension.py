@@ -1,22 +1,26 @@
-"""Fig. 1: a one-dimensional game of known p_data, played by Algorithm 1, with p_g and D seen at every point."""
+"""Fig. 1: a game in one dimension of known p_data, played by Algorithm 1, with p_g and D seen at every point."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy import stats
 from scipy.special import ndtri
 
 from gan_core.algorithm1 import AlgorithmSettings, Step
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Examples
 from gan_core.draws import DrawSource
-from gan_core.networks import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
+from gan_core.mixture import Mixture
+from gan_core.networks import (
+    DenseDiscriminator,
+    DenseDiscriminatorSettings,
+    DenseGenerator,
+    DenseGeneratorSettings,
+    NetworkSettings,
+)
 from gan_core.noise import NoiseSettings
 from gan_core.optimizers import AdamSettings
 from gan_core.randomness import stream
@@ -31,42 +35,6 @@ ARROWS = 25
 NOISE_END = 2.5  # nearly all z are within
 # How one net is trained alone: as in the game, but for these.
 ALONE: dict[str, Any] = {"discriminator_steps": 1, "batch_size": 1000, "discriminator_learning_rate": 0.01, "learning_rate_decay": 1.006}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """p_data: a mixture of normal densities."""
-
-    weights: tuple[float, ...] = (0.6, 0.4)
-    means: tuple[float, ...] = (-0.6, 0.8)
-    deviations: tuple[float, ...] = (0.5, 0.4)
-
-    def _mixed(self, of_normal: Callable[..., np.ndarray], x: np.ndarray) -> np.ndarray:
-        parts = zip(self.weights, self.means, self.deviations, strict=True)
-        return np.sum([weight * of_normal(x, mean, deviation) for weight, mean, deviation in parts], axis=0)
-
-    def density(self, x: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
-        """p_data(x)."""
-        return self._mixed(stats.norm.pdf, x)
-
-    def cumulative(self, x: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
-        """The probability of a value below x."""
-        return self._mixed(stats.norm.cdf, x)
-
-    def draw(self, count: int, seed: int) -> Examples:
-        """Independent examples, one a row, a function of the seed."""
-        random = stream(seed, "one-dimensional data")
-        which = random.choice(len(self.weights), count, p=self.weights)
-        values = random.normal(np.array(self.means)[which], np.array(self.deviations)[which])
-        return Examples(values[:, None].astype(np.float32), np.zeros(count, np.int64))
-
-    @cached_property
-    def support(self) -> tuple[float, float]:
-        """The middle 99 % of p_data, which is nowhere zero but next to nothing beyond."""
-        far = 8 * max(self.deviations)
-        x = np.linspace(min(self.means) - far, max(self.means) + far, 100_001)
-        low, high = np.searchsorted(self.cumulative(x), [0.005, 0.995])
-        return float(x[low]), float(x[high])
 
 
 @dataclass(frozen=True)
@@ -157,12 +125,11 @@ def _played(seed: int, settings: GameSettings) -> Game:
     followed = _panel(f"(c) D held, G after {settings.descents} descents", branch.state, settings.data)
     played_to(training.algorithm.steps)
     end = _panel(f"(d) after {training.algorithm.steps} iterations", state, settings.data)
+    optimum = optimal_discriminator(optimal.p_data, optimal.p_g)
     agreement = Agreement(
         _mean_on_support(settings.data, end, np.abs(end.discriminator - 0.5)),
         divergence(state, settings.data),
-        _mean_on_support(
-            settings.data, optimal, np.abs(optimal.discriminator - optimal_discriminator(optimal.p_data, optimal.p_g))
-        ),
+        _mean_on_support(settings.data, optimal, np.abs(optimal.discriminator - optimum)),
     )
     return Game((begun, optimal, followed, end), agreement)
 
@@ -173,6 +140,8 @@ def spread_kinks(state: State, settings: GameSettings, seed: int) -> None:
 
     And let G increase in z at first, each hidden unit's part of it, so that it starts without folds.
     """
+    assert isinstance(state.generator, DenseGenerator)
+    assert isinstance(state.discriminator, DenseDiscriminator)
     random = stream(seed, "kinks")
     for net, slope, (low, high) in (
         (state.generator, settings.generator_slope, (-NOISE_END, NOISE_END)),
@@ -236,15 +205,10 @@ def _panel(title: str, state: State, data: Mixture) -> Panel:
     points = torch.from_numpy(x.astype(np.float32))[:, None]
     with torch.no_grad():
         logits = state.discriminator(points, points.new_empty(len(x), 0))
-    return Panel(
-        title,
-        x,
-        data.density(x),
-        histogram(state, edges) / np.diff(edges),
-        torch.sigmoid(logits.double()).numpy(),
-        noise.double().numpy()[:, 0],
-        sample(state.generator, noise).double().numpy()[:, 0],
-    )
+    p_g, drawn = histogram(state, edges) / np.diff(edges), sample(state.generator, noise)
+    discriminator = torch.sigmoid(logits.double()).numpy()
+    arrows = (part.double().numpy()[:, 0] for part in (noise, drawn))
+    return Panel(title, x, data.density(x), p_g, discriminator, *arrows)
 
 
 def _mean_on_support(data: Mixture, panel: Panel, values: Float[np.ndarray, " points"]) -> float:

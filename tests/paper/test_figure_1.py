@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from scipy import integrate, stats
 
-from gan_core.one_dimension import GameSettings, Mixture, divergence, even_noise, play
+from gan_core.mixture import Mixture
+from gan_core.one_dimension import GameSettings, divergence, even_noise, play
 from gan_core.training import initial_state
 from pipelines.figures import one_dimensional_game
 

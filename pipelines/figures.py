@@ -1,4 +1,4 @@
-"""Pictures: sample grids with neighbours (Fig. 2), interpolation (Fig. 3), curves, the search."""
+"""Pictures: the one-dimensional game (Fig. 1), samples with neighbours (Fig. 2), interpolation (Fig. 3), curves, the search."""
 
 import io
 import math
@@ -10,9 +10,12 @@ import torch
 
 from gan_core.datasets import PixelRange
 from gan_core.noise import draw_noise
+from gan_core.one_dimension import Panel
 from gan_core.portable import PortableGenerator
 from gan_core.quality import nearest_neighbours
 from gan_core.randomness import stream
+
+X_LINE, Z_LINE = -0.1, -0.6  # heights of Fig. 1's lines, below its densities
 
 
 def image_grid(images: np.ndarray, columns: int, scale: int = 2, gap: int = 2, mark_last: bool = False) -> np.ndarray:
@@ -47,6 +50,29 @@ def viewable(images: np.ndarray, pixels: PixelRange) -> np.ndarray:
 def to_bytes(images: np.ndarray) -> np.ndarray:
     """Pixels in [0, 1] as 8-bit values, rounded."""
     return np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
+
+
+def one_dimensional_game(panels: Sequence[Panel]) -> bytes:
+    """Fig. 1: p_data dotted in black, p_g solid in green, D dashed in blue; below, arrows from z to x = G(z)."""
+    figure, axes = _figure(1, len(panels), width=15)
+    for axis, panel in zip(axes, panels, strict=True):
+        axis.plot(panel.x, panel.p_data, "k:", label="p_data")
+        axis.plot(panel.x, panel.p_g, "g-", linewidth=1, label="p_g")
+        axis.plot(panel.x, panel.discriminator, "b--", label="D")
+        low, high = panel.x[0], panel.x[-1]
+        spread = (high - low) / (panel.noise.max() - panel.noise.min())
+        below = (panel.noise - panel.noise.min()) * spread + low  # z's line as long as x's
+        for z, x in zip(below, panel.samples, strict=True):
+            axis.annotate("", (x, X_LINE), (z, Z_LINE), arrowprops={"arrowstyle": "->", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
+        for name, height in (("x", X_LINE), ("z", Z_LINE)):
+            axis.axhline(height, color="black", linewidth=0.8)
+            axis.text(low, height, f" {name} ", ha="right", va="center")
+        axis.set_xlim(low, high)
+        axis.set_ylim(Z_LINE - 0.05, 1.1)
+        axis.set_yticks([0, 0.5, 1])
+        axis.set_title(panel.title, fontsize=9)
+    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    return _saved(figure)
 
 
 def samples_with_neighbours(

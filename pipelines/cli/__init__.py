@@ -46,6 +46,7 @@ for command in (
     submitting.submit,
     judging.sample,
     drawing.figure,
+    drawing.table,
     serving.serve,
     setting_up.init,
     setting_up.doctor,

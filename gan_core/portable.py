@@ -13,13 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gan_core.checkpoint import MALFORMED, read_checkpoint, tensors_digest, write_checkpoint, write_durably
+from gan_core.conditions import NOTHING, AnyGenerator, Conditions
 from gan_core.datasets import PixelRange
 from gan_core.errors import CheckpointError, ConfigurationError
-from gan_core.networks import GENERATOR_SETTINGS, Generator, GeneratorSettings, architecture_of, make_generator
+from gan_core.extensions import conditions_from, described
+from gan_core.extensions.observed import Observed
+from gan_core.networks import GENERATOR_SETTINGS, GeneratorSettings, architecture_of, make_generator
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.plain_settings import read_settings
 from gan_core.randomness import stream
 from gan_core.state import load_tensors
+from gan_core.threads import one_thread
 from gan_core.training import sample
 
 CONFIG, WEIGHTS = "config.json", "generator.safetensors"
@@ -29,54 +33,65 @@ MAX_BYTES = 2**31  # of one file
 
 @dataclass(frozen=True)
 class PortableGenerator:
-    """G with what it takes to sample from it: the prior, and the shape of its images."""
+    """G with what it takes to sample from it: the prior, the shape of its images, what they are conditioned on."""
 
-    generator: Generator
+    generator: AnyGenerator
     noise: NoiseSettings
     network: GeneratorSettings
     image_shape: tuple[int, ...]
     pixels: PixelRange = "unit"
+    conditions: Conditions = NOTHING
 
     @property
     def sha256(self) -> str:
         """Digest of the weights, in name order."""
         return tensors_digest(self.generator.state_dict())
 
-    def draw(self, count: int, seed: int, sample_set: int = 0) -> Float[np.ndarray, "count *shape"]:
-        """`count` images, a function of the seed (and of the number of the set) alone."""
-        return self.images(draw_noise(stream(seed, "samples", sample_set), count, self.noise))
+    def draw(
+        self, count: int, seed: int, sample_set: int = 0, condition: Float[Tensor, "count width"] | None = None
+    ) -> Float[np.ndarray, "count *shape"]:
+        """`count` images, a function of the seed (and of the number of the set) and of the condition alone.
 
-    def images(self, noise: Float[Tensor, "count size"]) -> Float[np.ndarray, "count *shape"]:
-        """G(z) as images, of `pixels` as the training images were."""
-        if noise.dim() != 2 or noise.shape[1] != self.noise.size:
-            raise CheckpointError(
-                "noise does not fit",
-                "generator",
-                f"an array of shape {list(noise.shape)}",
-                f"(count, {self.noise.size})",
-            )
+        Without a condition they are of p(x): a conditional model's classes are drawn as the data has them.
+        """
+        condition = self.prior_condition(count, seed, sample_set) if condition is None else condition
+        return self.images(draw_noise(stream(seed, "samples", sample_set), count, self.noise), condition)
+
+    def prior_condition(self, count: int, seed: int, sample_set: int = 0) -> Float[Tensor, "count width"]:
+        """The conditions of `count` samples of p(x), a function of the seed (and of the number of the set) alone."""
+        return self.conditions.drawn(count, stream(seed, "samples' conditions", sample_set))
+
+    def images(
+        self, noise: Float[Tensor, "count size"], condition: Float[Tensor, "count width"] | None = None
+    ) -> Float[np.ndarray, "count *shape"]:
+        """G(z | c) as images, of `pixels` as the training images were; c may be left out if its width is 0.
+
+        Raises:
+            CheckpointError: If the noise or the condition is of another shape than G's.
+        """
+        condition = noise.new_empty(len(noise), 0) if condition is None else condition
+        for name, given, size in (("noise", noise, self.noise.size), ("condition", condition, self.conditions.size)):
+            if given.shape != (len(noise), size):
+                shape, expected = f"an array of shape {list(given.shape)}", f"(count, {size})"
+                raise CheckpointError(f"{name} does not fit", "generator", shape, expected)
         device = next(self.generator.parameters()).device
-        # A product's last bits differ with the number of threads, and so with the machine: one, always.
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            pixels = sample(self.generator, noise.to(device)).cpu().numpy()
-        finally:
-            torch.set_num_threads(threads)
+        with one_thread():
+            pixels = sample(self.generator, noise.to(device), condition.to(device)).cpu().numpy()
         return pixels.reshape(len(pixels), *self.image_shape)
 
 
 def save_generator(folder: Path, model: PortableGenerator, about: Mapping[str, Any] | None = None) -> None:
     """Write the folder."""
-    described = {
+    document = {
         "architecture": architecture_of(model.network),
         "noise": asdict(model.noise),
         "generator": asdict(model.network),
-        "condition_size": 0,
+        "condition_size": model.conditions.size,
+        **({"conditions": described(model.conditions)} if model.conditions.size else {}),
         "image_shape": list(model.image_shape),
         "pixels": model.pixels,
     }
-    content = json.dumps(described, indent=1).encode()
+    content = json.dumps(document, indent=1).encode()
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / CONFIG, content)
     about = {**(about or {}), "config_sha256": hashlib.sha256(content).hexdigest()}
@@ -95,21 +110,22 @@ def load_generator(folder: Path) -> PortableGenerator:
             raise CheckpointError("not a generator", path, "no plain file of this name", ", ".join(FILES))
         if path.stat().st_size > MAX_BYTES:
             raise CheckpointError("file too large", path, f"{path.stat().st_size} bytes", f"at most {MAX_BYTES}")
-    noise, network, shape, pixels = _parse(folder / CONFIG)
+    noise, network, shape, pixels, conditions = _parse(folder / CONFIG)
     manifest, tensors = read_checkpoint(folder, ["generator"])
     digest, expected = hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(), manifest.about.get("config_sha256")
     if digest != expected:
         raise CheckpointError("damaged generator", folder / CONFIG, f"SHA-256 {digest[:12]}", str(expected)[:12])
-    generator = make_generator(network, noise.size, 0, shape)
+    generator = conditions.around(make_generator(network, noise.size, conditions.size, shape))
     load_tensors(generator.state_dict(), tensors["generator"], folder / WEIGHTS)
-    return PortableGenerator(generator.eval(), noise, network, shape, pixels)
+    return PortableGenerator(generator.eval(), noise, network, shape, pixels, conditions)
 
 
-def _parse(path: Path) -> tuple[NoiseSettings, GeneratorSettings, tuple[int, ...], PixelRange]:
+def _parse(path: Path) -> tuple[NoiseSettings, GeneratorSettings, tuple[int, ...], PixelRange, Conditions]:
     try:
         document = json.loads(path.read_bytes())
         architecture, condition_size = document.pop("architecture"), document.pop("condition_size")
-        if architecture not in GENERATOR_SETTINGS or condition_size != 0:
+        conditions = conditions_from(document.pop("conditions", None))
+        if architecture not in GENERATOR_SETTINGS or condition_size != conditions.size:
             raise ValueError(f"architecture {architecture!r} with condition size {condition_size!r}")
         noise = read_settings(NoiseSettings, document.pop("noise"))
         network: GeneratorSettings = read_settings(GENERATOR_SETTINGS[architecture], document.pop("generator"))
@@ -119,16 +135,18 @@ def _parse(path: Path) -> tuple[NoiseSettings, GeneratorSettings, tuple[int, ...
             raise ValueError(f"unknown keys {', '.join(sorted(document))}")
         if pixels not in get_args(PixelRange):
             raise ValueError(f"pixels {pixels!r}")
-        if not shape or min(shape) < 1 or 4 * _weights(network, noise.size, shape) > MAX_BYTES:
+        if isinstance(conditions, Observed) and conditions.image_shape != shape:
+            raise ValueError(f"images of {list(shape)} and masks of {list(conditions.image_shape)}")
+        if not shape or min(shape) < 1 or 4 * _weights(network, noise.size, conditions.size, shape) > MAX_BYTES:
             raise ValueError(f"layers of {network}, noise of {noise.size} and images of {list(shape)}")
-        return noise, network, shape, pixels
+        return noise, network, shape, pixels, conditions
     except (*MALFORMED, ConfigurationError) as error:
         raise CheckpointError(
             "unreadable generator", path, f"{type(error).__name__}: {error}", "what this package writes"
         ) from error
 
 
-def _weights(network: GeneratorSettings, noise_size: int, shape: tuple[int, ...]) -> int:
+def _weights(network: GeneratorSettings, noise_size: int, condition_size: int, shape: tuple[int, ...]) -> int:
     """How many weights such a generator has, none of which is made.
 
     Raises:
@@ -136,7 +154,7 @@ def _weights(network: GeneratorSettings, noise_size: int, shape: tuple[int, ...]
     """
     try:
         with torch.device("meta"):
-            generator = make_generator(network, noise_size, 0, shape)
+            generator = make_generator(network, noise_size, condition_size, shape)
     except (RuntimeError, TypeError) as error:  # of torch, for sizes beyond 2^63
         raise ValueError(f"layers of {network}, noise of {noise_size} and images of {list(shape)}") from error
     return sum(parameter.numel() for parameter in generator.parameters())

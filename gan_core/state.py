@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gan_core.conditions import AnyGenerator
 from gan_core.errors import CheckpointError
-from gan_core.networks import Discriminator, Generator
+from gan_core.networks import Discriminator
 from gan_core.optimizers import Moments, OptimizerName, average_update, zero_moments
 
 AVERAGED = "averaged_generator"  # the group of a checkpoint that holds G's average, where one is kept
@@ -18,16 +19,16 @@ AVERAGED = "averaged_generator"  # the group of a checkpoint that holds G's aver
 class State:
     """A training's state. `tensors()` names all of it; nothing else is needed to go on."""
 
-    generator: Generator
+    generator: AnyGenerator
     discriminator: Discriminator
     generator_moments: Moments
     discriminator_moments: Moments
     step: Tensor  # iterations of Algorithm 1 done, int64
-    averaged: Generator | None = None  # G with a moving average of its weights, where one is kept
+    averaged: AnyGenerator | None = None  # G with a moving average of its weights, where one is kept
 
     @classmethod
     def initial(
-        cls, generator: Generator, discriminator: Discriminator, optimizer: OptimizerName, averaged: bool = False
+        cls, generator: AnyGenerator, discriminator: Discriminator, optimizer: OptimizerName, averaged: bool = False
     ) -> "State":
         """The state before the first step: moments at zero, and the average, if one is kept, at G."""
         return cls(

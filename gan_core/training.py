@@ -11,10 +11,12 @@ from torch import Tensor
 
 from gan_core import networks
 from gan_core.algorithm1 import AlgorithmSettings, Batch, StepOutcome, train_step
+from gan_core.conditions import NOTHING, Conditions
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Examples
 from gan_core.draws import DrawSource
 from gan_core.errors import DataError, Diverged
+from gan_core.extensions import ExtensionSettings
 from gan_core.networks import Architecture, NetworkSettings
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.randomness import stream
@@ -31,6 +33,7 @@ class TrainingSettings:
     network: Architecture = field(default_factory=NetworkSettings)
     algorithm: AlgorithmSettings = field(default_factory=AlgorithmSettings)
     virtual_shards: int = 1
+    extension: ExtensionSettings = field(default_factory=ExtensionSettings)
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,12 @@ class Report:
     state: State
 
 
-def initial_state(settings: TrainingSettings, data: Examples, image_shape: tuple[int, ...] | None = None) -> State:
+def initial_state(
+    settings: TrainingSettings,
+    data: Examples,
+    image_shape: tuple[int, ...] | None = None,
+    conditions: Conditions = NOTHING,
+) -> State:
     """G, D and their optimizers before the first step; convolutional nets need the images' shape.
 
     Raises:
@@ -53,11 +61,12 @@ def initial_state(settings: TrainingSettings, data: Examples, image_shape: tuple
         noise_size=settings.noise.size,
         data_size=data.images.shape[1],
         seed=settings.seed,
+        condition_size=conditions.size,
         pixel_means=data.pixel_means,
         image_shape=image_shape,
     )
     averaged = settings.algorithm.generator_average > 0
-    return State.initial(generator, discriminator, settings.algorithm.optimizer, averaged)
+    return State.initial(conditions.around(generator), discriminator, settings.algorithm.optimizer, averaged)
 
 
 def train(
@@ -67,11 +76,12 @@ def train(
     steps: int,
     report_due: Callable[[int], bool],
     shards: Shards | None = None,
+    conditions: Conditions = NOTHING,
 ) -> Iterator[Report]:
     """Run Algorithm 1 from `state.step` to `steps`, in place, and yield a report wherever one is due.
 
     The last step is always reported. `shards` says which rows of each batch are this worker's; by
-    default all of them.
+    default all of them. `conditions` are what the nets are conditioned on.
 
     Raises:
         Diverged: If a loss or a gradient norm of a reported step is not finite.
@@ -79,7 +89,7 @@ def train(
     algorithm = settings.algorithm
     torch.backends.cudnn.deterministic = True  # or a GPU's convolutions would not give the same bits again
     shards = shards or Shards(algorithm.batch_size, settings.virtual_shards)
-    batches = BatchSource(settings.seed, data, algorithm.batch_size, state.step.device)
+    batches = BatchSource(settings.seed, data, algorithm.batch_size, state.step.device, conditions)
     draws = DrawSource(
         settings.seed,
         settings.noise,
@@ -98,7 +108,8 @@ def train(
         done = step + 1
         if done == steps or report_due(done):
             metrics = step_metrics(outcome)
-            metrics["sample_variance"] = variance_of_samples(state.generator, settings, step) / data.total_variance
+            variance = variance_of_samples(state.generator, settings, step, conditions)
+            metrics["sample_variance"] = variance / data.total_variance
             seconds = time.perf_counter() - clock
             metrics["epoch"] = done * algorithm.discriminator_steps / batches.per_epoch
             metrics["steps_per_second"] = (done - reported) / seconds
@@ -121,6 +132,7 @@ class BatchSource:
     data: Examples
     batch_size: int
     device: torch.device = torch.device("cpu")
+    conditions: Conditions = NOTHING
     _order: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -143,9 +155,11 @@ class BatchSource:
         if epoch not in self._order:
             self._order.clear()
             self._order[epoch] = stream(self.seed, "minibatches", epoch).permutation(len(self.data.images))
-        chosen = self._order[epoch][position * self.batch_size : (position + 1) * self.batch_size][rows]
-        images = torch.from_numpy(self.data.images[chosen]).to(self.device)
-        return Batch(images, images.new_empty(len(chosen), 0))
+        chosen = self._order[epoch][position * self.batch_size : (position + 1) * self.batch_size]
+        examples = self.data[chosen]
+        condition = self.conditions.of(examples.images, examples.labels, stream(self.seed, "conditions", index))
+        images = torch.from_numpy(examples.images[rows])
+        return Batch(images.to(self.device), condition[rows].to(self.device))
 
 
 def step_metrics(outcome: StepOutcome) -> dict[str, float]:
@@ -167,20 +181,25 @@ def step_metrics(outcome: StepOutcome) -> dict[str, float]:
     }
 
 
-def variance_of_samples(generator: torch.nn.Module, settings: TrainingSettings, step: int) -> float:
+def variance_of_samples(
+    generator: torch.nn.Module, settings: TrainingSettings, step: int, conditions: Conditions = NOTHING
+) -> float:
     """The total variance, over pixels, of one batch of samples: 0 for a G that ignores z.
 
     A report gives it in units of the training images' own.
     """
-    noise = draw_noise(stream(settings.seed, "reported samples", step), settings.algorithm.batch_size, settings.noise)
-    images = sample(generator, noise.to(next(generator.parameters()).device))
+    count, device = settings.algorithm.batch_size, next(generator.parameters()).device
+    noise = draw_noise(stream(settings.seed, "reported samples", step), count, settings.noise)
+    condition = conditions.drawn(count, stream(settings.seed, "reported samples' conditions", step))
+    images = sample(generator, noise.to(device), condition.to(device))
     return float(images.double().var(dim=0, correction=0).sum())
 
 
-def sample(state_generator: torch.nn.Module, noise: Tensor) -> Tensor:
-    """G(z), without gradients and in blocks that bound the memory."""
+def sample(generator: torch.nn.Module, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+    """G(z | c), without gradients and in blocks that bound the memory; with no condition, G(z)."""
+    condition = noise.new_empty(len(noise), 0) if condition is None else condition
     with torch.no_grad():
-        return torch.cat([state_generator(block, block.new_empty(len(block), 0)) for block in noise.split(1000)])
+        return torch.cat([generator(*block) for block in zip(noise.split(1000), condition.split(1000), strict=True)])
 
 
 def _norm(gradients: list[Tensor]) -> float:

@@ -7,7 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from gan_core.checkpoint import MALFORMED
+from gan_core.conditions import NOTHING, Conditions
 from gan_core.errors import CheckpointError
+from gan_core.extensions import described
 from gan_core.networks import DenseGenerator
 from gan_core.state import State, load_tensors
 from gan_core.training import TrainingSettings
@@ -28,6 +30,7 @@ class Job:
     train: TrainSettings
     data_digest: str
     image_shape: tuple[int, ...]
+    conditions: Conditions = NOTHING
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint notes of its training, and a resumed one must agree with."""
@@ -35,6 +38,7 @@ class Job:
             "data_digest": self.data_digest,
             "image_shape": list(self.image_shape),
             "training": config.to_plain(self.training),
+            **({"conditions": described(self.conditions)} if self.conditions.size else {}),
         }
 
 

@@ -10,6 +10,7 @@ import torch
 
 from gan_core.datasets import Dataset
 from gan_core.errors import DataError
+from gan_core.extensions.measures import described_measures, extension_measures
 from gan_core.parzen import (
     POINT_TILE,
     LogDensity,
@@ -64,6 +65,9 @@ def evaluate_generator(
             f"score  reference, {name}: {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats, coverage {row['coverage']:.2f}"
         )
     say(f"score  {described(**asdict(seen))}")
+    measures = extension_measures(model, dataset, settings.samples, seed)
+    for line in described_measures(measures):
+        say(f"score  {line}")
     return EvaluateRecord(
         log_likelihood=paper.log_likelihood,
         standard_error=paper.standard_error,
@@ -77,6 +81,7 @@ def evaluate_generator(
         seconds=time.monotonic() - started,
         quality=asdict(seen),
         weights=settings.weights,
+        extension=measures,
     )
 
 

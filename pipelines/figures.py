@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from gan_core.datasets import PixelRange
+from gan_core.extensions.conditional import asked_classes
 from gan_core.noise import draw_noise
 from gan_core.one_dimension import Panel
 from gan_core.portable import PortableGenerator
@@ -16,6 +17,8 @@ from gan_core.quality import nearest_neighbours
 from gan_core.randomness import stream
 
 X_LINE, Z_LINE = -0.1, -0.6  # heights of Fig. 1's lines, below its densities
+LINES = 4  # of an interpolation
+MISSING = 0.5  # the grey of a pixel that is not observed
 
 
 def image_grid(images: np.ndarray, columns: int, scale: int = 2, gap: int = 2, mark_last: bool = False) -> np.ndarray:
@@ -87,13 +90,42 @@ def samples_with_neighbours(
     return image_grid(shown, columns + 1, scale=_scale(model.image_shape), mark_last=True)
 
 
-def interpolation(model: PortableGenerator, seed: int, rows: int = 4, columns: int = 12) -> np.ndarray:
-    """Fig. 3: images along straight lines in z, one line a row."""
+def interpolation(
+    model: PortableGenerator, seed: int, rows: int = LINES, columns: int = 12, condition: torch.Tensor | None = None
+) -> np.ndarray:
+    """Fig. 3: images along straight lines in z, one line a row, under a condition for each row."""
     ends = draw_noise(stream(seed, "interpolation"), 2 * rows, model.noise).view(rows, 2, 1, -1)
     weights = torch.linspace(0, 1, columns)[None, :, None]
     lines = torch.lerp(ends[:, 0], ends[:, 1], weights)
-    images = viewable(model.images(lines.reshape(rows * columns, -1)), model.pixels)
+    if condition is None:
+        condition = model.conditions.drawn(rows, stream(seed, "interpolation's conditions"))
+    given = condition.repeat_interleave(columns, dim=0)  # a line has one
+    images = viewable(model.images(lines.reshape(rows * columns, -1), given), model.pixels)
     return image_grid(images, columns, scale=_scale(model.image_shape))
+
+
+def class_grid(model: PortableGenerator, seed: int, columns: int = 10) -> np.ndarray:
+    """A conditional model's classes, one a row; the samples of a column have the same z.
+
+    Raises:
+        ConfigurationError: If the model has no classes.
+    """
+    classes = asked_classes(model.conditions)
+    noise = draw_noise(stream(seed, "samples"), columns, model.noise)
+    given = classes.one_hot(np.repeat(np.arange(classes.size), columns))
+    images = viewable(model.images(noise.repeat(classes.size, 1), given), model.pixels)
+    return image_grid(images, columns, scale=_scale(model.image_shape))
+
+
+def completion_grid(images: np.ndarray, masks: np.ndarray, completions: np.ndarray, pixels: PixelRange) -> np.ndarray:
+    """A row for each image (count, *shape): it, what is observed of it (the rest grey), its completions.
+
+    `masks` are 1 at observed pixels; `completions` are (count, completions, *shape).
+    """
+    shown = np.concatenate([images[:, None], images[:, None], completions], axis=1)
+    visible = viewable(shown.reshape(-1, *images.shape[1:]), pixels).reshape(shown.shape).copy()
+    visible[:, 1] = np.where(masks > 0, visible[:, 1], MISSING)
+    return image_grid(visible.reshape(-1, *images.shape[1:]), shown.shape[1], scale=_scale(images.shape[1:]))
 
 
 def png(picture: np.ndarray) -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 from gan_core import networks
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.extensions import conditions_of
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
 from pipelines import config, mlflow_client, origin, session
@@ -44,8 +45,9 @@ class Flow:
             GanError: The first fault found.
         """
         candidates = candidate_configurations(self.run.configuration) if self.run.configuration.tune.candidates else []
+        conditions = conditions_of(self.run.configuration.extension, self.dataset)
         for configuration in (self.run.configuration, *candidates):
-            networks.check(configuration.network, configuration.noise.size, self.dataset.shape)
+            networks.check(configuration.network, configuration.noise.size, self.dataset.shape, conditions.size)
         smallest = min(len(examples) for examples in self.dataset.splits().values())
         batch, train = self.run.configuration.algorithm.batch_size, len(self.dataset.train)
         if batch > train:
@@ -63,7 +65,8 @@ class Flow:
                 f"{self.run.configuration.evaluate.neighbours}",
                 f"less than {smallest}",
             )
-        initial = initial_state(self.run.configuration.training(), self.dataset.train, self.dataset.shape)
+        training, shape = self.run.configuration.training(), self.dataset.shape
+        initial = initial_state(training, self.dataset.train, shape, conditions)
         size = sum(tensor.nbytes for named in initial.tensors().values() for tensor in named.values())
         check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
         origin.check_data(self.run, self.dataset)
@@ -120,7 +123,7 @@ class Flow:
             self.join_cluster()
             return tune_run(self.run.configuration, self.dataset, self.run.folder, self.say)
 
-        inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
+        inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "extension", "tune")]
         return self.run.stage("tune", TuneRecord, [inputs, self.dataset.digest], work)
 
     def train(self) -> TrainRecord:

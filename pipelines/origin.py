@@ -7,6 +7,7 @@ from typing import Any
 from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.extensions import conditions_of
 from gan_core.networks import DenseGeneratorSettings, architecture_of
 from gan_core.noise import NoiseSettings
 from gan_core.plain_settings import read_settings
@@ -193,7 +194,8 @@ def check_data(run: Run, dataset: Dataset) -> None:
         )  # fmt: skip
     if origin.taken != WHOLE_STATE and run.origin_tensors is not None:
         for configuration in _all_configurations(run):
-            mine = initial_state(configuration.training(), dataset.train, dataset.shape).generator
+            conditions = conditions_of(configuration.extension, dataset)
+            mine = initial_state(configuration.training(), dataset.train, dataset.shape, conditions).generator
             load_tensors(replaced(mine, origin.taken), run.origin_tensors["generator"], origin.resolved)
 
 

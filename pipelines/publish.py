@@ -8,9 +8,17 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
+
 from gan_core.checkpoint import checkpoint_step
 from gan_core.datasets import Dataset
 from gan_core.errors import GanError
+from gan_core.extensions.conditional import Classes
+from gan_core.extensions.imputation import completions
+from gan_core.extensions.masks import named_mask
+from gan_core.extensions.measures import headline
+from gan_core.extensions.observed import Observed
+from gan_core.portable import PortableGenerator
 from pipelines import config, figures, origin, report
 from pipelines.records import RegisterRecord, ReportRecord
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
@@ -96,6 +104,10 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
         "curves.png": figures.curves(read_history(run.folder.within("history"))),
         "sigma.png": figures.sigma_curves([records["evaluate"][name] for name in ("paper", "cross_validated")]),
     }
+    if isinstance(model.conditions, Classes):
+        pictures["classes.png"] = figures.png(figures.class_grid(model, seed))
+    elif isinstance(model.conditions, Observed):
+        pictures["completions.png"] = figures.png(_completed(model, dataset, seed))
     table = run.folder.read("tune/table.parquet")
     if table and "tune" in records:
         pictures["search.png"] = figures.search_plot(_rows(table), sorted(records["tune"]["chosen"]))
@@ -112,6 +124,14 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
             {PAGE: page, **pictures},
         )
     return ReportRecord(run.folder.within("report", PAGE).uri, time.monotonic() - started)
+
+
+def _completed(model: PortableGenerator, dataset: Dataset, seed: int, most: int = 12) -> np.ndarray:
+    """The first test images with the right half missing, and completions of them."""
+    images, mask = dataset.test.images[:most], named_mask("right", dataset.shape)
+    filled = completions(model, images, mask[None], 8, seed)
+    shown = images.reshape(-1, *dataset.shape)
+    return figures.completion_grid(shown, np.broadcast_to(mask, shown.shape), filled, model.pixels)
 
 
 def _runs(run: Run, registry: Registry) -> Tracking:
@@ -152,7 +172,11 @@ def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "protocol": f"paper: {score['paper']['samples']} samples, sigma from {score['paper']['validation_points']} validation points",
         **metrics,
         "metrics": json.dumps(
-            {**metrics, "cross_validated_log_likelihood": score["cross_validated"]["log_likelihood"]}
+            {
+                **metrics,
+                "cross_validated_log_likelihood": score["cross_validated"]["log_likelihood"],
+                **headline(score["extension"]),
+            }
         ),
     }
 

@@ -55,6 +55,7 @@ class EvaluateRecord:
     seconds: float
     quality: Mapping[str, float | None] | None = None  # precision, recall, density, coverage, duplicates, memorisation
     weights: str = "last"  # of G: the last step's, or averaged
+    extension: Mapping[str, Any] | None = None  # an extension's own measures (gan_core.extensions.measures)
 
 
 @dataclass(frozen=True)

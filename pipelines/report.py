@@ -6,6 +6,8 @@ from typing import Any
 
 from jinja2 import Environment
 
+from gan_core.extensions.measures import described_measures
+
 # Table 1 of the paper: Parzen-window log-likelihood, nats; of TFD, mean and standard error over its five folds.
 PAPER_TABLE_1 = {
     "mnist": (("DBN", 138, 2.0), ("Stacked CAE", 121, 1.6), ("Deep GSN", 214, 1.1), ("Adversarial nets", 225, 2.0)),
@@ -37,12 +39,18 @@ centroids) and the qualities below.
 {{ score.paper.samples }} samples; sigma from {{ score.paper.validation_points }} validation images; folds' sigmas
 {% for sigma in score.cross_validated.fold_sigmas %}{{ '%.4f' | format(sigma) }}{{ ", " if not loop.last }}{% endfor %}.</p>
 <h2>Quality</h2>
-<table><tr><th>samples from</th>{% for measure in measures %}<th>{{ measure }}</th>{% endfor %}</tr>
-{% for name, quality in qualities %}<tr><td>{{ name }}</td> {% for measure in measures %}<td class="number">{% if quality[measure] is number %}{{ '%.2f' | format(quality[measure]) }}{% endif %}</td> {% endfor %}</tr>
+<table><tr><th>samples from</th>{% for measure in measured %}<th>{{ measure }}</th>{% endfor %}</tr>
+{% for name, quality in qualities %}<tr><td>{{ name }}</td> {% for measure in measured %}<td class="number">{% if quality[measure] is number %}{{ '%.2f' | format(quality[measure]) }}{% endif %}</td> {% endfor %}</tr>
 {% endfor %}</table>
 <p class="note">In pixel space, against the test images and their {{ neighbours }} nearest neighbours. Precision: samples among real images; recall: real images
 among samples; density: real neighbourhoods that hold a sample; coverage: those that hold at least one. Duplicates: samples as near to another as
 1 % of real images are. Memorisation: how often a sample is nearer to the training images than a test image is; 0.5 for fresh images, 1 for copies.</p>
+{% if measures %}<h2>{{ "Classes asked for" if "classes.png" in pictures else "Missing pixels filled in" }}</h2>
+<table>{% for line in measures %}<tr><td>{{ line }}</td></tr>{% endfor %}</table>
+{% if "classes.png" in pictures %}<p class="note">A class a row; the samples of a column have the same z.</p>
+<img class="grid" alt="Samples of each class" src="{{ pictures['classes.png'] }}">{% endif %}
+{% if "completions.png" in pictures %}<p class="note">A test image a row: it, what is observed of it, and eight completions.</p>
+<img class="grid" alt="Completions of test images" src="{{ pictures['completions.png'] }}">{% endif %}{% endif %}
 <h2>Choice of sigma</h2><p class="note">The mean log-likelihood of the validation images along each protocol's grid; lines at the sigma chosen, ticks
 at those of the folds.</p><img alt="Validation log-likelihood against sigma" src="{{ pictures['sigma.png'] }}">
 {% if table %}<h2>Table 1 of the paper, {{ data | upper }}{{ ", over five folds" if data == "tfd" }}</h2><table>
@@ -86,7 +94,7 @@ def render(
     }
     page = Environment(autoescape=True).from_string(TEMPLATE)
     return page.render(
-        qualities=seen.items(), measures=MEASURES,
+        qualities=seen.items(), measured=MEASURES, measures=described_measures(score["extension"]),
         run=run, data=data, score=score, rows=rows, pictures=embedded, table=PAPER_TABLE_1.get(data), configuration=configuration, commit=commit, neighbours=neighbours,
         trained=records["train"], searched=records.get("tune"), registered=records.get("register"),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from gan_core.checkpoint import MALFORMED
 from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.extensions import conditions_from
 from gan_core.networks import make_generator
 from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
@@ -195,16 +196,13 @@ class Run:
         noted = noted_training(manifest.about, name)
         training = config.build({key: value for key, value in noted.items() if key != "virtual_shards"}, name)
         shape = tuple(manifest.about["image_shape"])
-        net = make_generator(training.network.generator, training.noise.size, 0, shape)
+        conditions = conditions_from(manifest.about.get("conditions"))
+        net = conditions.around(make_generator(training.network.generator, training.noise.size, conditions.size, shape))
         averaged = (weights or self.configuration.evaluate.weights) == "averaged"
         group, digest = (AVERAGED, "averaged_sha256") if averaged else ("generator", "generator_sha256")
         load_tensors(net.state_dict(), tensors.get(group, {}), name)
-        model, trained = (
-            PortableGenerator(
-                net.eval(), training.noise, training.network.generator, shape, self.configuration.data.pixels
-            ),
-            self.record("train"),
-        )
+        pixels, trained = self.configuration.data.pixels, self.record("train")
+        model = PortableGenerator(net.eval(), training.noise, training.network.generator, shape, pixels, conditions)
         if trained is not None and model.sha256 != trained[digest]:
             raise CheckpointError(
                 "not the trained weights",

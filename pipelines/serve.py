@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gan_core.errors import ConfigurationError, GanError
+from gan_core.extensions.conditional import Classes
 from gan_core.portable import PortableGenerator
 from pipelines.registry import ModelVersion
 from pipelines.sample_requests import MAX_BODY, MEDIA, answer_request, parse_request
@@ -101,6 +102,8 @@ class Replica:
             async with self.drawing:
                 model, about = self.model, self.about  # of one moment: the alias may move while this one draws
                 content = await asyncio.to_thread(answer_request, model, wanted)
+        except GanError as error:  # a condition that this model does not take
+            return _refused(400, error)
         finally:
             self.waiting -= 1
         headers = {"X-Model": f"{about['name']}/{about['version']}", "X-Generator-SHA256": about["generator_sha256"]}
@@ -137,6 +140,7 @@ class Service:
             "generator_sha256": model.sha256,
             "image_shape": list(model.image_shape),
             "pixels": model.pixels,
+            **({"classes": list(model.conditions.labels)} if isinstance(model.conditions, Classes) else {}),
             "max_samples": self.settings.max_samples,
         }
         ray.get(self.shelf.put.remote(model, about))

@@ -10,6 +10,7 @@ from pydantic import Field
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.data_parallel import Shards
 from gan_core.datasets import DataSettings
+from gan_core.extensions import ExtensionSettings
 from gan_core.networks import Architecture, NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.training import TrainingSettings
@@ -169,6 +170,7 @@ class Configuration:
     noise: NoiseSettings = field(default_factory=NoiseSettings)
     network: Annotated[Architecture, Field(discriminator="architecture")] = field(default_factory=NetworkSettings)
     algorithm: AlgorithmSettings = field(default_factory=AlgorithmSettings)
+    extension: ExtensionSettings = field(default_factory=ExtensionSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     tune: TuneSettings = field(default_factory=TuneSettings)
     evaluate: EvaluateSettings = field(default_factory=EvaluateSettings)
@@ -192,4 +194,4 @@ class Configuration:
     def training(self) -> TrainingSettings:
         """What decides the weights, for gan_core."""
         assert isinstance(self.seed, int)  # `name` was replaced when the run got its name
-        return TrainingSettings(self.seed, self.noise, self.network, self.algorithm, self.train.shards)
+        return TrainingSettings(self.seed, self.noise, self.network, self.algorithm, self.train.shards, self.extension)

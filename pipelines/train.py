@@ -13,6 +13,7 @@ from gan_core.checkpoint import Manifest, tensors_digest
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Dataset, Examples
 from gan_core.errors import CheckpointError, Diverged, GanError
+from gan_core.extensions import conditions_of
 from gan_core.state import AVERAGED
 from gan_core.training import Report, initial_state, train
 from pipelines.beginning import CHECKPOINTS, Job, begin, resume
@@ -49,11 +50,11 @@ def train_run(
     use_gpu = settings.gpu is True or (
         settings.gpu == "auto" and ray.cluster_resources().get("GPU", 0) >= settings.workers
     )
-    job = Job(run, configuration.training(), settings, dataset.digest, dataset.shape)
-    begin(initial_state(job.training, dataset.train, dataset.shape), job)
-    resume(
-        initial_state(job.training, dataset.train, dataset.shape), job
-    )  # what the workers could not resume is an error now
+    conditions = conditions_of(configuration.extension, dataset)
+    job = Job(run, configuration.training(), settings, dataset.digest, dataset.shape, conditions)
+    initial = initial_state(job.training, dataset.train, dataset.shape, conditions)
+    begin(initial, job)
+    resume(initial, job)  # what the workers could not resume is an error now
     run.write_json(STOP, False)
     run.delete(LIVE)
     wanted = {"CPU": settings.workers * settings.threads_per_worker, "GPU": settings.workers * int(use_gpu)}
@@ -158,13 +159,13 @@ def train_loop_per_worker(told: dict[str, Any]) -> dict[str, Any]:
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = get_device()
     algorithm = job.training.algorithm
-    state = initial_state(job.training, data, job.image_shape).to(device)
+    state = initial_state(job.training, data, job.image_shape, job.conditions).to(device)
     resume(state, job)
     shards = Shards(algorithm.batch_size, job.training.virtual_shards, workers, rank)
-    every, last = job.train.report_every, algorithm.steps
+    every, last, conditions = job.train.report_every, algorithm.steps, job.conditions
     keeper = _Keeper(job) if rank == 0 else None
     try:
-        for report in train(job.training, data, state, last, lambda step: step % every == 0, shards):
+        for report in train(job.training, data, state, last, lambda step: step % every == 0, shards, conditions):
             at_checkpoint = report.step % job.train.checkpoint_every == 0 or report.step == last
             if keeper:
                 keeper.keep(report, at_checkpoint)

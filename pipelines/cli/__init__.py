@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from pipelines.cli import champion, drawing, judging, making, serving, setting_up, submitting
+from pipelines.cli import champion, drawing, imputing, judging, making, serving, setting_up, submitting
 from pipelines.cli.ending import INTERRUPTED, PREEMPTED, failure
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
@@ -45,6 +45,7 @@ for command in (
     making.report,
     submitting.submit,
     judging.sample,
+    imputing.impute,
     drawing.figure,
     drawing.table,
     serving.serve,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("which", metavar="fig1|fig2|fig3", type=click.Choice(["fig1", "fig2", "fig3"]))
+@click.argument("which", metavar="fig1|fig2|fig3|classes", type=click.Choice(["fig1", "fig2", "fig3", "classes"]))
 @click.argument("reference", metavar="[REF]", required=False)
 @click.option("--output", metavar="FILE.png", required=True, help="The picture.")
 @click.option(
@@ -20,17 +20,19 @@ if TYPE_CHECKING:
 )
 @common
 def figure(context: Context, which: str, reference: str | None, output: str, seed: int) -> None:
-    """Draw a figure of the paper: fig1 of a game of its own, the others for a run or a registered model.
+    """Draw a figure of the paper or of an extension: fig1 of a game of its own, the others for a run or a registered model.
 
     fig1: a game in one dimension, trained now by Algorithm 1: densities, D, and where G sends z.
     fig2: samples, and in the last column the training image that is nearest to the sample beside it.
     fig3: images along straight lines in z.
+    classes: of a conditional model, its classes, one a row.
 
     \b
     Examples:
       gan figure fig1 --output fig1.png
       gan figure fig2 digits-1a2b3c4d --output fig2.png
       gan figure fig3 gan-digits@champion --output fig3.png
+      gan figure classes gan-digits-conditional@champion --output classes.png
     """
     from pipelines import figures
 
@@ -43,8 +45,10 @@ def figure(context: Context, which: str, reference: str | None, output: str, see
     model = load_model(context, reference)
     if which == "fig2":
         picture = figures.samples_with_neighbours(model, load_dataset(context, reference).train.references, seed)
-    else:
+    elif which == "fig3":
         picture = figures.interpolation(model, seed)
+    else:
+        picture = figures.class_grid(model, seed)
     write_output(output, figures.png(picture))
     context.answer(
         {"figure": which, "reference": reference, "seed": seed, "output": output, "generator_sha256": model.sha256},

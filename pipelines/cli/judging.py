@@ -83,13 +83,20 @@ def evaluate(
     help="grid.png, or samples.npy (count, height, width[, 3]) as trained on.",
 )
 @click.option("--interpolate", is_flag=True, help="Images along straight lines in z (Fig. 3); a picture only.")
+@click.option(
+    "--condition", type=int, metavar="CLASS",
+    help="Of a conditional model: samples of this class  [default: classes as frequent as in the training data].",
+)  # fmt: skip
 @common
-def sample(context: Context, reference: str, count: int, seed: int, output: str, interpolate: bool) -> None:
+def sample(
+    context: Context, reference: str, count: int, seed: int, output: str, interpolate: bool, condition: int | None
+) -> None:
     """Draw samples from a run or a registered model.
 
     \b
     Examples:
       gan sample gan-digits@champion -n 64 --output grid.png
+      gan sample gan-digits-conditional@champion --condition 3 --output threes.png
       gan sample gan-digits/1 -n 10000 --seed 7 --output samples.npy
     """
     import io
@@ -97,27 +104,31 @@ def sample(context: Context, reference: str, count: int, seed: int, output: str,
 
     import numpy as np
 
+    from gan_core.extensions.conditional import class_condition
     from pipelines import figures
 
     suffix = Path(output).suffix
     check_output(output, (".png",) if interpolate else (".png", ".npy"))
     model = load_model(context, reference)
-    if suffix == ".npy":
-        buffer = io.BytesIO()
-        np.save(buffer, model.draw(count, seed))
-        write_output(output, buffer.getvalue())
-    elif interpolate:
-        write_output(output, figures.png(figures.interpolation(model, seed)))
+    if interpolate:
+        given = None if condition is None else class_condition(model.conditions, condition, figures.LINES)
+        write_output(output, figures.png(figures.interpolation(model, seed, condition=given)))
     else:
-        write_output(output, figures.png(figures.sample_grid(model.draw(count, seed), model.pixels)))
-    context.answer(
-        {"reference": reference, "count": count, "seed": seed, "output": output, "generator_sha256": model.sha256},
-        f"wrote {output}",
-    )
+        given = None if condition is None else class_condition(model.conditions, condition, count)
+        images = model.draw(count, seed, condition=given)
+        if suffix == ".npy":
+            buffer = io.BytesIO()
+            np.save(buffer, images)
+            write_output(output, buffer.getvalue())
+        else:
+            write_output(output, figures.png(figures.sample_grid(images, model.pixels)))
+    told = {"reference": reference, "count": count, "seed": seed, "output": output, "generator_sha256": model.sha256}
+    context.answer(told if condition is None else {**told, "condition": condition}, f"wrote {output}")
 
 
 def _lines(result: dict[str, Any]) -> str:
     """A model's scores for people, a protocol a line, and its quality."""
+    from gan_core.extensions.measures import described_measures
     from pipelines.evaluate import described
 
     lines = [
@@ -125,7 +136,8 @@ def _lines(result: dict[str, Any]) -> str:
         f"{score['samples']} samples, {score['points']} points"
         for score in ([result["fixed"]] if "fixed" in result else []) + [result["paper"], result["cross_validated"]]
     ]
-    return "\n".join(lines + ([described(**result["quality"])] if result["quality"] else []))
+    lines += [described(**result["quality"])] if result["quality"] else []
+    return "\n".join([*lines, *described_measures(result.get("extension"))])
 
 
 def _answer_together(context: Context, scored: list[dict[str, Any]]) -> None:
@@ -144,12 +156,15 @@ def _answer_together(context: Context, scored: list[dict[str, Any]]) -> None:
 
 def _evaluate_reference(context: Context, reference: str, sigma: float | None, folds: int) -> dict[str, Any]:
     """Score a run or a registered model on the data set it was trained on."""
+    from gan_core.extensions.measures import extension_measures
     from pipelines import evaluate as scores
 
     model, run = load_model(context, reference), origin_run(context, reference)
     dataset = load_dataset(context, reference)
     count = run.configuration.evaluate.samples
     samples = model.draw(count, run.configuration.seed).reshape(count, -1)
-    return scores.evaluate_arrays(
+    result = scores.evaluate_arrays(
         samples, dataset.test.images, dataset.validation.images, sigma, folds, dataset.train.references
     )
+    measures = extension_measures(model, dataset, count, run.configuration.seed)
+    return {**result, "extension": measures} if measures else result

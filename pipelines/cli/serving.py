@@ -37,7 +37,7 @@ def serve(
     """Draw samples of a registered model over HTTP, with Ray Serve, until Ctrl-C.
 
     POST /samples {"count": 64, "seed": 0, "format": "npy"|"png"|"json"} answers with the bits of
-    gan sample; GET /model says which version it is, GET /health that it is there.
+    gan sample, of one class of a conditional model with "condition": 3; GET /model says which version it is, GET /health that it is there.
 
     \b
     Examples:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mlflow.pyfunc import PythonModel
 
+from gan_core.extensions.conditional import class_condition
 from gan_core.portable import load_generator
 
 # MLflow runs this file when someone loads the model. It needs nothing of ours but gan_core, which
@@ -23,11 +24,19 @@ class Generator(PythonModel):  # type: ignore[misc]
 
     # MLflow infers no signature from an array's type hint, and says nothing: the signature is given.
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
-        """Images of the given z (count, noise size); or `num_samples` new ones, drawn from `seed`."""
+        """Images of the given z (count, noise size); or `num_samples` new ones, drawn from `seed`.
+
+        Of a conditional model `condition` is their class; without it (-1), classes are drawn from `seed`.
+        """
         params = params or {}
-        if int(params.get("num_samples", 0)) > 0:
-            return self.model.draw(int(params["num_samples"]), int(params.get("seed", 0)))
-        return self.model.images(torch.from_numpy(np.asarray(model_input, dtype=np.float32)))
+        seed, condition = int(params.get("seed", 0)), int(params.get("condition", -1))
+        noise = torch.from_numpy(np.asarray(model_input, dtype=np.float32))
+        count = int(params.get("num_samples", 0))
+        rows = count if count > 0 else len(noise)
+        given = class_condition(self.model.conditions, condition, rows) if condition != -1 else None
+        if count > 0:
+            return self.model.draw(count, seed, condition=given)
+        return self.model.images(noise, self.model.prior_condition(rows, seed) if given is None else given)
 
 
 mlflow.models.set_model(Generator())

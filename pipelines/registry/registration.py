@@ -15,6 +15,8 @@ from pipelines.mlflow_client import registry_errors, without_retries
 from pipelines.registry.lookup import DUPLICATE_TAG, KEY_TAG, ModelVersion, Registry
 from pipelines.registry.reference import checked_name
 
+PARAMETERS = {"num_samples": 0, "seed": 0, "condition": -1}  # of the model as plain MLflow loads it
+
 
 def register(
     registry: Registry, name: str, run_id: str, model: PortableGenerator, tags: Mapping[str, Any]
@@ -73,7 +75,7 @@ def _upload(uri: str, run_id: str, model: PortableGenerator, tags: Mapping[str, 
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("float32"), (-1, model.noise.size))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *model.image_shape))]),
-        params=ParamSchema([ParamSpec("num_samples", "long", 0), ParamSpec("seed", "long", 0)]),
+        params=ParamSchema([ParamSpec(name, "long", default) for name, default in PARAMETERS.items()]),
     )
     mlflow.set_tracking_uri(uri)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), mlflow.start_run(run_id=run_id):

@@ -12,6 +12,7 @@ import torch
 
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, Diverged
+from gan_core.extensions import conditions_of
 from gan_core.noise import draw_noise
 from gan_core.parzen import paper_protocol, parzen_log_density
 from gan_core.quality import coverage
@@ -81,16 +82,19 @@ def _rows(stretch: Stretch, job: dict[str, Any], search: Search, dataset: Datase
     values = {key: value for key, value in job.items() if key not in ("candidate", "seed")}
     settings = replace(config.override(search.configuration, values).training(), seed=job["seed"], virtual_shards=1)
     device = torch.device("cuda" if search.configuration.tune.resources_per_trial.gpu else "cpu")
-    state = initial_state(settings, dataset.train, dataset.shape).to(device)
+    conditions = conditions_of(settings.extension, dataset)
+    state = initial_state(settings, dataset.train, dataset.shape, conditions).to(device)
     rungs, kept = search.rungs, search.configuration.tune.rungs
     weights = _starting_weights(stretch, before=min(rung for rung in rungs if rung > last))
     if weights is not None:
         state.load(weights, stretch.name)
     started = time.monotonic()
     try:
-        for report in train(
-            settings, dataset.train, state, rungs[-1], lambda step: step in kept or step % CHECK_EVERY == 0
-        ):
+        looks = train(
+            settings, dataset.train, state, rungs[-1], lambda step: step in kept or step % CHECK_EVERY == 0,
+            conditions=conditions,
+        )  # fmt: skip
+        for report in looks:
             if report.step in rungs and report.step > last:
                 averaged = search.configuration.evaluate.weights == "averaged"
                 generator = state.averaged if averaged and state.averaged else state.generator
@@ -131,7 +135,8 @@ def score(generator: torch.nn.Module, settings: TrainingSettings, dataset: Datas
     """A rung's score: the validation points' Parzen log-likelihood at the grid's best sigma, and coverage."""
     noise = draw_noise(stream(settings.seed, "rung samples"), samples, settings.noise)
     device = next(generator.parameters()).device
-    generated = sample(generator, noise.to(device)).cpu().numpy()
+    asked = conditions_of(settings.extension, dataset).drawn(samples, stream(settings.seed, "rung samples' conditions"))
+    generated = sample(generator, noise.to(device), asked.to(device)).cpu().numpy()
     points = dataset.validation.images
     found = paper_protocol(lambda p, sigmas: parzen_log_density(p, generated, sigmas), points, points, samples)
     return {"log_likelihood": found.log_likelihood, "sigma": found.sigma, "coverage": coverage(points, generated)}

@@ -161,7 +161,7 @@ SCORE = {"log_likelihood": -7.25, "standard_error": 0.5, "sigma": 0.278256, "sam
 RECORDS = {
     "train": {"step": 200, "device": "cpu", "seconds": 3.2, "weights_sha256": "a" * 64},
     "evaluate": {
-        **SCORE, "weights": "last", "coverage": 0.25, "data_digest": "d" * 64,
+        **SCORE, "weights": "last", "extension": None, "coverage": 0.25, "data_digest": "d" * 64,
         "paper": {**SCORE, "protocol": "paper"},
         "cross_validated": {**SCORE, "protocol": "cross_validated", "fold_sigmas": [0.25, 0.26]},
         "quality": {"precision": 0.81, "recall": 0.42, "density": 1.07, "coverage": 0.25, "duplicates": 0.03, "memorisation": 0.58},

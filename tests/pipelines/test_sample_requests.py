@@ -43,7 +43,7 @@ def test_what_is_left_out_has_the_commands_defaults(body):
         (b'{"count": 1, "seed": NaN}', "seed (POST /samples): NaN; expected"),
         (b'{"count": 1, "format": "pickle"}', 'format (POST /samples): "pickle"; expected npy, png or json'),
         (b'{"count": 1, "format": ["npy"]}', 'format (POST /samples): ["npy"]; expected'),
-        (b'{"cuont": 1}', "unknown field (POST /samples): 'cuont'; expected count, seed, format; did you mean count?"),
+        (b'{"cuont": 1}', "unknown field (POST /samples): 'cuont'; expected count, seed, format, condition; did you mean count?"),
         (b'{"count": 1, "count": 2}', "not JSON (POST /samples): a field is given twice"),
         (b"[1]", "not an object (POST /samples): list"),
         (b"\xff\x00", "not JSON (POST /samples)"),

@@ -1,0 +1,68 @@
+"""What G and D are conditioned on: what every kind of condition offers, and nothing, the paper's own kind."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gan_core.networks import Generator
+
+
+class WrappedGenerator(nn.Module):
+    """G within what its condition makes of its output; the weights are G's."""
+
+    def __init__(self, within: Generator) -> None:
+        super().__init__()
+        self.within = within
+
+    def constrain(self) -> None:
+        """G's own constraint on its weights."""
+        self.within.constrain()
+
+
+AnyGenerator = Generator | WrappedGenerator  # of (noise, condition)
+
+
+@runtime_checkable
+class Conditions(Protocol):
+    """One kind of condition, a row of `size` numbers for each example: where the rows come from."""
+
+    @property
+    def size(self) -> int:
+        """The width of a condition."""
+
+    def of(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
+        """The conditions (count, size) of real examples: images (count, pixels) and their labels.
+
+        What is random about them comes from `random`, drawn for the whole global minibatch.
+        """
+
+    def drawn(self, count: int, random: np.random.Generator) -> Tensor:
+        """Conditions (count, size) for samples of p(x), which are given none."""
+
+    def around(self, generator: Generator) -> AnyGenerator:
+        """G as it is trained and sampled: itself, or with what such a condition makes of its output."""
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Conditions of width 0: the nets of the paper."""
+
+    size: int = 0
+
+    def of(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
+        """No columns."""
+        return torch.empty(len(images), 0)
+
+    def drawn(self, count: int, random: np.random.Generator) -> Tensor:
+        """No columns."""
+        return torch.empty(count, 0)
+
+    def around(self, generator: Generator) -> AnyGenerator:
+        """G itself."""
+        return generator
+
+
+NOTHING = Nothing()

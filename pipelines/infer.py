@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gan_core.datasets import Dataset, Examples
-from gan_core.errors import CheckpointError, GanError
+from gan_core.errors import CheckpointError, ConfigurationError, GanError
 from gan_core.extensions import InferenceSettings
 from gan_core.extensions.inference import (
     EncoderState,
@@ -85,14 +85,12 @@ def trained_inference(run: Run) -> Inference:
         ConfigurationError: If the run is without one.
         CheckpointError: If it is not trained yet, or its weights are not those of the record.
     """
-    settings, model = run.configuration.extension, run.generator()
-    saved = latest_checkpoint(run.folder.within(ENCODER)) if settings.name == "inference" else None
-    record = run.record("infer")
+    settings, expected = run.configuration.extension, "a run with extension: {name: inference}, finished by gan run"
+    if settings.name != "inference":
+        raise ConfigurationError("no inference net", run.name, f"extension.name {settings.name}", expected)
+    saved, record, model = latest_checkpoint(run.folder.within(ENCODER)), run.record("infer"), run.generator()
     if saved is None:
-        raise CheckpointError(
-            "no inference net", run.name, f"extension.name {settings.name}" if settings.name != "inference" else "not trained yet",
-            "a run with extension: {name: inference}, finished by gan run",
-        )  # fmt: skip
+        raise CheckpointError("no inference net", run.name, "not trained yet", expected)
     name, manifest, tensors = saved
     hidden = hidden_widths(settings.inference, model)
     encoder = encoder_of(model, hidden)

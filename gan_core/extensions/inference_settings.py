@@ -14,6 +14,7 @@ class InferenceSettings:
     On digits (8x8 pixels, 3,000 steps, one seed) the squared error of reconstructed test images was 3.33
     with the first alone, 2.41 with the second, 2.51 with both (0.1 and 1), and 2.07 with 0.3 of the third
     beside them, where the nearest of 10,000 samples is at 2.29 and the mean image at 4.74.
+    On MNIST (G of 60,000 steps; 1,300 steps of E) these defaults gave 13.8, 26.1 and 52.9.
     """
 
     hidden: tuple[int, ...] | None = None  # none: G's own widths, in reverse

@@ -47,6 +47,7 @@ for command in (
     judging.sample,
     imputing.impute,
     inferring.reconstruct,
+    inferring.classify,
     drawing.figure,
     serving.serve,
     setting_up.init,

@@ -1,10 +1,10 @@
-"""Commands that work from an image back: reconstruct."""
+"""Commands that work from an image back: reconstruct, classify."""
 
 from typing import Any
 
 import click
 
-from pipelines.cli.context import Context, check_output, common, load_dataset, open_run, write_output
+from pipelines.cli.context import Context, check_output, common, load_dataset, open_run, origin_run, write_output
 
 
 @click.command()
@@ -78,3 +78,33 @@ def _load_images(path: str, pixels: str) -> Any:
     if pixels == "unit":
         check_images(images, f"--input {path}")
     return images
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.option(
+    "--labels", "counts", type=click.IntRange(min=1), multiple=True, default=(100, 1000), show_default=True,
+    help="Labelled training images, as many of each class; can be given more than once.",
+)  # fmt: skip
+@click.option("--draws", type=click.IntRange(min=1), default=5, show_default=True, help="Draws of the labels.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The same seed, the same draws.")
+@common
+def classify(context: Context, reference: str, counts: tuple[int, ...], draws: int, seed: int) -> None:
+    """Classify test images from few labels, on features that were learned without any.
+
+    One logistic regression on the hidden layers of D (and of the encoder, if there is one), on D before its training,
+    on pixels and on principal components; accuracy with its standard error over draws of the labels. REF is a run, or
+    a registered model whose run is in the storage: D is in the run's checkpoint.
+
+    \b
+    Examples:
+      gan classify digits-1a2b3c4d --labels 100 --labels 500 --draws 10
+      gan classify gan-mnist@champion --labels 100 --labels 1000 --labels 3000 --json
+    """
+    from pipelines.classify import classify_run
+
+    run = origin_run(context, reference)
+    context.say(f"{'features':<26}" + "".join(f"{f'{count} labels':>17}" for count in counts))
+    found = classify_run(run, load_dataset(context, reference), counts, draws, seed, context.say)
+    result = {"reference": reference, "run": run.name, "draws": draws, "seed": seed, "accuracies": found}
+    context.answer(result, f"mean accuracy on the test images, and its standard error over {draws} draws of the labels")

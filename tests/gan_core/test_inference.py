@@ -176,8 +176,10 @@ def test_settings_out_of_range_are_named(given, words):
 
 
 def test_inference_shapes_neither_net():
-    assert ExtensionSettings("inference", InferenceSettings(steps=7)).of_nets == ExtensionSettings()
+    assert ExtensionSettings("inference", inference=InferenceSettings(steps=7)).of_nets == ExtensionSettings()
     assert ExtensionSettings("conditional").of_nets == ExtensionSettings("conditional")
+    with pytest.raises(ValueError, match=r"extension.inference is for extension.name inference, not none"):
+        ExtensionSettings(inference=InferenceSettings(steps=7))
 
 
 # As a folder

@@ -7,6 +7,7 @@ from typing import Any
 
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError, DataError
+from gan_core.extensions.inference import initial_encoder
 from gan_core.extensions.semi_supervised import (
     Accuracy,
     accuracies,
@@ -28,8 +29,8 @@ def classify_run(
 ) -> list[dict[str, Any]]:
     """The accuracy of one classifier on the features of the run's D (and E, if it has one) and on what needs neither.
 
-    D lies in the run's checkpoint and not in the registered model, whose use is to sample. Beside the trained D
-    stands the same D before its first step: what its architecture alone gives.
+    D lies in the run's checkpoint and not in the registered model, whose use is to sample. Beside each trained net
+    stands the same net before its first step: what its architecture alone gives.
 
     Raises:
         CheckpointError: If the run is not trained yet.
@@ -42,7 +43,10 @@ def classify_run(
     trained, untrained = _discriminators(run, dataset)
     nets = {"D": discriminator_layers(trained), "D untrained": discriminator_layers(untrained)}
     if run.record("infer"):
-        nets["E"] = encoder_layers(trained_inference(run).encoder)
+        inference, settings = trained_inference(run), run.configuration
+        assert isinstance(settings.seed, int)
+        fresh = initial_encoder(settings.extension.inference, inference.model, settings.seed).encoder
+        nets |= {"E": encoder_layers(inference.encoder), "E untrained": encoder_layers(fresh)}
     for count in counts:
         few_labels(labels, count, seed, 0)  # too many or too few is an error now
     found = []

@@ -1,5 +1,7 @@
 """A run with an inference net: trained once, resumed to the bit, registered beside G, and what is made of it."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,12 +11,13 @@ from gan_core.extensions import InferenceSettings
 from gan_core.extensions.inference import initial_encoder, train_encoder
 from gan_core.threads import one_thread
 from pipelines import config
+from pipelines.flow import Flow
 from pipelines.infer import infer_run, trained_inference
 from pipelines.registry import Registry, registration
 from pipelines.run import Run
 from pipelines.storage import Storage, checkpoint_names, read_history
 from pipelines.tracking import Tracking
-from tests.pipelines.conftest import failed, gan, principal_generator
+from tests.pipelines.conftest import failed, principal_generator
 
 STEPS = 120
 SET = (
@@ -24,13 +27,16 @@ SET = (
 
 
 @pytest.fixture(scope="module")
-def place(small_yaml, tmp_path_factory):
-    """A storage with one finished run, `inferred`, and what `gan run` answered."""
+def place(small_yaml, ray_cluster, database_template, tmp_path_factory):
+    """A storage with one finished run, `inferred`."""
     folder = tmp_path_factory.mktemp("inferred")
-    overrides = [word for text in SET for word in ("--set", text)]
-    answer = gan("run", small_yaml, "--name", "inferred", "--storage", folder, "--json", *overrides, cwd=folder)
-    assert answer.code == 0, answer.err
-    assert answer.json["version"] == 1
+    shutil.copy(database_template, folder / "mlflow.db")
+    made = Run.create(config.load(small_yaml, SET), "small", "inferred", Storage.at(folder))
+    flow = Flow(made, f"sqlite:///{folder}/mlflow.db", lambda line: None)
+    flow.check()
+    with flow.working():
+        for stage in made.stages:
+            getattr(flow, stage)()
     return folder
 
 
@@ -100,8 +106,6 @@ def test_reconstruct_gives_the_same_bits_for_the_run_and_for_the_version_and_pai
 def test_stopped_at_50_and_with_its_newest_checkpoint_damaged_the_stage_ends_with_the_same_encoder(
     place, run, digits, ray_cluster, tmp_path
 ):
-    import shutil
-
     shutil.copytree(place / "runs" / "inferred", tmp_path / "runs" / "inferred")
     copy = Run.open("inferred", Storage.at(tmp_path))
     folder = copy.folder.within("encoder")
@@ -156,7 +160,7 @@ def test_classify_shows_every_set_of_features_of_the_run_or_of_its_version(place
     assert run.code == 0, run.err
     rows = run.json["accuracies"]
     names = ["pixels", "50 principal components", "D, layer 1", "D, layer 2"]
-    names += ["D untrained, layer 1", "D untrained, layer 2", "E, layer 1"]
+    names += ["D untrained, layer 1", "D untrained, layer 2", "E, layer 1", "E untrained, layer 1"]
     assert [(row["features"], row["labels"]) for row in rows] == [(name, n) for name in names for n in (50, 100)]
     assert version.json["accuracies"] == rows
     assert all(0.2 < row["mean"] < 1 and 0 <= row["standard_error"] < 0.2 for row in rows)

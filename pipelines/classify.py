@@ -71,7 +71,7 @@ def _discriminators(run: Run, dataset: Dataset) -> tuple[DenseDiscriminator, Den
             "no features", run.name, f"extension.name {settings.extension.name}, a D that is given more than an image",
             "extension.name none or inference",
         )  # fmt: skip
-    untrained = initial_state(settings.training(), dataset.train).discriminator
+    untrained = initial_state(settings.training(), dataset.train, dataset.shape).discriminator
     if not isinstance(untrained, DenseDiscriminator):
         raise ConfigurationError("no features", run.name, f"a {type(untrained).__name__}", "network.architecture dense")
     name, _, tensors = saved

@@ -24,6 +24,7 @@ from gan_core.threads import one_thread
 from gan_core.training import BatchSource, sample
 
 ADAM = AdamSettings(beta1=0.9)
+HIDDEN = (1200, 1200)  # of the encoder of a convolutional generator, unless set
 UNIFORM_BOUND = math.sqrt(3)  # of the uniform prior's support
 
 
@@ -133,8 +134,10 @@ class EncoderReport:
 
 
 def hidden_widths(settings: InferenceSettings, model: PortableGenerator) -> tuple[int, ...]:
-    """The encoder's hidden layers: as set, or the generator's own in reverse."""
-    return settings.hidden or tuple(reversed(model.network.hidden))
+    """The encoder's hidden layers: as set, or a dense generator's own in reverse."""
+    if settings.hidden or not isinstance(model.network, DenseGeneratorSettings):
+        return settings.hidden or HIDDEN
+    return tuple(reversed(model.network.hidden))
 
 
 def encoder_of(model: PortableGenerator, hidden: tuple[int, ...]) -> Encoder:

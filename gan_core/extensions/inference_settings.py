@@ -17,7 +17,7 @@ class InferenceSettings:
     On MNIST (G of 60,000 steps; 1,300 steps of E) these defaults gave 13.8, 26.1 and 52.9.
     """
 
-    hidden: tuple[int, ...] | None = None  # none: G's own widths, in reverse
+    hidden: tuple[int, ...] | None = None  # none: a dense G's own widths, in reverse
     noise_weight: float = 0.1
     reconstruction_weight: float = 1.0
     images_weight: float = 0.3

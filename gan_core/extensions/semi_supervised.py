@@ -39,7 +39,7 @@ def discriminator_layers(discriminator: DenseDiscriminator) -> list[Layer]:
     """D's maxout layers, each a function of the one before, without dropout."""
 
     def layer(weight: Tensor, bias: Tensor) -> Layer:
-        return lambda x: maxout(x @ weight + bias, discriminator.pieces)
+        return lambda x: maxout(x @ weight + bias, discriminator.settings.pieces)
 
     return list(map(layer, discriminator.weights[:-1], discriminator.biases[:-1]))
 

@@ -100,10 +100,11 @@ def test_reconstruct_gives_the_same_bits_for_the_run_and_for_the_version_and_pai
     assert [answer.json["squared_error"] for answer in answers] == pytest.approx([error] * 3, rel=1e-5)
     assert answers[0].json["encoder_sha256"] == run.record("infer")["encoder_sha256"]
     scale, width, height = 7, 8 * (16 + 2) + 2, 2 * (8 + 2) + 2  # ten pairs in rows of eight, two pixels between
-    assert Image.open(tmp_path / "c.png").size == (scale * width, scale * height)
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.size == (scale * width, scale * height)
 
 
-def test_stopped_at_50_and_with_its_newest_checkpoint_damaged_the_stage_ends_with_the_same_encoder(
+def test_a_damaged_newest_checkpoint_is_passed_over_and_the_stage_ends_with_the_same_encoder(
     place, run, digits, ray_cluster, tmp_path
 ):
     shutil.copytree(place / "runs" / "inferred", tmp_path / "runs" / "inferred")

@@ -90,6 +90,13 @@ def samples_with_neighbours(
     return image_grid(shown, columns + 1, scale=_scale(model.image_shape), mark_last=True)
 
 
+def pairs(images: np.ndarray, others: np.ndarray, pixels: PixelRange, columns: int = 5) -> np.ndarray:
+    """Images and beside each another, such as its reconstruction; `columns` pairs a row."""
+    cells = viewable(np.concatenate([images, others]), pixels)
+    both = np.concatenate([cells[: len(images)], cells[len(images) :]], axis=2)  # side by side
+    return image_grid(both, min(columns, len(images)), scale=_scale(images.shape[1:]))
+
+
 def interpolation(
     model: PortableGenerator, seed: int, rows: int = LINES, columns: int = 12, condition: torch.Tensor | None = None
 ) -> np.ndarray:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gan_core.data_parallel import Shards
 from gan_core.draws import Draw, Draws
-from gan_core.losses import GENERATOR_LOSSES, discriminator_loss
+from gan_core.losses import GENERATOR_LOSSES, GeneratorLoss, discriminator_loss
 from gan_core.optimizers import (
     AdamSettings,
     Moments,
@@ -33,7 +33,7 @@ class AlgorithmSettings:
     """
 
     scheme: Literal["algorithm1", "simultaneous"] = "simultaneous"
-    generator_loss: Literal["minimax", "non_saturating", "blend"] = "non_saturating"
+    generator_loss: GeneratorLoss = "non_saturating"
     discriminator_loss_scale: float = 0.5
     share_draws: bool = True
     discriminator_steps: int = 1  # k

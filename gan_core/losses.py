@@ -1,10 +1,13 @@
 """Eq. 1 and the generator objectives of section 3, on logits."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
+
+GeneratorLoss = Literal["minimax", "non_saturating", "blend"]
 
 # With D = sigmoid(logit): log D = -softplus(-logit) and log(1 - D) = -softplus(logit), finite for
 # any logit. Only the last axis is reduced, so that each member of a population has its own loss.
@@ -35,7 +38,7 @@ def blend(fake_logits: Float[Tensor, "*members batch"]) -> Float[Tensor, "*membe
     return (minimax(fake_logits) + non_saturating(fake_logits)) / 2
 
 
-GENERATOR_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
+GENERATOR_LOSSES: dict[GeneratorLoss, Callable[[Tensor], Tensor]] = {
     "minimax": minimax,
     "non_saturating": non_saturating,
     "blend": blend,

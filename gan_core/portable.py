@@ -80,8 +80,13 @@ class PortableGenerator:
         return pixels.reshape(len(pixels), *self.image_shape)
 
 
-def save_generator(folder: Path, model: PortableGenerator, about: Mapping[str, Any] | None = None) -> None:
-    """Write the folder."""
+def save_generator(
+    folder: Path,
+    model: PortableGenerator,
+    about: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> None:
+    """Write the folder, with other groups of tensors `beside` the generator's: who does not know them reads past them."""
     document = {
         "architecture": architecture_of(model.network),
         "noise": asdict(model.noise),
@@ -95,7 +100,7 @@ def save_generator(folder: Path, model: PortableGenerator, about: Mapping[str, A
     folder.mkdir(parents=True, exist_ok=True)
     write_durably(folder / CONFIG, content)
     about = {**(about or {}), "config_sha256": hashlib.sha256(content).hexdigest()}
-    write_checkpoint(folder, 0, {"generator": dict(model.generator.state_dict())}, about)
+    write_checkpoint(folder, 0, {"generator": dict(model.generator.state_dict()), **(beside or {})}, about)
 
 
 def load_generator(folder: Path) -> PortableGenerator:

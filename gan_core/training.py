@@ -21,6 +21,7 @@ from gan_core.networks import Architecture, NetworkSettings
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.randomness import stream
 from gan_core.state import State
+from gan_core.theory import jensen_shannon_bound
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def initial_state(
         data_size=data.images.shape[1],
         seed=settings.seed,
         condition_size=conditions.size,
-        pixel_means=data.images.mean(axis=0, dtype=np.float64),
+        pixel_means=data.pixel_means,
         image_shape=image_shape,
     )
     averaged = settings.algorithm.generator_average > 0
@@ -162,12 +163,17 @@ class BatchSource:
 
 
 def step_metrics(outcome: StepOutcome) -> dict[str, float]:
-    """A step's losses in nats, V(D, G), D's accuracies and the gradients' norms."""
+    """A step's losses in nats, V(D, G) and its bound on the JSD, D's accuracies and the gradients' norms.
+
+    V is that of one minibatch under dropout, before D is updated on it: see `jensen_shannon_bound` for
+    why it still is a lower bound, and on what.
+    """
     ascent, descent = outcome
     return {
         "discriminator_loss": float(ascent.loss),
         "generator_loss": float(descent.loss),
         "value": -float(ascent.loss),
+        "jensen_shannon_bound": jensen_shannon_bound(-float(ascent.loss)),
         "real_accuracy": float(ascent.real_accuracy),
         "fake_accuracy": float(ascent.fake_accuracy),
         "discriminator_gradient_norm": _norm(ascent.gradients),

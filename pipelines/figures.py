@@ -1,4 +1,4 @@
-"""Pictures: sample grids with neighbours (Fig. 2), interpolation (Fig. 3), curves, the search."""
+"""Pictures: the one-dimensional game (Fig. 1), samples with neighbours (Fig. 2), interpolation (Fig. 3), curves, the search."""
 
 import io
 import math
@@ -11,10 +11,12 @@ import torch
 from gan_core.datasets import PixelRange
 from gan_core.extensions.conditional import asked_classes
 from gan_core.noise import draw_noise
+from gan_core.one_dimension import Panel
 from gan_core.portable import PortableGenerator
 from gan_core.quality import nearest_neighbours
 from gan_core.randomness import stream
 
+X_LINE, Z_LINE = -0.1, -0.6  # heights of Fig. 1's lines, below its densities
 LINES = 4  # of an interpolation
 MISSING = 0.5  # the grey of a pixel that is not observed
 
@@ -53,6 +55,29 @@ def to_bytes(images: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)
 
 
+def one_dimensional_game(panels: Sequence[Panel]) -> bytes:
+    """Fig. 1: p_data dotted in black, p_g solid in green, D dashed in blue; below, arrows from z to x = G(z)."""
+    figure, axes = _figure(1, len(panels), width=15)
+    for axis, panel in zip(axes, panels, strict=True):
+        axis.plot(panel.x, panel.p_data, "k:", label="p_data")
+        axis.plot(panel.x, panel.p_g, "g-", linewidth=1, label="p_g")
+        axis.plot(panel.x, panel.discriminator, "b--", label="D")
+        low, high = panel.x[0], panel.x[-1]
+        spread = (high - low) / (panel.noise.max() - panel.noise.min())
+        below = (panel.noise - panel.noise.min()) * spread + low  # z's line as long as x's
+        for z, x in zip(below, panel.samples, strict=True):
+            axis.annotate("", (x, X_LINE), (z, Z_LINE), arrowprops={"arrowstyle": "->", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0})  # fmt: skip
+        for name, height in (("x", X_LINE), ("z", Z_LINE)):
+            axis.axhline(height, color="black", linewidth=0.8)
+            axis.text(low, height, f" {name} ", ha="right", va="center")
+        axis.set_xlim(low, high)
+        axis.set_ylim(Z_LINE - 0.05, 1.1)
+        axis.set_yticks([0, 0.5, 1])
+        axis.set_title(panel.title, fontsize=9)
+    axes[0].legend(frameon=False, fontsize=8, loc="upper left")
+    return _saved(figure)
+
+
 def samples_with_neighbours(
     model: PortableGenerator, training_images: np.ndarray, seed: int, rows: int = 8, columns: int = 8
 ) -> np.ndarray:
@@ -63,6 +88,13 @@ def samples_with_neighbours(
     grid = np.concatenate([images.reshape(rows, columns, *model.image_shape), nearest], axis=1)
     shown = viewable(grid.reshape(-1, *model.image_shape), model.pixels)
     return image_grid(shown, columns + 1, scale=_scale(model.image_shape), mark_last=True)
+
+
+def pairs(images: np.ndarray, others: np.ndarray, pixels: PixelRange, columns: int = 5) -> np.ndarray:
+    """Images and beside each another, such as its reconstruction; `columns` pairs a row."""
+    cells = viewable(np.concatenate([images, others]), pixels)
+    both = np.concatenate([cells[: len(images)], cells[len(images) :]], axis=2)  # side by side
+    return image_grid(both, min(columns, len(images)), scale=_scale(images.shape[1:]))
 
 
 def interpolation(

@@ -1,4 +1,4 @@
-"""tune -> train -> evaluate -> register -> report: once, in order, resumable."""
+"""tune -> train (-> infer) -> evaluate -> register -> report: once, in order, resumable."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ from gan_core.extensions import conditions_of
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
 from pipelines import config, mlflow_client, origin, session
-from pipelines.image_files import load
 from pipelines.ownership import working_on
-from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
+from pipelines.records import EvaluateRecord, InferRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Run
 from pipelines.search.candidates import candidate_configurations
 from pipelines.settings import Configuration, Weights
 from pipelines.storage import check_storage
+from pipelines.stored_images import load
 
 
 class Flow:
@@ -75,8 +75,8 @@ class Flow:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data set, read and verified once, on the driver."""
-        return load(self.run.configuration.data)
+        """The data set, read and verified once, on the driver; or by Ray Data, where it need not fit in memory."""
+        return load(self.run.configuration.data, self.run.storage, self.say)
 
     def unchanged(self) -> Any:
         """The model's newest version, if this run would be made from the same data and settings, its seed apart."""
@@ -142,6 +142,22 @@ class Flow:
         if self.run.origin:
             inputs.append(self.run.origin.digest)
         return self.run.stage("train", TrainRecord, inputs, work)
+
+    def infer(self) -> InferRecord:
+        """Train the net that gives the z of an image, G being fixed."""
+
+        def work() -> InferRecord:
+            from pipelines.infer import infer_run
+
+            self.join_cluster()
+            return infer_run(self.run, self.dataset, self.say)
+
+        trained, settings = self._done("train"), self.run.configuration
+        inputs = [
+            trained["generator_sha256"], trained["averaged_sha256"], settings.evaluate.weights, settings.evaluate.samples,
+            settings.seed, config.to_plain(settings.extension.inference), self.dataset.digest,
+        ]  # fmt: skip
+        return self.run.stage("infer", InferRecord, inputs, work)
 
     def evaluate(self) -> EvaluateRecord:
         """Score the trained generator."""

@@ -74,7 +74,7 @@ def find(
     if saved is None:
         raise CheckpointError("not trained yet", reference, "no checkpoint", "a run that has trained")
     name, manifest, tensors = saved
-    if wanting and _wants(wanting, model := run.generator()):
+    if wanting and _pretrained_layers(wanting) and _wants(wanting, model := run.generator()):
         return _of_generator(model, LAYERS, reference, f"{reference}/{name}")
     settings = noted_training(manifest.about, f"{reference}: {name}")
     searched = run.record("tune")

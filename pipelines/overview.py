@@ -10,7 +10,7 @@ from gan_core.checkpoint import checkpoint_step
 from gan_core.errors import ConfigurationError
 from pipelines import config, ownership
 from pipelines.registry import Registry
-from pipelines.run import STAGES, Run
+from pipelines.run import Run
 from pipelines.storage import checkpoint_names
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -22,7 +22,7 @@ def status(run: Run) -> dict[str, Any]:
     records, owner = run.records(), ownership.owner(run.folder)
     settings = run.configuration
     state = "running" if owner is not None else "done" if "report" in records else "stopped"
-    stages = [stage for stage in STAGES if stage != "tune" or settings.tune.candidates]
+    stages = run.stages
     now = next((stage for stage in stages if stage not in records), None)
     live = (run.folder.read_json("live.json") or {}) if state == "running" and now == "train" else {}
     saved, speed = saved_step(run), live.get("steps_per_second")
@@ -31,7 +31,7 @@ def status(run: Run) -> dict[str, Any]:
         "run": run.name,
         "state": state,
         "stage": now if state == "running" else None,
-        "stages": [stage for stage in STAGES if stage in records],
+        "stages": [stage for stage in run.stages if stage in records],
         "step": step,
         "steps": settings.algorithm.steps,
         "saved_step": saved,

@@ -20,6 +20,7 @@ from gan_core.extensions.measures import headline
 from gan_core.extensions.observed import Observed
 from gan_core.portable import PortableGenerator
 from pipelines import config, figures, origin, report
+from pipelines.infer import trained_inference
 from pipelines.records import RegisterRecord, ReportRecord
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from pipelines.registry.moves import Moves
@@ -47,11 +48,12 @@ def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str],
         config.to_yaml(settings), {"seed": settings.seed, **_headline(run), **chosen}, dataset, f"`{run.name}`"
     )
     history, table = read_history(run.folder.within("history")), run.folder.read("tune/table.parquet")
-    for stage in ("tune", "train", "evaluate"):
+    for stage in ("tune", "train", "infer", "evaluate"):
         if stage in records:
             files = {"table.parquet": table} if stage == "tune" and table else {}
             runs.stage(stage, run.name, records[stage], history if stage == "train" else (), files)
-    version = register(registry, settings.registry.model, runs.parent, run.generator(), _tags(run, records))
+    model = trained_inference(run) if "infer" in records else run.generator()
+    version = register(registry, settings.registry.model, runs.parent, model, _tags(run, records))
     return _promote(run, registry, version, dataset, say)
 
 
@@ -99,7 +101,7 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
     records, model, seed = run.records(), run.generator(), run.configuration.seed
     assert isinstance(seed, int)
     pictures = {
-        "samples.png": figures.png(figures.samples_with_neighbours(model, dataset.train.images, seed)),
+        "samples.png": figures.png(figures.samples_with_neighbours(model, dataset.train.references, seed)),
         "interpolation.png": figures.png(figures.interpolation(model, seed)),
         "curves.png": figures.curves(read_history(run.folder.within("history"))),
         "sigma.png": figures.sigma_curves([records["evaluate"][name] for name in ("paper", "cross_validated")]),
@@ -108,6 +110,8 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
         pictures["classes.png"] = figures.png(figures.class_grid(model, seed))
     elif isinstance(model.conditions, Observed):
         pictures["completions.png"] = figures.png(_completed(model, dataset, seed))
+    if "infer" in records:
+        pictures["reconstructions.png"] = _reconstructions(run, dataset)
     table = run.folder.read("tune/table.parquet")
     if table and "tune" in records:
         pictures["search.png"] = figures.search_plot(_rows(table), sorted(records["tune"]["chosen"]))
@@ -132,6 +136,13 @@ def _completed(model: PortableGenerator, dataset: Dataset, seed: int, most: int 
     filled = completions(model, images, mask[None], 8, seed)
     shown = images.reshape(-1, *dataset.shape)
     return figures.completion_grid(shown, np.broadcast_to(mask, shown.shape), filled, model.pixels)
+
+
+def _reconstructions(run: Run, dataset: Dataset) -> bytes:
+    """The first test images, and beside each what the encoder and the generator make of it."""
+    inference, shown = trained_inference(run), dataset.test.images[:40]
+    images = shown.reshape(len(shown), *dataset.shape)
+    return figures.png(figures.pairs(images, inference.reconstruct(shown), run.configuration.data.pixels))
 
 
 def _runs(run: Run, registry: Registry) -> Tracking:
@@ -167,6 +178,7 @@ def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "weights_sha256": trained["weights_sha256"],
         "generator_sha256": score["generator_sha256"],
         "weights": score["weights"],
+        **({"encoder_sha256": records["infer"]["encoder_sha256"]} if "infer" in records else {}),
         "step": trained["step"],
         **origin.tags(run),
         "protocol": f"paper: {score['paper']['samples']} samples, sigma from {score['paper']['validation_points']} validation points",

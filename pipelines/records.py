@@ -40,6 +40,18 @@ class TrainRecord:
 
 
 @dataclass(frozen=True)
+class InferRecord:
+    """An inference net's outcome: what its weights are, and how well it inverts G (gan_core's Reconstruction)."""
+
+    step: int
+    encoder_sha256: str
+    generator_sha256: str
+    reconstruction: Mapping[str, float]
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class EvaluateRecord:
     """A model's scores, each with its protocol, and the reference rows beside them."""
 

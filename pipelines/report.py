@@ -59,6 +59,11 @@ at those of the folds.</p><img alt="Validation log-likelihood against sigma" src
 <p class="note">As Fig. 2: uncurated; the last column is the training image nearest to the sample beside it.</p>
 <img class="grid" alt="Samples, with nearest training images in the last column" src="{{ pictures['samples.png'] }}">
 <h2>Along straight lines in z</h2><img class="grid" alt="Interpolation between samples" src="{{ pictures['interpolation.png'] }}">
+{% if inferred %}<h2>Reconstructions</h2><p class="note">Test images x, and beside each G(E(x)); E was trained for {{ inferred.step }} steps once G was fixed.
+Mean squared error {{ '%.3g' | format(inferred.reconstruction.error) }}; of the nearest of {{ inferred.reconstruction.samples }} samples {{ '%.3g' | format(inferred.reconstruction.nearest_sample_error) }},
+of the training images' mean {{ '%.3g' | format(inferred.reconstruction.mean_image_error) }}. On samples, |G(E(G(z))) - G(z)| is {{ '%.3g' | format(inferred.reconstruction.cycle_distance) }},
+with a random z {{ '%.3g' | format(inferred.reconstruction.random_distance) }}.</p>
+<img class="grid" alt="Test images and their reconstructions, in pairs" src="{{ pictures['reconstructions.png'] }}">{% endif %}
 <h2>Training</h2><p>{{ trained.step }} steps on {{ trained.device }} in {{ trained.seconds | round | int }} s.</p>
 <img alt="Training curves" src="{{ pictures['curves.png'] }}">
 {% if searched %}<h2>Search</h2><p>{{ searched.candidates }} candidates, {{ searched.diverged }} diverged; chosen:
@@ -96,7 +101,7 @@ def render(
     return page.render(
         qualities=seen.items(), measured=MEASURES, measures=described_measures(score["extension"]),
         run=run, data=data, score=score, rows=rows, pictures=embedded, table=PAPER_TABLE_1.get(data), configuration=configuration, commit=commit, neighbours=neighbours,
-        trained=records["train"], searched=records.get("tune"), registered=records.get("register"),
+        trained=records["train"], searched=records.get("tune"), inferred=records.get("infer"), registered=records.get("register"),
     )  # fmt: skip
 
 

@@ -18,13 +18,14 @@ from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
 from pipelines import config
 from pipelines.beginning import ORIGIN, noted_training
-from pipelines.records import EvaluateRecord, Origin, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
+from pipelines.records import EvaluateRecord, InferRecord, Origin, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.settings import Configuration, Weights
 from pipelines.storage import Storage, Tensors, latest_checkpoint, save_checkpoint
 
 RECORDS: dict[str, Any] = {
     "tune": TuneRecord,
     "train": TrainRecord,
+    "infer": InferRecord,
     "evaluate": EvaluateRecord,
     "register": RegisterRecord,
     "report": ReportRecord,
@@ -142,6 +143,13 @@ class Run:
         """Digest of the resolved configuration, and of the run's origin if it has one."""
         plain = config.identity(self.configuration)
         return config.digest([plain, self.origin.digest] if self.origin else plain)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages the run has, in order: without a search or an inference net, without theirs."""
+        settings = self.configuration
+        has = {"tune": settings.tune.candidates > 0, "infer": settings.extension.name == "inference"}
+        return tuple(stage for stage in STAGES if has.get(stage, True))
 
     def record(self, stage: str) -> dict[str, Any] | None:
         """A finished stage's record, as plain data; what an earlier version did not note has its default.

@@ -194,4 +194,5 @@ class Configuration:
     def training(self) -> TrainingSettings:
         """What decides the weights, for gan_core."""
         assert isinstance(self.seed, int)  # `name` was replaced when the run got its name
-        return TrainingSettings(self.seed, self.noise, self.network, self.algorithm, self.train.shards, self.extension)
+        shards, extension = self.train.shards, self.extension.of_nets
+        return TrainingSettings(self.seed, self.noise, self.network, self.algorithm, shards, extension)

@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from gan_core.conditions import NOTHING, Conditions
 from gan_core.datasets import Dataset
 from gan_core.extensions.conditional import Classes, classes_of
+from gan_core.extensions.inference_settings import InferenceSettings
 from gan_core.extensions.masks import EVERY_MASK, Masks
 from gan_core.extensions.observed import Observed
 from gan_core.plain_settings import read_settings
 
-__all__ = ["ExtensionSettings", "conditions_from", "conditions_of", "described"]
+__all__ = ["ExtensionSettings", "InferenceSettings", "conditions_from", "conditions_of", "described"]
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,26 @@ class ExtensionSettings:
     """Which of the paper's straightforward extensions a run trains; `none` is the paper's own nets.
 
     `conditional`: p(x | c), the labels go into both nets. `imputation`: all conditionals of some pixels
-    given the others, with `masks` of these kinds, each as often as the next.
+    given the others, with `masks` of these kinds, each as often as the next. `inference`: an encoder that
+    gives the z of an image, trained once G is fixed.
     """
 
-    name: Literal["none", "conditional", "imputation"] = "none"
+    name: Literal["none", "conditional", "imputation", "inference"] = "none"
     masks: tuple[Masks, ...] = EVERY_MASK
+    inference: InferenceSettings = field(default_factory=InferenceSettings)
 
     def __post_init__(self) -> None:
         if not self.masks or len(set(self.masks)) < len(self.masks):
             raise ValueError(f"extension.masks {list(self.masks)} are not one or more kinds, each once")
         if self.masks != EVERY_MASK and self.name != "imputation":
             raise ValueError(f"extension.masks {list(self.masks)} are for extension.name imputation, not {self.name}")
+        if self.inference != InferenceSettings() and self.name != "inference":
+            raise ValueError(f"extension.inference is for extension.name inference, not {self.name}")
+
+    @property
+    def of_nets(self) -> "ExtensionSettings":
+        """What of it shapes G and D: nothing where it begins when they are trained."""
+        return ExtensionSettings() if self.name == "inference" else self
 
 
 def conditions_of(settings: ExtensionSettings, dataset: Dataset) -> Conditions:

@@ -119,10 +119,9 @@ class ConvolutionalGenerator(nn.Module):
         """Draw the initial weights."""
         gain = self.settings.init_scale * _gain(self.settings.leak)
         draw_normal(self.weights[0], random, self.weights[0].shape[0], gain)
+        seen = (KERNEL / STRIDE) ** 2  # of a kernel's 4 x 4, by a pixel that it makes
         for weight in self.weights[1:]:
-            draw_normal(
-                weight, random, weight.shape[0] * (KERNEL / STRIDE) ** 2, gain
-            )  # a pixel sees 2 x 2 of the 4 x 4
+            draw_normal(weight, random, weight.shape[0] * seen, gain)
 
     def constrain(self) -> None:
         """No weight of this G has a constraint."""

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from pipelines.cli import champion, drawing, imputing, judging, making, serving, setting_up, submitting
+from pipelines.cli import champion, drawing, imputing, inferring, judging, making, serving, setting_up, submitting
 from pipelines.cli.ending import INTERRUPTED, PREEMPTED, failure
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
@@ -46,7 +46,10 @@ for command in (
     submitting.submit,
     judging.sample,
     imputing.impute,
+    inferring.reconstruct,
+    inferring.classify,
     drawing.figure,
+    drawing.table,
     serving.serve,
     setting_up.init,
     setting_up.doctor,

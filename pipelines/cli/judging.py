@@ -164,7 +164,7 @@ def _evaluate_reference(context: Context, reference: str, sigma: float | None, f
     count = run.configuration.evaluate.samples
     samples = model.draw(count, run.configuration.seed).reshape(count, -1)
     result = scores.evaluate_arrays(
-        samples, dataset.test.images, dataset.validation.images, sigma, folds, dataset.train.images
+        samples, dataset.test.images, dataset.validation.images, sigma, folds, dataset.train.references
     )
     measures = extension_measures(model, dataset, count, run.configuration.seed)
     return {**result, "extension": measures} if measures else result

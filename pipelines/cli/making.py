@@ -33,14 +33,17 @@ def run(
 ) -> None:
     """Search, train, evaluate, register and report, each once: the same command again resumes.
 
+    With extension.name=inference, a net that gives the z of an image is trained after G, and registered beside it.
+
     \b
     Examples:
       gan run configs/digits.yaml
       gan run configs/digits.yaml --set algorithm.steps=500 --set tune.candidates=0 --json
       gan run configs/digits.yaml --continue-from digits-1a2b3c4d --set algorithm.steps=5000
+      gan run configs/tfd.yaml --continue-from tfd-pretrain --set data.fold=3
+      gan run configs/digits.yaml --set extension.name=inference
     """
-    stages = ("tune", "train", "evaluate", "register", "report")
-    _make(context, configuration, overrides, name, stages, dry_run, continue_from, skip_unchanged)
+    _make(context, configuration, overrides, name, None, dry_run, continue_from, skip_unchanged)
 
 
 @click.command()
@@ -121,12 +124,12 @@ def _make(
     configuration: str,
     overrides: tuple[str, ...],
     name: str | None,
-    stages: tuple[str, ...],
+    stages: tuple[str, ...] | None,
     dry_run: bool,
     continue_from: str | None = None,
     skip_unchanged: bool = False,
 ) -> None:
-    """Do the stages of the configuration's run, and tell whom it names if that fails."""
+    """Do these stages of the configuration's run, or all that it has, and tell whom it names if that fails."""
     from pathlib import Path
 
     from pipelines import config
@@ -135,7 +138,7 @@ def _make(
     with telling(context, settings.notify, name or stem, dry_run) as work:
         run = _new_run(context, settings, stem, overrides, name, continue_from)
         work.run = run.name
-        _work(context, run, stages, work, dry_run, skip_unchanged)
+        _work(context, run, stages or run.stages, work, dry_run, skip_unchanged)
 
 
 def _finish(context: Context, name: str, stages: tuple[str, ...]) -> None:

@@ -1,14 +1,18 @@
 """MLflow models: look up by number, alias, score or digest, and load without executing anything the registry holds."""
 
+import contextlib
 import difflib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gan_core.errors import CheckpointError, RegistryError
+from gan_core.extensions.inference import Inference
+from gan_core.extensions.portable_encoder import WEIGHTS as ENCODER_FILE
+from gan_core.extensions.portable_encoder import load_inference
 from gan_core.portable import FILES, PortableGenerator, load_generator
 from pipelines.mlflow_client import open_client, registry_errors
 from pipelines.registry.model_version import ARCHIVED_TAG, DUPLICATE_TAG, KEY_TAG, ModelVersion, best_of, version_of
@@ -17,8 +21,9 @@ from pipelines.registry.watching import changes, ignored
 
 __all__ = ["ARCHIVED_TAG", "CHALLENGER", "CHAMPION", "DUPLICATE_TAG", "KEY_TAG", "ModelVersion", "Registry"]
 CHALLENGER, CHAMPION = "challenger", "champion"
-FOLDER = "artifacts/generator"  # of a registered model: where the three files lie
+FOLDER = "artifacts/generator"  # of a registered model: where the files lie
 DIGEST = re.compile(r"[A-Za-z0-9]{1,128}")
+Loaded = TypeVar("Loaded", PortableGenerator, Inference)
 
 
 class Registry:
@@ -160,28 +165,46 @@ class Registry:
             RegistryError: If it was not made here.
             CheckpointError: If a file is missing or damaged, or the weights are not the tagged ones.
         """
-        import mlflow.artifacts
-
         if "generator_sha256" not in version.tags:
             raise RegistryError(
                 "not a model of ours", version, "no generator_sha256 tag", "a version registered by gan"
             )
+        with self._files(version, FILES) as folder:
+            model = load_generator(folder)
+        return _checked(model, "generator_sha256", version)
+
+    def load_inference(self, version: ModelVersion) -> Inference:
+        """The version's generator with its encoder, loaded as the generator alone is.
+
+        Raises:
+            RegistryError: If it was registered without an encoder.
+            CheckpointError: If a file is missing or damaged, or the weights are not the tagged ones.
+        """
+        if "encoder_sha256" not in version.tags:
+            raise RegistryError(
+                "no inference net", version, "registered without an encoder", "a run with extension.name inference"
+            )
+        with self._files(version, (*FILES, ENCODER_FILE)) as folder:
+            inference = load_inference(folder)
+        _checked(inference.model, "generator_sha256", version)
+        return _checked(inference, "encoder_sha256", version)
+
+    @contextlib.contextmanager
+    def _files(self, version: ModelVersion, names: Sequence[str]) -> Iterator[Path]:
+        """These files of a version, in a private folder."""
+        import mlflow.artifacts
+
         with tempfile.TemporaryDirectory() as folder:
             os.chmod(folder, 0o700)
             with registry_errors(self.uri):
                 # Not by models:/NAME/VERSION, which MLflow would look up in its global registry.
                 place = self.client.get_logged_model(version.source.removeprefix("models:/")).artifact_location
-                for name in FILES:
+                for name in names:
                     mlflow.artifacts.download_artifacts(
                         artifact_uri=f"{place}/{FOLDER}/{name}", dst_path=folder, tracking_uri=self.uri
                     )
             found = next(Path(folder).rglob(FILES[0]), None)
-            model = load_generator(found.parent if found else Path(folder))
-        if model.sha256 != version.tags["generator_sha256"]:
-            raise CheckpointError(
-                "weights differ from the tag", version, model.sha256[:12], version.tags["generator_sha256"][:12]
-            )
-        return model
+            yield found.parent if found else Path(folder)
 
     def watch(
         self, reference: str, seconds: float = 30.0, trouble: Callable[[RegistryError, float], None] = ignored
@@ -206,6 +229,13 @@ class Registry:
             token = page.token
             if not token:
                 return found
+
+
+def _checked(loaded: Loaded, tag: str, version: ModelVersion) -> Loaded:
+    """What was loaded, if its weights are the tagged ones."""
+    if loaded.sha256 != version.tags[tag]:
+        raise CheckpointError("weights differ from the tag", version, loaded.sha256[:12], version.tags[tag][:12])
+    return loaded
 
 
 def _existing(get: Callable[[], Any]) -> Any:

@@ -17,6 +17,7 @@ class ModelVersion:
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
     source: str
+    created: int = 0  # milliseconds since 1970
 
     def __str__(self) -> str:
         return f"{self.name}/{self.version}"
@@ -49,7 +50,7 @@ def version_of(item: Any, aliases: Mapping[str, Any]) -> ModelVersion:
     """MLflow's entity, with the aliases of its model."""
     number = int(item.version)  # an int from sqlite, text from a server; so are the aliases'
     held = tuple(sorted(alias for alias, holder in aliases.items() if int(holder) == number))
-    return ModelVersion(item.name, number, held, dict(item.tags), item.source)
+    return ModelVersion(item.name, number, held, dict(item.tags), item.source, int(item.creation_timestamp))
 
 
 def best_of(versions: Sequence[ModelVersion], metric: str) -> ModelVersion | None:

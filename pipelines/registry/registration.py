@@ -9,6 +9,8 @@ import numpy as np
 
 import gan_core
 from gan_core.errors import RegistryError
+from gan_core.extensions.inference import Inference
+from gan_core.extensions.portable_encoder import save_inference
 from gan_core.portable import PortableGenerator, save_generator
 from pipelines.config import digest
 from pipelines.mlflow_client import registry_errors, without_retries
@@ -19,9 +21,9 @@ PARAMETERS = {"num_samples": 0, "seed": 0, "condition": -1}  # of the model as p
 
 
 def register(
-    registry: Registry, name: str, run_id: str, model: PortableGenerator, tags: Mapping[str, Any]
+    registry: Registry, name: str, run_id: str, model: PortableGenerator | Inference, tags: Mapping[str, Any]
 ) -> ModelVersion:
-    """The version of this model with these tags: the one there is, or a new one.
+    """The version of this model (with its encoder, if it has one) with these tags: the one there is, or a new one.
 
     Artifacts are uploaded first, the version is created once with its key among its tags, and
     then looked for again: of two with one key, the lower stays and the other is marked.
@@ -64,7 +66,7 @@ def _ensure_model(client: Any, name: str) -> None:
             raise
 
 
-def _upload(uri: str, run_id: str, model: PortableGenerator, tags: Mapping[str, Any]) -> tuple[str, str]:
+def _upload(uri: str, run_id: str, model: PortableGenerator | Inference, tags: Mapping[str, Any]) -> tuple[str, str]:
     """Log the model, as plain MLflow can use it, and return where it is and its id."""
     import warnings
 
@@ -72,19 +74,24 @@ def _upload(uri: str, run_id: str, model: PortableGenerator, tags: Mapping[str, 
     from mlflow.models import ModelSignature
     from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
+    generator = model.model if isinstance(model, Inference) else model
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, model.noise.size))]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *model.image_shape))]),
+        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, generator.noise.size))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *generator.image_shape))]),
         params=ParamSchema([ParamSpec(name, "long", default) for name, default in PARAMETERS.items()]),
     )
     mlflow.set_tracking_uri(uri)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
         warnings.simplefilter("ignore")
-        save_generator(Path(folder) / "generator", model, {"run": tags["run"]})
+        place, about = Path(folder) / "generator", {"run": tags["run"]}
+        if isinstance(model, Inference):
+            save_inference(place, model, about)
+        else:
+            save_generator(place, model, about)
         logged = mlflow.pyfunc.log_model(
             name="generator",
             python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-            artifacts={"generator": str(Path(folder) / "generator")},
+            artifacts={"generator": str(place)},
             code_paths=[str(Path(str(gan_core.__file__)).parent)],
             signature=signature,
             pip_requirements=_requirements(),

@@ -33,7 +33,9 @@ def test_hidden_layers_may_have_an_activation_each():
     [
         # (inputs + 1) x outputs of each layer: 100-8000-8000-data; data-1600x5-1600x5-1 and data-1200x5-1200x5-1.
         ("cifar10_fully_connected", 3072, 808_000 + 64_008_000 + 24_579_072, 24_584_000 + 12_808_000 + 1_601),
-        ("tfd", 2304, 808_000 + 64_008_000 + 18_434_304, 13_830_000 + 7_206_000 + 1_201),
+        ("tfd_pretrain", 2304, 808_000 + 64_008_000 + 18_434_304, 13_830_000 + 7_206_000 + 1_201),
+        # The same after 100-8000-100.
+        ("tfd", 2304, 808_000 + 800_100 + 808_000 + 64_008_000 + 18_434_304, 13_830_000 + 7_206_000 + 1_201),
     ],
 )
 def test_the_recipes_for_faces_and_colour_have_their_numbers_of_parameters(stem, data_size, generator, discriminator):
@@ -47,8 +49,9 @@ def test_the_recipes_for_faces_and_colour_have_their_numbers_of_parameters(stem,
 
 
 def test_the_recipes_for_faces_and_colour_say_what_the_published_ones_do():
-    faces, colour = (config.load(CONFIGS / f"{stem}.yaml") for stem in ("tfd", "cifar10_fully_connected"))
-    for settings, rate in ((faces, 0.05), (colour, 0.025)):
+    stems = ("tfd_pretrain", "tfd", "cifar10_fully_connected")
+    faces, deeper, colour = (config.load(CONFIGS / f"{stem}.yaml") for stem in stems)
+    for settings, rate in ((faces, 0.05), (deeper, 0.05), (colour, 0.025)):
         algorithm = settings.algorithm
         assert settings.noise.prior == "normal"
         assert algorithm.generator_learning_rate == algorithm.discriminator_learning_rate == rate
@@ -57,8 +60,16 @@ def test_the_recipes_for_faces_and_colour_say_what_the_published_ones_do():
         assert (settings.network.discriminator.input_keep, settings.network.discriminator.hidden_keep) == (0.8, 0.5)
     assert faces.network.generator.layer_activations == ("relu", "sigmoid", "sigmoid")
     assert colour.network.generator.layer_activations == ("relu", "sigmoid", "linear")
-    assert faces.network.discriminator.max_column_norm == 1.9365
-    assert colour.network.discriminator.max_column_norm is None
+    for net in ("generator", "discriminator"):
+        caps = [getattr(settings.network, net).max_column_norm for settings in (faces, deeper, colour)]
+        assert caps == [1.9365, 1.9365, None]
+    # Epochs of 980 minibatches of 100 of the 98,058 unlabelled faces.
+    assert [settings.algorithm.steps / 980 for settings in (faces, deeper)] == [50, 22]
+    # The second stage's last layers are the first stage's G, whose noise they have as a layer of sigmoids.
+    assert deeper.network.generator.layer_activations == ("relu", "sigmoid", *faces.network.generator.layer_activations)
+    assert deeper.network.generator.takes(faces.noise.size, faces.network.generator)
+    assert deeper.network.generator.hidden_biases[:2] == faces.network.generator.hidden_biases == (0, -2)
+    assert deeper.network.discriminator == faces.network.discriminator
     assert colour.data.pixels == "contrast_normalised"
 
 

@@ -200,6 +200,30 @@ def test_max_column_norm_scales_long_columns_to_it_and_leaves_the_others_as_they
     assert min(seen.values()) >= 2
 
 
+def test_g_s_columns_are_capped_too_where_that_is_asked_for():
+    for limit in (None, 1.5):
+        net = randomized(DenseGenerator(4, 0, 3, DenseGeneratorSettings(hidden=(6,), max_column_norm=limit)))
+        before = [weight.detach().clone() for weight in net.weights]
+        net.constrain()
+        for old, new in zip(before, net.weights, strict=True):
+            norms = old.norm(dim=0)
+            assert norms.max() > 1.5
+            expected = old * (norms.clamp(max=1.5) / norms if limit else 1)
+            torch.testing.assert_close(new.detach(), expected, **ROUNDING)
+
+
+def test_last_layers_are_named_as_in_a_generator_of_these_alone_and_are_no_copies():
+    net = DenseGenerator(4, 0, 3, DenseGeneratorSettings(hidden=(6, 5, 7), pretrained_layers=2))
+    alone = DenseGenerator(5, 0, 3, DenseGeneratorSettings(hidden=(7,)))
+    last = net.last_layers(2)
+    assert {name: tensor.shape for name, tensor in last.items()} == {n: t.shape for n, t in alone.state_dict().items()}
+    last["weights.0"].fill_(2)
+    last["biases.1"].fill_(3)
+    assert (net.weights[2] == 2).all()
+    assert (net.biases[3] == 3).all()
+    assert not net.weights[3].any()
+
+
 def test_max_column_norm_is_each_member_s_own_and_none_is_no_constraint():
     settings = DenseDiscriminatorSettings(units=(3,), pieces=2, max_column_norm=1.0)
     population = randomized(DenseDiscriminator(4, 0, settings, members=(2,)))
@@ -227,6 +251,9 @@ def test_max_column_norm_is_each_member_s_own_and_none_is_no_constraint():
         (lambda: DenseGeneratorSettings(output_nonzeros=0), "generator.output_nonzeros"),
         (lambda: DenseGeneratorSettings(hidden=(9,), output_nonzeros=10), "generator.output_nonzeros"),
         (lambda: DenseGeneratorSettings(output_nonzeros=5, output_init_range=0.5), "generator.output_nonzeros"),
+        (lambda: DenseGeneratorSettings(max_column_norm=0.0), "generator.max_column_norm"),
+        (lambda: DenseGeneratorSettings(pretrained_layers=0), "generator.pretrained_layers"),
+        (lambda: DenseGeneratorSettings(pretrained_layers=3), "generator.pretrained_layers"),
         (lambda: DenseDiscriminatorSettings(units=(-1,)), "discriminator.units"),
         (lambda: DenseDiscriminatorSettings(pieces=0), "discriminator.pieces"),
         (lambda: DenseDiscriminatorSettings(init_range=math.nan), "discriminator.init_range"),

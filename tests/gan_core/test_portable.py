@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 
 from gan_core.checkpoint import tensors_digest, write_checkpoint
 from gan_core.errors import CheckpointError
-from gan_core.networks import DenseGenerator, DenseGeneratorSettings
+from gan_core.networks import (
+    ConvolutionalGeneratorSettings,
+    DenseGenerator,
+    DenseGeneratorSettings,
+    MaxoutConvolutionalGeneratorSettings,
+    make_generator,
+)
 from gan_core.noise import NoiseSettings
 from gan_core.portable import FILES, MAX_BYTES, PortableGenerator, load_generator, save_generator
 
@@ -65,10 +71,68 @@ def test_a_generator_of_layers_of_their_own_and_of_colour_comes_back_as_it_was(t
     assert loaded.draw(4, 0).shape == (4, 1, 2, 3)
 
 
+CONVOLUTIONAL = [
+    ConvolutionalGeneratorSettings(channels=(4, 3), leak=0.1),
+    MaxoutConvolutionalGeneratorSettings(hidden=(5,), maps=3, kernel=3, stride=1),
+]
+
+
+@pytest.mark.parametrize("network", CONVOLUTIONAL, ids=["convolutional", "maxout_convolutional"])
+def test_a_convolutional_generator_comes_back_as_it_was_and_hostile_sizes_are_refused(tmp_path, network):
+    original = convolutional(network)
+    save_generator(tmp_path, original)
+    loaded = load_generator(tmp_path)
+    assert (loaded.network, loaded.image_shape, loaded.sha256) == (network, (6, 5, 3), original.sha256)
+    assert np.array_equal(loaded.draw(20, seed=7), original.draw(20, seed=7))
+    assert loaded.draw(4, 0).shape == (4, 6, 5, 3)
+    whole = (tmp_path / "config.json").read_bytes()
+    size = "channels" if "channels" in json.loads(whole)["generator"] else "hidden"
+    for change, says in [
+        (lambda c: c["generator"].update({size: [2**40, 2**40]}), "layers of .*1099511627776"),
+        (lambda c: c["generator"].update({size: [2**70]}), "layers of "),
+        (lambda c: c["generator"].update({size: [1.5]}), rf"{size} \(1.5,\)"),
+        (lambda c: c["generator"].update({size: [True]}), rf"{size} \(True,\)"),
+        (lambda c: c["generator"].update({size: []}), f"network.generator.{size}"),
+        (lambda c: c["generator"].update(output=["relu"]), "output"),
+        (lambda c: c["generator"].update(module="os"), "unknown key module"),
+        (lambda c: c.update(image_shape=[90]), "not images"),
+        (lambda c: c.update(image_shape=[2**31, 2**31, 3]), "ValueError|ConfigurationError"),
+        (lambda c: c.update(architecture="dense"), "unknown key"),
+    ]:
+        rewrite(tmp_path, change)
+        with pytest.raises(CheckpointError, match=rf"unreadable generator .*{says}"):
+            load_generator(tmp_path)
+        (tmp_path / "config.json").write_bytes(whole)
+    load_generator(tmp_path)
+
+
+@pytest.mark.parametrize("network", CONVOLUTIONAL, ids=["convolutional", "maxout_convolutional"])
+def test_the_number_of_threads_is_not_in_the_bits_of_convolutions(network):
+    wide, before = convolutional(network), torch.get_num_threads()
+    try:
+        drawn = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            drawn.append(wide.draw(40, 5).tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert drawn[0] == drawn[1]
+
+
+def convolutional(network) -> PortableGenerator:
+    generator = make_generator(network, 3, 0, (6, 5, 3))
+    random = torch.Generator().manual_seed(0)
+    for parameter in generator.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=random)
+    return PortableGenerator(generator.eval(), NoiseSettings("normal", 3), network, (6, 5, 3))
+
+
 def test_a_folder_of_the_first_version_which_does_not_know_later_keys_still_loads(folder):
     def forget(config):
         del config["pixels"]
         for key in ("activations", "hidden_biases", "output_init_range", "output_nonzeros"):
+            del config["generator"][key]
+        for key in ("max_column_norm", "pretrained_layers"):
             del config["generator"][key]
 
     rewrite(folder, forget)

@@ -162,6 +162,7 @@ def test_reports_come_where_due_and_after_the_last_step(due, expected):
     for step, _, metrics in reports:
         assert metrics["epoch"] == step / 4
         assert metrics["value"] == -metrics["discriminator_loss"]
+        assert metrics["jensen_shannon_bound"] == pytest.approx((metrics["value"] + np.log(4)) / 2, abs=1e-12)
         assert metrics["images_per_second"] == 250 * metrics["steps_per_second"] > 0
         assert 0 <= metrics["real_accuracy"] <= 1
         assert 0 <= metrics["fake_accuracy"] <= 1

@@ -164,7 +164,7 @@ def trained_alone(settings: TrainingSettings, data: Dataset, steps: int) -> Stat
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        state = initial_state(settings, data.train)
+        state = initial_state(settings, data.train, data.shape)
         for _ in train(settings, data.train, state, steps, lambda step: False):
             pass
     finally:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gan_core.errors import ConfigurationError
 from pipelines import config
+from pipelines.search.candidates import candidate_configurations
 from pipelines.settings import Configuration
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -67,6 +68,38 @@ def test_overrides_apply_in_order_on_top_of_the_file_and_their_values_are_yaml(t
     assert (loaded.train.gpu, loaded.seed) == (False, "name")
 
 
+def test_overrides_of_an_architecture_and_its_sizes_may_come_in_any_order(tmp_path):
+    (tmp_path / "it.yaml").write_text("seed: 1\n")
+    architecture, sizes = "network.architecture=convolutional", "network.generator.channels=[8, 4]"
+    for overrides in ([architecture, sizes], [sizes, architecture]):
+        network = config.load(tmp_path / "it.yaml", overrides).network
+        assert (network.architecture, network.generator.channels) == ("convolutional", (8, 4))
+    with pytest.raises(
+        ConfigurationError, match=r"unknown setting .*: network.generator.channels; expected one of hidden"
+    ):
+        config.load(tmp_path / "it.yaml", [sizes])
+
+
+def test_a_search_names_settings_of_its_architecture_and_may_choose_among_architectures(tmp_path):
+    space = {
+        "network.generator.channels": {"choice": [[8, 4], [4]]},
+        "network.discriminator.spectral_norm": {"choice": [True, False]},
+    }
+    document = {
+        "network": {"architecture": "convolutional"},
+        "tune": {"candidates": 4, "searcher": "grid", "space": space},
+    }
+    found = {
+        (c.network.generator.channels, c.network.discriminator.spectral_norm)
+        for c in candidate_configurations(config.build(document))
+    }
+    assert found == {(channels, norm) for channels in ((8, 4), (4,)) for norm in (True, False)}
+    names = ("dense", "maxout_convolutional", "convolutional")
+    space = {"network.architecture": {"choice": list(names)}}
+    found = candidate_configurations(config.build({"tune": {"candidates": 3, "searcher": "grid", "space": space}}))
+    assert tuple(c.network.architecture for c in found) == names
+
+
 def test_override_replaces_by_dotted_name_and_validates_again(small):
     changed = config.override(small, {"noise.size": 3, "algorithm.momentum.initial": 0.25})
     assert (changed.noise.size, changed.algorithm.momentum.initial) == (3, 0.25)
@@ -117,6 +150,21 @@ def test_override_replaces_by_dotted_name_and_validates_again(small):
         ("data: {name: images, size: 32}", ["wrong type", "data.size", "32"]),
         ("data: {name: images, channels: rgb}", ["data.channels", "'rgb'", "'grey' or 'colour'"]),
         ("network: {generator: {activations: [relu]}}", ["network.generator.activations ['relu']", "[1200, 1200]"]),
+        # architectures
+        ("network: {architecture: convolution}",
+         ["not one of the choices", "network.architecture", "'convolution'", "'dense', 'maxout_convolutional', 'convolutional'"]),
+        ("network: {architecture: convolutional, generator: {hidden: [3]}}",
+         ["unknown setting", "network.generator.hidden", "one of channels, leak"]),
+        ("network: {architecture: convolutional, generator: {chanels: [3]}}", ["did you mean network.generator.channels?"]),
+        ("network: {generator: {channels: [3]}}", ["unknown setting", "network.generator.channels", "one of hidden"]),
+        ("network: {architecture: convolutional, generator: {channels: 3}}", ["wrong type", ": network.generator.channels)"]),
+        ("network: {architecture: convolutional, discriminator: {leak: 1.5}}", ["network.discriminator.leak 1.5", "[0, 1)"]),
+        ("network: {architecture: maxout_convolutional, discriminator: {pools: [2]}}",
+         ["network.discriminator.pools [2]", "one for each of [32, 32, 192]"]),
+        ("network: {architecture: convolutional}\ndata: {preprocessing: global_contrast_normalisation}", ["use linear"]),
+        ("network: {architecture: convolutional}\ntune: {space: {network.generator.hidden: {choice: [[3]]}}}",
+         ["unknown setting", "tune.space", "network.generator.hidden", "one of channels"]),
+        ("network: {generator: {pretrained_layers: 3}}", ["network.generator.pretrained_layers 3", "1 to 2"]),
         ("algorithm: {discriminator_steps: 0}", ["algorithm.discriminator_steps 0", "use 1 or more"]),
         ("algorithm: {batch_size: 0}", ["algorithm.batch_size 0", "use 1 or more"]),
         ("algorithm: {batch_size: 101}\ntrain: {workers: 2}", ["algorithm.batch_size 101", "2 shards", "use 100 or 102"]),

@@ -62,8 +62,8 @@ def continued(configuration, reference, storage, name=None, uri=no_registry):
 
 def begun(run, digits):
     """The state in which the run's workers begin."""
-    begin(initial_state(run.configuration.training(), digits.train), job(run, digits))
-    state = initial_state(run.configuration.training(), digits.train)
+    begin(initial_state(run.configuration.training(), digits.train, digits.shape), job(run, digits))
+    state = initial_state(run.configuration.training(), digits.train, digits.shape)
     resume(state, job(run, digits))
     return state
 

@@ -119,7 +119,8 @@ def test_the_figures_of_a_run_and_of_its_version_are_those_of_its_page(finished,
     other = here("figure", "fig3", "small-run", "--output", "y.png", "--seed", 1, *where)
     assert other.code == 0
     assert (tmp_path / "y.png").read_bytes() != (tmp_path / "x.png").read_bytes()
-    failed(here("figure", "fig1", "small-run", "--output", "x.png"), 2, "fig2")
+    failed(here("figure", "fig1", "small-run", "--output", "x.png"), 2, "fig1 is of no model (REF): small-run")
+    failed(here("figure", "fig2", "--output", "x.png"), 2, "no model given (REF)")
     failed(here("figure", "fig2", "small-run", "--output", "x.npy"), 2, "a name ending in .png")
 
 

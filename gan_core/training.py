@@ -52,7 +52,7 @@ def initial_state(settings: TrainingSettings, data: Examples, image_shape: tuple
         noise_size=settings.noise.size,
         data_size=data.images.shape[1],
         seed=settings.seed,
-        pixel_means=data.images.mean(axis=0, dtype=np.float64),
+        pixel_means=data.pixel_means,
         image_shape=image_shape,
     )
     averaged = settings.algorithm.generator_average > 0

@@ -52,11 +52,11 @@ def evaluate_generator(
     say(
         f"score  cross-validated: {refined.log_likelihood:.1f} ± {refined.standard_error:.1f} nats at sigma {refined.sigma:.4f}"
     )
-    seen = quality(points, samples, dataset.train.images, settings.neighbours)
+    seen = quality(points, samples, dataset.train.references, settings.neighbours)
     drawn = {name: other.draw(settings.samples, seed) for name, other in (beside or {}).items()}
     rows_of = {
         **{name: images.reshape(len(images), -1) for name, images in drawn.items()},
-        **reference_samples(dataset.train.images, settings.samples, settings.neighbours + 1),
+        **reference_samples(dataset.train.references, settings.samples, settings.neighbours + 1),
     }
     references = {name: _reference_row(rows, dataset, settings) for name, rows in rows_of.items()}
     for name, row in references.items():
@@ -169,7 +169,7 @@ def _reference_row(rows: np.ndarray, dataset: Dataset, settings: EvaluateSetting
     points = dataset.test.images
     score: Score = paper_protocol(on_cluster(rows), dataset.validation.images, points, len(rows))
     return {
-        **asdict(quality(points, rows, dataset.train.images, settings.neighbours)),
+        **asdict(quality(points, rows, dataset.train.references, settings.neighbours)),
         "log_likelihood": score.log_likelihood,
         "standard_error": score.standard_error,
         "sigma": score.sigma,

@@ -12,13 +12,13 @@ from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
 from pipelines import config, mlflow_client, origin, session
-from pipelines.image_files import load
 from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Run
 from pipelines.search.candidates import candidate_configurations
 from pipelines.settings import Configuration, Weights
 from pipelines.storage import check_storage
+from pipelines.stored_images import load
 
 
 class Flow:
@@ -72,8 +72,8 @@ class Flow:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data set, read and verified once, on the driver."""
-        return load(self.run.configuration.data)
+        """The data set, read and verified once, on the driver; or by Ray Data, where it need not fit in memory."""
+        return load(self.run.configuration.data, self.run.storage, self.say)
 
     def unchanged(self) -> Any:
         """The model's newest version, if this run would be made from the same data and settings, its seed apart."""

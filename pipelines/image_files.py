@@ -1,5 +1,6 @@
 """The data set of a run: gan_core's, or images in Parquet files, as Hugging Face's data sets have them."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,37 +22,59 @@ def load(settings: DataSettings) -> Dataset:
     files = _parquet_files(Path(settings.root).expanduser()) if settings.name == "images" else []
     if not files:
         return datasets.load(settings)
-    encoded = (image for file in files for image in _images(file))
-    images = decode_all(encoded, settings.size, settings.channels)
-    return datasets.preprocessed(split_images(images, settings.root), settings)
+    encoded = (image for file in files for image in images(str(file)))
+    decoded = decode_all(encoded, settings.size, settings.channels)
+    return datasets.preprocessed(split_images(decoded, settings.root), settings)
 
 
 def _parquet_files(root: Path) -> list[Path]:
     return [root] if root.suffix == ".parquet" else sorted(root.rglob("*.parquet"), key=Path.as_posix)
 
 
-def _images(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The encoded images of a file's image column, each with the row it comes from."""
-    import pyarrow
+def images(path: str, filesystem: Any = None, group: int | None = None) -> Iterator[tuple[str, bytes]]:
+    """The encoded images of a file's image column, each with the row it comes from; of all row groups or of one."""
     from pyarrow import parquet
 
-    try:
-        file = parquet.ParquetFile(path)
+    with _readable(path):
+        file = parquet.ParquetFile(path, filesystem=filesystem)
         column = _image_column(file.schema_arrow, path)
-        row = 0
-        for batch in file.iter_batches(batch_size=1000, columns=[column]):
+        groups = range(file.num_row_groups) if group is None else [group]
+        row = sum(file.metadata.row_group(before).num_rows for before in range(groups[0])) if groups else 0
+        for batch in file.iter_batches(batch_size=200, columns=[column], row_groups=list(groups)):
             for value in batch.column(0).to_pylist():
                 content = value.get("bytes") if isinstance(value, dict) else value
                 if content is None:
                     raise DataError("no image", f"{path}, row {row}", "a row without bytes", "an encoded PNG or JPEG")
                 yield f"{path}, row {row}", content
                 row += 1
+
+
+def row_groups(filesystem: Any, path: str) -> int:
+    """How many parts a Parquet file has that can be read alone; it is one of images.
+
+    Raises:
+        DataError: If it is damaged, or has no single image column.
+    """
+    from pyarrow import parquet
+
+    with _readable(path):
+        file = parquet.ParquetFile(path, filesystem=filesystem)
+        _image_column(file.schema_arrow, path)
+        return int(file.num_row_groups)
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
     except (OSError, pyarrow.ArrowException) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError("unreadable file", path, reason, "a whole Parquet file") from error
 
 
-def _image_column(schema: Any, path: Path) -> str:
+def _image_column(schema: Any, path: str) -> str:
     """The one column of bytes, or of {bytes, path}."""
     from pyarrow import types
 

@@ -91,7 +91,7 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
     records, model, seed = run.records(), run.generator(), run.configuration.seed
     assert isinstance(seed, int)
     pictures = {
-        "samples.png": figures.png(figures.samples_with_neighbours(model, dataset.train.images, seed)),
+        "samples.png": figures.png(figures.samples_with_neighbours(model, dataset.train.references, seed)),
         "interpolation.png": figures.png(figures.interpolation(model, seed)),
         "curves.png": figures.curves(read_history(run.folder.within("history"))),
         "sigma.png": figures.sigma_curves([records["evaluate"][name] for name in ("paper", "cross_validated")]),

@@ -33,12 +33,20 @@ class DataSettings:
     fold: int = 0  # of TFD's five
     size: tuple[int, int] | None = None  # of `images`: (height, width)
     channels: Channels | None = None  # of `images`; none: as the files are, colour if one of them is
+    streaming: bool = False  # `images` that need not fit in memory: decoded once into the storage, read by minibatch
 
     def __post_init__(self) -> None:
         if not 0 <= self.fold < FOLDS:
             raise ValueError(f"data.fold {self.fold} is not a fold; use 0 to {FOLDS - 1}")
         if self.size is not None and min(self.size) < 1:
             raise ValueError(f"data.size {list(self.size)} is not [height, width] in pixels")
+        if self.streaming:
+            if self.name != "images":
+                raise ValueError(f"data.streaming is for data.name images, not {self.name}")
+            if self.size is None or self.channels is None:
+                raise ValueError("data.streaming needs data.size, [height, width], and data.channels, grey or colour")
+            if self.preprocessing != "none":
+                raise ValueError(f"data.streaming knows no data.preprocessing {self.preprocessing}; use none")
         for setting, owner in (("fold", "tfd"), ("size", "images"), ("channels", "images")):
             value = getattr(self, setting)
             if value not in (0, None) and self.name != owner:

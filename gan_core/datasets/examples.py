@@ -1,30 +1,47 @@
 """Examples and the four splits of a data set, checked."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from gan_core.datasets.stored import BLOCK, StoredImages
 from gan_core.errors import DataError
+
+REFERENCES = 10_000  # of images that are not in memory: how many others are compared with
 
 
 @dataclass(frozen=True)
 class Examples:
     """Images, one a row, as float32; and their labels."""
 
-    images: np.ndarray  # (count, pixels)
+    images: Any  # (count, pixels): an array, or StoredImages, which stand for one that does not fit in memory
     labels: np.ndarray  # (count,)
 
     def __len__(self) -> int:
         return len(self.images)
 
     @cached_property
+    def pixel_means(self) -> np.ndarray:
+        """The mean image, in float64."""
+        if isinstance(self.images, StoredImages):
+            return self.images.means()
+        return np.asarray(self.images.mean(axis=0, dtype=np.float64))
+
+    @cached_property
     def total_variance(self) -> float:
         """The variance of the images, summed over pixels; in blocks, since the whole may be large in float64."""
-        mean = self.images.mean(axis=0, dtype=np.float64)
-        blocks = (self.images[start : start + 1000] - mean for start in range(0, len(self), 1000))
+        if isinstance(self.images, StoredImages):
+            return self.images.total_variance()
+        blocks = (self.images[start : start + BLOCK] - self.pixel_means for start in range(0, len(self), BLOCK))
         return sum(float(np.vdot(block, block)) for block in blocks) / len(self)
+
+    @property
+    def references(self) -> np.ndarray:
+        """What samples are compared with: all images, or of stored ones so many of the first; their order is random."""
+        return np.asarray(self.images[:REFERENCES] if isinstance(self.images, StoredImages) else self.images)
 
     def __getitem__(self, chosen: slice | np.ndarray) -> "Examples":
         return Examples(self.images[chosen], self.labels[chosen])
@@ -44,6 +61,9 @@ class Dataset:
     validation: Examples
     gate: Examples
     test: Examples
+    noted_digest: str | None = field(
+        default=None, kw_only=True
+    )  # of stored images: what their digest was when they were written
 
     def splits(self) -> dict[str, Examples]:
         """The splits by name."""
@@ -52,10 +72,13 @@ class Dataset:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over all splits' images and labels."""
+        if self.noted_digest is not None:
+            return self.noted_digest
         hasher = hashlib.sha256(f"{self.name} {self.shape}".encode())
         for name, examples in self.splits().items():
             hasher.update(f"{name} {len(examples)}".encode())
-            hasher.update(np.ascontiguousarray(examples.images).data)
+            for start in range(0, len(examples), BLOCK):
+                hasher.update(np.ascontiguousarray(examples.images[start : start + BLOCK]).data)
             hasher.update(np.ascontiguousarray(examples.labels).data)
         return hasher.hexdigest()
 

@@ -71,13 +71,21 @@ def split_images(images: np.ndarray, where: object) -> Dataset:
     Raises:
         DataError: If there are too few for that, or they cannot be trained on.
     """
-    count, shape = len(images), images.shape[1:]
+    parts = split_order(len(images), where)
+    return Dataset("images", tuple(images.shape[1:]), *(_examples(images[part], where) for part in parts))
+
+
+def split_order(count: int, where: object, most: int | None = None) -> list[np.ndarray]:
+    """Which images are in train, validation, gate and test; `most` bounds each of the last three.
+
+    Raises:
+        DataError: If there are too few for 10 in each.
+    """
     if count < NEEDED:
         raise DataError("too few images", where, str(count), f"at least {NEEDED}, {SMALLEST} for each of four splits")
     order = stream(0, "images split").permutation(count)
-    sizes = {name: max(SMALLEST, int(share * count)) for name, share in SHARES.items()}
-    bounds = np.cumsum([count - sum(sizes.values()), *sizes.values()])[:-1]
-    return Dataset("images", tuple(shape), *(_examples(images[part], where) for part in np.split(order, bounds)))
+    sizes = [min(max(SMALLEST, int(share * count)), most or count) for share in SHARES.values()]
+    return np.split(order, np.cumsum([count - sum(sizes), *sizes])[:-1])
 
 
 def _examples(images: np.ndarray, where: object) -> Examples:

@@ -40,7 +40,7 @@ def load_tfd(root: str, fold: int) -> Dataset:
         pixels /= np.float32(255)
         check_images(pixels, f"{path}, {split}")
         parts[split] = Examples(pixels, labels[chosen].astype(np.int64))
-    return Dataset("tfd", (SIDE, SIDE), **parts)
+    return Dataset("tfd", (SIDE, SIDE), parts["train"], parts["validation"], parts["gate"], parts["test"])
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

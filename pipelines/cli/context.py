@@ -123,9 +123,9 @@ def origin_run(context: Context, reference: str) -> Any:
 
 def load_dataset(context: Context, reference: str) -> Any:
     """The data set that a run or a registered model was trained on."""
-    from pipelines.image_files import load
+    from pipelines.stored_images import load
 
-    return load(origin_run(context, reference).configuration.data)
+    return load(origin_run(context, reference).configuration.data, context.storage, context.say)
 
 
 def check_output(output: str, suffixes: tuple[str, ...]) -> None:

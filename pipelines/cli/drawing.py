@@ -29,7 +29,7 @@ def figure(context: Context, which: str, reference: str, output: str, seed: int)
     check_output(output, (".png",))
     model = load_model(context, reference)
     if which == "fig2":
-        picture = figures.samples_with_neighbours(model, load_dataset(context, reference).train.images, seed)
+        picture = figures.samples_with_neighbours(model, load_dataset(context, reference).train.references, seed)
     else:
         picture = figures.interpolation(model, seed)
     write_output(output, figures.png(picture))

@@ -151,5 +151,5 @@ def _evaluate_reference(context: Context, reference: str, sigma: float | None, f
     count = run.configuration.evaluate.samples
     samples = model.draw(count, run.configuration.seed).reshape(count, -1)
     return scores.evaluate_arrays(
-        samples, dataset.test.images, dataset.validation.images, sigma, folds, dataset.train.images
+        samples, dataset.test.images, dataset.validation.images, sigma, folds, dataset.train.references
     )

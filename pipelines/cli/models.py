@@ -178,8 +178,8 @@ def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> t
     """The configuration and the data set a version is judged with: its run's, or the defaults on its data."""
     from gan_core.errors import ConfigurationError
     from pipelines import config
-    from pipelines.image_files import load
     from pipelines.run import Run
+    from pipelines.stored_images import load
 
     try:
         document = config.to_plain(Run.open(version.tags.get("run", ""), context.storage).configuration)
@@ -190,4 +190,4 @@ def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> t
     for override in overrides:
         config.apply_override(document, override)
     configuration = config.build(document, str(version))
-    return configuration, load(configuration.data)
+    return configuration, load(configuration.data, context.storage, context.say)

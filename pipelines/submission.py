@@ -15,6 +15,7 @@ from pipelines.settings import ENVIRONMENT_NAME
 
 CONFIGURATION = "GAN_SUBMITTED_CONFIGURATION"  # the resolved YAML, in the job's environment
 RECONNECT_SECONDS = 300.0  # how long a cluster that does not answer is waited for
+NOT_YET = "No available agent"  # what a head answers before the part of it that starts jobs is up
 LARGEST = 64_000  # bytes of configuration that an environment variable carries
 # The job writes its configuration down, where Python of the cluster's image finds it, and becomes gan.
 ENTRY = f'file="$(mktemp -d)/run.yaml" && printf %s "${CONFIGURATION}" > "$file" && exec python -m pipelines.cli run "$file"'
@@ -49,19 +50,27 @@ class Cluster:
             job = f"gan-{name}" if attempt == 1 else f"gan-{name}.{attempt}"
             state = self._state(job)
             if state is None:
-                try:
-                    with self._errors():
-                        self.client.submit_job(
-                            entrypoint=entrypoint, submission_id=job, runtime_env=runtime, metadata={"run": name}
-                        )
-                except ConfigurationError:
-                    if self._state(job) is None:  # it was not another submission of this name that came first
-                        raise
-                    continue
-                return Job(job, attached=False, done=False)
+                if self._sent(job, entrypoint=entrypoint, runtime_env=runtime, metadata={"run": name}):
+                    return Job(job, attached=False, done=False)
+                state = self._state(job)  # of another submission of this name, which came first
             if state not in ("FAILED", "STOPPED"):
                 return Job(job, attached=True, done=state == "SUCCEEDED")
         raise ConfigurationError("too many jobs", name, "999 of them failed", "another name: --name NAME")
+
+    def _sent(self, job: str, **described: Any) -> bool:
+        """Send a new job; False if one of this id is there. A cluster that has only just started is waited for."""
+        end = time.monotonic() + self.reconnect_seconds
+        while True:
+            try:
+                with self._errors():
+                    self.client.submit_job(submission_id=job, **described)
+                return True
+            except ConfigurationError as error:
+                if self._state(job) is not None:
+                    return False
+                if NOT_YET not in str(error) or time.monotonic() > end:
+                    raise
+            time.sleep(1)
 
     def follow(self, job: str, write: Callable[[str], None], say: Callable[[str], None]) -> int:
         """Write the job's log until it ends, and return its exit code; a lost connection is taken up where it was.
@@ -123,9 +132,11 @@ class Cluster:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
+        from ray.exceptions import RayError
+
         try:
             yield
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:  # the last: a wrong token
             raise ConfigurationError(
                 "cluster refused", self.address, (str(error).splitlines() or [type(error).__name__])[0],
                 "the address of a Ray dashboard, such as http://head:8265; RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if it asks",

@@ -12,8 +12,8 @@ import pytest
 
 from cluster import postgresql
 from tests.cluster import transcript
-from tests.conftest import free_port
-from tests.pipelines.conftest import environment
+from tests.conftest import free_port, listening
+from tests.pipelines.conftest import environment, until
 
 ROOT = Path(__file__).parents[2]
 HEADING = "One machine, whole"
@@ -38,9 +38,8 @@ def shell():
     shutil.rmtree(place, ignore_errors=True)
 
 
-def adapted(place):
+def adapted(place, ports):
     """Gives a command free ports, this test's folder and smaller sizes."""
-    ports = dict(zip(PORTS, (str(free_port()) for _ in PORTS), strict=True))
 
     def adapt(command):
         moved = re.sub(rf"\b({'|'.join(PORTS)})\b", lambda found: ports[found[1]], command).replace(
@@ -66,9 +65,12 @@ def test_a_transcript_is_read_with_its_continued_lines_and_what_is_shown_of_each
 def test_the_transcript_of_the_readme_happens_as_it_is_written(shell, monkeypatch):
     monkeypatch.chdir(ROOT)
     entries = transcript.parse((ROOT / "cluster" / "README.md").read_text(), HEADING)
-    adapt = adapted(shell.log.parent)
+    ports = dict(zip(PORTS, (str(free_port()) for _ in PORTS), strict=True))
+    adapt = adapted(shell.log.parent, ports)
     answers = {}
     for number, entry in enumerate(entries):
+        if entry.command.startswith("gan submit"):
+            until(lambda: listening(int(ports["8265"])), 300)  # as whoever types it has done by then
         code, answer = shell.run(adapt(entry.command))
         assert code == 0, f"{entry.command}\n{answer}"
         assert transcript.missing(entry.answer, answer) == [], f"{entry.command}\n{answer}"

@@ -1,5 +1,6 @@
 """A run as a job of a real Ray cluster with token authentication: submitted once for a name, however often."""
 
+import concurrent.futures
 import contextlib
 import os
 import signal
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import submission
 from pipelines.registry import Registry
-from tests.conftest import free_port
+from tests.conftest import free_port, listening
 from tests.pipelines.conftest import environment, failed, gan, until
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +39,7 @@ def head():
             try:
                 until(lambda: "Ray runtime started" in (Path(folder) / "log").read_text() or process.poll() is not None)
                 assert process.poll() is None, (Path(folder) / "log").read_text()
+                until(lambda: listening(dashboard))
                 yield f"http://127.0.0.1:{dashboard}"
             finally:
                 os.killpg(process.pid, signal.SIGTERM)
@@ -49,12 +52,13 @@ def head():
 
 def submit(head, yaml, storage, *more, token=TOKEN, **variables):
     return gan(
-        "submit", yaml, "--address", head, "--storage", storage, "--json", *more, cwd=storage,
+        "submit", yaml, "--address", head, "--storage", storage, "--json", *more, cwd=storage, timeout=400,
         RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, **variables,
     )  # fmt: skip
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_name_submitted_twice_is_one_version_and_a_bad_setting_ends_with_the_job_s_own_code(
     head, small_yaml, tmp_path
 ):
@@ -73,6 +77,18 @@ def test_a_name_submitted_twice_is_one_version_and_a_bad_setting_ends_with_the_j
         refused = submit(head, small_yaml, tmp_path, "--name", "wide", *wide)
         assert (refused.code, refused.json["job"]) == (2, job), refused.err
         assert "not enough resources" in refused.err
+
+
+@pytest.mark.slow
+def test_of_submissions_of_a_name_at_once_one_is_a_job_and_the_others_are_attached_to_it(head, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    clusters = [submission.Cluster(head) for _ in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        jobs = list(pool.map(lambda cluster: cluster.submit("at-once", "sleep 60", {}), clusters))
+    assert {job.id for job in jobs} == {"gan-at-once"}
+    assert sorted(job.attached for job in jobs) == [False, True, True, True]
+    clusters[0].client.stop_job("gan-at-once")
 
 
 @pytest.mark.slow

@@ -96,8 +96,7 @@ def test_the_images_are_decoded_once_until_a_file_the_size_or_the_colours_change
 @pytest.mark.slow
 @pytest.mark.parametrize("root", ["parquet"], indirect=True)
 def test_from_s3_into_s3_it_is_the_same_and_damaged_rows_are_refused(root, bucket, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     place = Storage.at(bucket).within(tmp_path.name)
     for path in root.iterdir():
         place.within("images").write(path.name, path.read_bytes())

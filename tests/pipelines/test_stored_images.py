@@ -93,14 +93,27 @@ def test_the_images_are_decoded_once_until_a_file_the_size_or_the_colours_change
     assert len(said) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["parquet"], indirect=True)
-def test_from_s3_into_s3_it_is_the_same_and_damaged_rows_are_refused(root, ray_cluster, bucket, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
+def test_from_s3_into_s3_it_is_the_same_and_damaged_rows_are_refused(root, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     place = Storage.at(bucket).within(tmp_path.name)
     for path in root.iterdir():
         place.within("images").write(path.name, path.read_bytes())
-    found, _ = load(settings(place.within("images").uri), place)
+    data = {
+        "name": "images",
+        "root": place.within("images").uri,
+        "size": [4, 3],
+        "channels": "colour",
+        "streaming": True,
+    }
+    (tmp_path / "it.yaml").write_text(config.to_yaml(config.build({**NETS, "data": data})))
+    # A cluster of its own, whose workers have the store's credentials.
+    uri = ("--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db")
+    planned = gan("run", "it.yaml", "--storage", place.uri, *uri, "--dry-run", "--json", cwd=tmp_path)
+    assert planned.code == 0, planned.err
+    found, said = load(settings(place.within("images").uri), place)
+    assert said == []
     memory = image_files.load(settings(root, streaming=False))
     assert found.digest == memory.digest
     assert np.array_equal(found.train.images[:], memory.train.images)

@@ -17,6 +17,7 @@ from gan_core.extensions import conditions_of
 from gan_core.state import AVERAGED
 from gan_core.training import Report, initial_state, train
 from pipelines.beginning import CHECKPOINTS, Job, begin, resume
+from pipelines.gauges import Gauges
 from pipelines.progress import LIVE, Progress
 from pipelines.records import TrainRecord
 from pipelines.settings import Configuration, TrainSettings
@@ -177,13 +178,14 @@ def train_loop_per_worker(told: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Keeper:
-    """What rank 0 does with a report: history, a live line for the driver, checkpoints."""
+    """What rank 0 does with a report: history, gauges, a live line for the driver, checkpoints."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.rows: list[dict[str, float]] = []
         self.saved = self.shown = time.monotonic()
         self.looked = 0.0
+        self.gauges = Gauges(job.run.name)
 
     def keep(self, report: Report, at_checkpoint: bool) -> None:
         self.rows.append({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
@@ -200,6 +202,7 @@ class _Keeper:
         if stopping:
             self.job.run.write_json(STOP, report.step)
         if now - self.shown >= 1:
+            self.gauges.show({"step": report.step, **report.metrics})
             self.job.run.write_json(LIVE, {"step": report.step, **report.metrics})
             self.shown = now
 

@@ -45,8 +45,9 @@ def ray_cluster() -> Iterator[None]:
     import ray
 
     ray.init(
-        num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=True, log_to_driver=False, logging_level="ERROR"
-    )
+        num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=True, log_to_driver=False, logging_level="ERROR",
+        _system_config={"metrics_report_interval_ms": 1000},
+    )  # fmt: skip
     yield
     ray.shutdown()
 

@@ -1,0 +1,31 @@
+"""Prometheus: a training's metrics at the exporter that every Ray node has."""
+
+import re
+import urllib.request
+
+import ray
+
+from pipelines import config
+from pipelines.storage import Storage, read_history
+from pipelines.train import train_run
+
+
+def exported(run: str) -> dict[str, float]:
+    """The run's gauges at this machine's exporter."""
+    (node,) = ray.nodes()
+    with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    lines = re.findall(r"^ray_gan_(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE)
+    return {name: float(value) for name, labels, value in lines if f'run="{run}"' in labels}
+
+
+def test_a_training_s_metrics_are_gauges_of_the_node_s_exporter_while_it_lasts(small, digits, ray_cluster, tmp_path):
+    run, seen = Storage.at(tmp_path).within("watched"), []
+    longer = config.override(
+        small, {"train.workers": 1, "train.report_every": 100, "algorithm.steps": 4000, "train.checkpoint_every": 2000}
+    )
+    train_run(longer, digits, run, lambda line: None, lambda: seen.append(exported("watched")))
+    shown = next(found for found in reversed(seen) if found)
+    (row,) = [row for row in read_history(run.within("history")) if row["step"] == shown["step"]]
+    assert shown.keys() == row.keys() - {"time_ms"}
+    assert all(shown[name] == row[name] for name in ("discriminator_loss", "value", "fake_accuracy"))

@@ -57,6 +57,8 @@ def test_a_transcript_is_read_with_its_continued_lines_and_what_is_shown_of_each
     assert transcript.parse(text, "A") == [transcript.Entry("a b", ("1.5 x", "y")), transcript.Entry("c", ())]
     assert transcript.missing(["1.5 x", "y"], "first\n-27 x\nz\ny\n") == []
     assert transcript.missing(["y", "1.5 x"], "2 x\ny\n") == ["1.5 x"]
+    recorded = "2026-11-24 14:21:10,777\tSUCC scripts.py:1085 -- \x1b[32mRay runtime started.\x1b[39m\n"
+    assert transcript.missing(["Ray runtime started."], recorded) == []
 
 
 @pytest.mark.slow

@@ -25,6 +25,9 @@ from pipelines.cli.context import (
 @click.option(
     "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
 )
+@click.option(
+    "--features", is_flag=True, help="Also on the features of a classifier of the data set's labels, trained now."
+)
 @common
 def evaluate(
     context: Context,
@@ -34,6 +37,7 @@ def evaluate(
     validation_file: str | None,
     sigma: float | None,
     folds: int,
+    features: bool,
 ) -> None:
     """Score a run, a registered model (NAME@ALIAS, NAME/VERSION), or any two arrays of images.
 
@@ -44,6 +48,7 @@ def evaluate(
     Examples:
       gan evaluate digits-1a2b3c4d
       gan evaluate gan-digits@champion --json
+      gan evaluate gan-digits@champion --features
       gan evaluate tfd-0 tfd-1 tfd-2 tfd-3 tfd-4 --json
       gan evaluate --samples S.npy --points T.npy --sigma 0.1777 --json
     """
@@ -51,6 +56,8 @@ def evaluate(
 
     if bool(references) == (samples_file is not None) or (samples_file is None) != (points_file is None):
         raise click.UsageError("give either REF, or --samples and --points")
+    if features and samples_file is not None:
+        raise click.UsageError("--features needs a REF, whose data set has the labels")
     if len(set(references)) < len(references):
         raise ConfigurationError("a model given twice", "REF", " ".join(references), "each once")
     if samples_file is not None and points_file is not None:
@@ -60,7 +67,7 @@ def evaluate(
     else:
         scored = []
         for reference in references:
-            scored.append({"reference": reference, **_evaluate_reference(context, reference, sigma, folds)})
+            scored.append({"reference": reference, **_evaluate_reference(context, reference, sigma, folds, features)})
             if len(references) > 1:
                 context.say(f"{reference}\n{_lines(scored[-1])}")
         if len(references) > 1:
@@ -137,6 +144,12 @@ def _lines(result: dict[str, Any]) -> str:
         for score in ([result["fixed"]] if "fixed" in result else []) + [result["paper"], result["cross_validated"]]
     ]
     lines += [described(**result["quality"])] if result["quality"] else []
+    if seen := result.get("features"):
+        lines.append(
+            f"features         Fréchet distance {seen['frechet_distance']:.2f} (training images {seen['training_images']:.2f}), "
+            f"on a classifier right about {seen['classifier_accuracy']:.1%} of test images: not Inception's FID"
+        )
+        lines.append(f"features         {described(**seen['quality'])}")
     return "\n".join([*lines, *described_measures(result.get("extension"))])
 
 
@@ -154,8 +167,12 @@ def _answer_together(context: Context, scored: list[dict[str, Any]]) -> None:
     context.answer({**together, "models": scored}, text)
 
 
-def _evaluate_reference(context: Context, reference: str, sigma: float | None, folds: int) -> dict[str, Any]:
+def _evaluate_reference(
+    context: Context, reference: str, sigma: float | None, folds: int, features: bool
+) -> dict[str, Any]:
     """Score a run or a registered model on the data set it was trained on."""
+    from dataclasses import asdict
+
     from gan_core.extensions.measures import extension_measures
     from pipelines import evaluate as scores
 
@@ -167,4 +184,12 @@ def _evaluate_reference(context: Context, reference: str, sigma: float | None, f
         samples, dataset.test.images, dataset.validation.images, sigma, folds, dataset.train.references
     )
     measures = extension_measures(model, dataset, count, run.configuration.seed)
-    return {**result, "extension": measures} if measures else result
+    if measures:
+        result["extension"] = measures
+    if features:
+        from gan_core.classifier import train_classifier
+        from gan_core.feature_quality import feature_quality
+
+        classifier, neighbours = train_classifier(dataset.train), run.configuration.evaluate.neighbours
+        result["features"] = asdict(feature_quality(classifier, dataset, samples, neighbours))
+    return result

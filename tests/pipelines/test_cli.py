@@ -158,6 +158,7 @@ def test_a_name_of_another_configuration_ends_with_2(finished, tmp_path, here):
         (["run", "it.yaml", "--set", "train.workers=64", "--set", "algorithm.batch_size=64"], ["not enough resources", "64 CPU", "at most"]),
         (["tune", "it.yaml"], ["nothing to search", "tune.candidates is 0"]),
         (["evaluate"], ["usage", "give either REF, or --samples and --points"]),
+        (["evaluate", "--samples", "s.npy", "--points", "t.npy", "--features"], ["usage", "--features needs a REF"]),
         (["evaluate", "nosuchrun"], ["no such run (nosuchrun)", "none yet"]),
     ],
     ids=lambda value: "-".join(value)[:40] if value and value[0] in ("run", "rum", "tune", "evaluate") else "",
@@ -264,12 +265,18 @@ def test_an_output_that_cannot_be_written_is_refused_before_a_model_is_loaded(ou
 
 
 def test_a_run_evaluated_again_has_the_scores_of_its_record(finished, tmp_path, here):
-    answer = here("evaluate", "small-run", "--storage", finished.storage, "--json")
+    answer = here("evaluate", "small-run", "--features", "--storage", finished.storage, "--json")
     score = finished.record("evaluate")
     for key in ("log_likelihood", "standard_error", "sigma"):  # on other threads than the tasks': float32 sums
         assert answer.json[key] == pytest.approx(score[key], abs=1e-4)
     assert answer.json["paper"]["samples"] == 500
     assert answer.json["cross_validated"]["sigma"] == pytest.approx(score["cross_validated"]["sigma"], abs=1e-4)
+    features = answer.json[
+        "features"
+    ]  # of nets of a few thousand weights after 200 steps: nobody takes these for digits
+    assert features["samples"] == 500
+    assert features["frechet_distance"] > 3 * features["training_images"] > 0
+    assert features["classifier_accuracy"] > 0.95
 
 
 def test_any_two_arrays_are_scored_by_the_command_as_by_the_function(arrays, tmp_path):

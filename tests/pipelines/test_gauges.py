@@ -3,26 +3,43 @@
 import re
 import urllib.request
 
+import pytest
 import ray
 
 from pipelines import config
+from pipelines.gauges import Gauges
 from pipelines.storage import Storage, read_history
 from pipelines.train import train_run
+from tests.pipelines.conftest import until
 
 
 def exported(run: str) -> dict[str, float]:
-    """The run's gauges at this machine's exporter."""
+    """The run's gauges at this machine's exporter; none while it is still starting."""
     (node,) = ray.nodes()
-    with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return {}
     lines = re.findall(r"^ray_gan_(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE)
     return {name: float(value) for name, labels, value in lines if f'run="{run}"' in labels}
 
 
+def test_a_worker_s_gauges_are_at_its_node_s_exporter_each_run_s_apart_and_as_last_set(ray_cluster):
+    first, second = (ray.remote(Gauges).options(num_cpus=0).remote(run) for run in ("first", "second"))
+    ray.get([first.show.remote({"step": 100, "value": -1.25}), second.show.remote({"step": 7})])
+    until(lambda: exported("first") == {"step": 100.0, "value": -1.25} and exported("second") == {"step": 7.0}, 60)
+    ray.get(first.show.remote({"step": 200, "value": -1.0}))
+    until(lambda: exported("first") == {"step": 200.0, "value": -1.0}, 60)
+    assert exported("second") == {"step": 7.0}
+
+
+@pytest.mark.slow
 def test_a_training_s_metrics_are_gauges_of_the_node_s_exporter_while_it_lasts(small, digits, ray_cluster, tmp_path):
     run, seen = Storage.at(tmp_path).within("watched"), []
     longer = config.override(
-        small, {"train.workers": 1, "train.report_every": 100, "algorithm.steps": 4000, "train.checkpoint_every": 2000}
+        small,
+        {"train.workers": 1, "train.report_every": 100, "algorithm.steps": 20_000, "train.checkpoint_every": 2000},
     )
     train_run(longer, digits, run, lambda line: None, lambda: seen.append(exported("watched")))
     shown = next(found for found in reversed(seen) if found)

@@ -25,7 +25,7 @@ PAPER_TABLE_2: tuple[dict[str, str], ...] = (
         FAMILIES[1]: "needs inference at every step, and a Markov chain for the partition function's gradient",
         FAMILIES[2]: "mixing is traded against the quality of reconstructions",
         FAMILIES[3]: "D has to keep step with G, or G sends many z to one x",
-        "shown here": "`python -m tests.paper.schemes`: four ways to fall out of step; a collapsed G is refused: "
+        "shown here": "`python -m tests.paper.schemes`: which settings fall out of step; a collapsed G is refused: "
         "`tests/pipelines/test_promotion.py::test_a_generator_that_ignores_z_is_refused_even_as_the_first`",
     },
     {
@@ -34,7 +34,8 @@ PAPER_TABLE_2: tuple[dict[str, str], ...] = (
         FAMILIES[1]: "variational",
         FAMILIES[2]: "by a Markov chain",
         FAMILIES[3]: "none of its own: approximate, and learned afterwards",
-        "shown here": "no step of training infers z: `tests/gan_core/test_algorithm1.py::test_a_step_is_the_paper_s_text_or_the_published_code_s_scheme`",
+        "shown here": "`gan reconstruct REF`; an encoder trained once G is fixed: "
+        "`tests/gan_core/test_inference.py::test_a_trained_encoder_brings_samples_back_three_times_nearer_than_a_random_z_and_test_images_nearer_than_their_mean_is`",
     },
     {
         "task": "sampling",

@@ -156,7 +156,10 @@ class BatchSource:
             self._order.clear()
             self._order[epoch] = stream(self.seed, "minibatches", epoch).permutation(len(self.data.images))
         chosen = self._order[epoch][position * self.batch_size : (position + 1) * self.batch_size]
-        examples = self.data[chosen]
+        if self.conditions.size == 0:
+            images = torch.from_numpy(self.data.images[chosen[rows]]).to(self.device)
+            return Batch(images, images.new_empty(len(images), 0))
+        examples = self.data[chosen]  # all of them: what is random about conditions is drawn for the whole minibatch
         condition = self.conditions.of(examples.images, examples.labels, stream(self.seed, "conditions", index))
         images = torch.from_numpy(examples.images[rows])
         return Batch(images.to(self.device), condition[rows].to(self.device))

@@ -23,13 +23,7 @@ CLASSES = classes_of(DIGITS)
 CONDITIONAL = replace(SETTINGS, extension=ExtensionSettings("conditional"))
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums over one thread, so that equal trainings are equal to the bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def labelled(labels) -> Dataset:

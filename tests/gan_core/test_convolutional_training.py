@@ -48,13 +48,7 @@ NETWORKS = {"maxout": MAXOUT, "everyday": EVERYDAY, "spectral": SPECTRAL}
 each = pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums over one thread, so that equal trainings are equal to the bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings_of(network, **algorithm) -> TrainingSettings:

@@ -13,6 +13,7 @@ from pipelines.settings import Configuration
 # Read when Ray is imported, so set before. A value the user has set stays.
 ENVIRONMENT = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else `uv run` makes workers build a second environment
+    "RAY_worker_niceness": "0",  # Ray's 15 lets its own daemons interrupt a step: 0.85 of the bare loop's speed
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_COLOR_PREFIX": "0",
     "RAY_DEDUP_LOGS": "0",

@@ -15,7 +15,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from gan_core.errors import ConfigurationError
-from pipelines.setting_names import ARCHITECTURES, architecture, check_name, check_names
+from pipelines.setting_names import ARCHITECTURES, architecture, as_typed, check_name, check_names
 from pipelines.settings import AFTERWARDS, Configuration
 
 SEARCHABLE = ("noise", "network", "algorithm")  # sections: what a candidate can differ in
@@ -53,13 +53,15 @@ def build(document: Mapping[str, Any], where: object = "configuration") -> Confi
         result = _adapter().validate_json(_to_json(document, where), strict=True)
     except ValidationError as error:
         raise _readable(error, where) from None
-    for key in result.tune.space:
+    space = {}
+    for key, distribution in result.tune.space.items():
         check_name(key, f"{where}: tune.space", [result.network.architecture])
         if key.split(".")[0] not in SEARCHABLE:
             raise ConfigurationError(
                 "not searchable", f"{where}: tune.space", key, f"a setting of {', '.join(SEARCHABLE)}"
             )
-    return result
+        space[key] = as_typed(key, distribution, result.network.architecture)
+    return dataclasses.replace(result, tune=dataclasses.replace(result.tune, space=space)) if space else result
 
 
 def override(configuration: Configuration, values: Mapping[str, Any]) -> Configuration:
@@ -84,8 +86,16 @@ def override(configuration: Configuration, values: Mapping[str, Any]) -> Configu
 
 
 def to_plain(configuration: Any) -> dict[str, Any]:
-    """The configuration as plain data, which `build` reads back."""
-    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(configuration))))
+    """The configuration as plain data, which `build` reads back: the same for a value however it was written."""
+    return typing.cast(dict[str, Any], json.loads(json.dumps(_plain(configuration))))
+
+
+def _plain(value: Any) -> Any:
+    """Settings as mappings. What equals its default is written as the default is, 1 or 1.0; other fractions with a dot."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    given = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {field.name: _plain(field.default if value == field.default else value) for field, value in given.items()}
 
 
 def identity(configuration: Configuration) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from gan_core.errors import ConfigurationError
 from gan_core.networks import GENERATOR_SETTINGS
@@ -58,6 +61,33 @@ def check_names(kind: Any, document: Any, where: object, prefix: str = "") -> No
             expected = f"one of {', '.join(fields)}" + (f"; {hint}" if hint else "")
             raise ConfigurationError("unknown setting", where, f"{prefix}{key}", expected)
         check_names(_section_of(hints[key], value), value, where, f"{prefix}{key}.")
+
+
+def type_of(name: str, architecture: str) -> Any:
+    """The type of the setting of this dotted name, which there is with this architecture; any, of a part of a setting."""
+    hint: Any = Configuration
+    for part in name.split("."):
+        section = _section_of(hint, {"architecture": architecture})
+        hint = Any if section is None else typing.get_type_hints(section)[part]
+    return hint
+
+
+def as_typed(name: str, distribution: Mapping[str, list[Any]], architecture: str) -> dict[str, list[Any]]:
+    """A setting's search distribution, each value as the setting itself is read: 0 of a fraction is 0.0."""
+    wanted = type_of(name, architecture)
+    return {
+        kind: [_as_typed(value, float if "uniform" in kind else wanted) for value in values]
+        for kind, values in distribution.items()
+    }
+
+
+def _as_typed(value: Any, kind: Any) -> Any:
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    try:
+        read = json.loads(json.dumps(adapter.validate_json(json.dumps(value), strict=True)))
+    except ValidationError:
+        return value  # a candidate that has it is refused
+    return read if read == value else value
 
 
 def _section_of(hint: Any, document: Any) -> Any:

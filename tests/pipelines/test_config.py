@@ -1,6 +1,8 @@
 """A configuration is read whole, or refused in one line that says what, where and what instead."""
 
 import dataclasses
+import json
+import typing
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 
 from gan_core.errors import ConfigurationError
 from pipelines import config
-from pipelines.search.candidates import candidate_configurations
+from pipelines.search.candidates import candidate_configurations, draw_candidates
+from pipelines.setting_names import type_of
 from pipelines.settings import Configuration
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
@@ -17,6 +20,12 @@ LEAVES = [
     "seed", "data.name", "noise.size", "network.generator.hidden", "network.discriminator.max_column_norm",
     "algorithm.steps", "algorithm.generator_learning_rate", "algorithm.momentum.initial", "train.gpu",
     "train.virtual_shards", "tune.rungs", "tune.space", "tune.space.noise.size", "registry.model", "registry.gate",
+]  # fmt: skip
+
+
+FRACTIONS = [
+    name for name in config.flat(config.to_plain(Configuration()))
+    if float in (hint := type_of(name, "dense"), *typing.get_args(hint))
 ]  # fmt: skip
 
 
@@ -40,7 +49,9 @@ def test_every_configuration_of_ours_loads_and_survives_a_round_trip_through_its
     loaded = config.load(path)
     (tmp_path / "resolved.yaml").write_text(config.to_yaml(loaded))
     assert config.load(tmp_path / "resolved.yaml") == loaded
-    assert config.build(config.to_plain(loaded)) == loaded
+    again = config.build(config.to_plain(loaded))
+    assert again == loaded
+    assert config.digest(config.identity(again)) == config.digest(config.identity(loaded))
 
 
 def test_configurations_of_ours_are_found():
@@ -304,3 +315,66 @@ def test_first_difference_names_the_first_setting_in_dotted_order_and_both_value
 def test_the_digest_is_of_the_values_and_not_of_their_order():
     assert config.digest({"a": 1, "b": [2, 3]}) == config.digest({"b": [2, 3], "a": 1})
     assert len({config.digest(value) for value in ({"a": 1}, {"a": 2}, {"a": 1.0}, {"a": "1"}, {"a": [1]})}) == 5
+
+
+def digest_of(build):
+    try:
+        return config.digest(config.identity(build()))
+    except ConfigurationError:
+        return "refused"
+
+
+def by_set(name, spelling):
+    document = {}
+    config.apply_override(document, f"{name}={spelling}")
+    return config.build(document)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(FRACTIONS), st.one_of(st.sampled_from([0, 1, 250]), st.integers(0, 10**6)))
+def test_a_value_has_one_digest_whether_it_is_written_with_a_dot_or_without_in_the_file_by_set_or_by_default(
+    name, number
+):
+    spellings = (f"{number}", f"{number}.0", f"+{number}", f"{number}.0e+0")
+    found = {digest_of(lambda text=text: by_set(name, text)) for text in spellings}
+    found |= {
+        digest_of(lambda value=value: config.override(Configuration(), {name: value}))
+        for value in (number, float(number))
+    }
+    if config.flat(config.to_plain(Configuration()))[name] == number:
+        found.add(digest_of(Configuration))
+    assert len(found) == 1
+
+
+def test_fractions_are_found():
+    assert {"tune.min_coverage", "algorithm.momentum.start_epoch", "train.hang_timeout_s"} <= set(FRACTIONS)
+    assert not {"seed", "noise.size", "tune.rungs", "train.gpu"} & set(FRACTIONS)
+
+
+@pytest.mark.parametrize(
+    ("key", "one", "other"),
+    [
+        ("algorithm.momentum.initial", "{choice: [0, 0.5]}", "{choice: [0.0, 5.0e-1]}"),
+        ("network.discriminator.max_column_norm", "{choice: [null, 2]}", "{choice: [null, 2.0]}"),
+        ("network.generator.hidden_biases", "{choice: [[0, -2]]}", "{choice: [[0.0, -2.0]]}"),
+        ("algorithm.momentum.final", "{uniform: [0, 0.5]}", "{uniform: [0.0, 0.5]}"),
+        ("algorithm.generator_learning_rate", "{log_uniform: [0.5, 2]}", "{log_uniform: [0.5, 2.0]}"),
+    ],
+)  # fmt: skip
+def test_a_search_space_has_one_digest_however_its_fractions_are_written(key, one, other):
+    built = [config.build(config.parse_yaml(f"tune: {{space: {{{key}: {text}}}}}", "it")) for text in (one, other)]
+    assert len({config.digest(config.identity(configuration)) for configuration in built}) == 1
+    drawn = [
+        config.build(config.parse_yaml(f"tune: {{candidates: 3, space: {{{key}: {text}}}}}", "it"))
+        for text in (one, other)
+    ]
+    assert len({json.dumps(draw_candidates(configuration.tune, 0)) for configuration in drawn}) == 1
+
+
+def test_integers_of_a_space_stay_integers_and_what_no_setting_can_be_is_left_for_its_candidate_to_refuse():
+    space = {"noise.size": {"choice": [8, 16]}, "algorithm.steps": {"integer": [1, 3]}}
+    assert config.build({"tune": {"space": space}}).tune.space == space
+    assert "[8, 16]" in json.dumps(config.to_plain(config.build({"tune": {"space": space}})))
+    wrong = {"tune": {"candidates": 2, "searcher": "grid", "space": {"noise.size": {"choice": [8, "many"]}}}}
+    with pytest.raises(ConfigurationError, match=r"noise.size\): the text 'many'"):
+        candidate_configurations(config.build(wrong))

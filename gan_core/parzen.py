@@ -5,23 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize_scalar
-from torch import Tensor
 
 from gan_core.errors import DataError
+from gan_core.kernel_sums import KernelSums, tiles
 from gan_core.randomness import stream
 
 PAPER_GRID = tuple(float(sigma) for sigma in np.logspace(-1, 0, 10))
 # Where a refined sigma is looked for: steps of 8 %, on which the curve is smooth (CURVE below).
 SEARCH_GRID = tuple(float(sigma) for sigma in np.geomspace(0.05, 1.0, 40))
 
-POINT_TILE, SAMPLE_TILE, EXACT = 500, 2000, 8
-RESIDENT_BYTES = 2**28  # of samples that are kept centred
-TOLERANCE = 1e-3  # nats
-NEGLIGIBLE = 100.0  # bits: 10^9 terms of 2^-100 are 10^-21 of the sum
+POINT_TILE = 500  # points at a time
 
 
 def parzen_log_density(
@@ -37,17 +33,17 @@ def parzen_log_density(
     In nats, for pixels in [0, 1]; rescaling pixels by a shifts it by -d log a. All sigmas share one
     pass over the distances, in tiles: under 1 GiB beside the inputs, whatever their sizes. Tiles of `POINT_TILE` points
     know nothing of each other, so points can be shared among tasks in blocks of whole tiles without
-    changing a bit. Distances are float32, and float64 in tiles where that may cost over `TOLERANCE`.
+    changing a bit. Distances are float32, and float64 in tiles where that may cost over 1e-3 nats (`kernel_sums.py`).
 
     Raises:
         DataError: If a sigma is not positive, the widths differ, or a value or a result is not finite.
     """
     _check(points, samples, sigmas)
     width = samples.shape[1]
-    window = _Window(samples, sigmas, device)
+    sums = KernelSums(samples, sigmas, device)
     result = np.empty((len(points), len(sigmas)))
-    for tile in _tiles(len(points), POINT_TILE):
-        result[tile] = window.log_sum(window.centred(points[tile])).cpu().numpy()
+    for tile in tiles(len(points), POINT_TILE):
+        result[tile] = sums.log_sum(sums.centred(points[tile])).cpu().numpy()
     result -= math.log(len(samples)) + width / 2 * np.log(2 * math.pi * np.square(sigmas))
     if not np.isfinite(result).all():
         raise DataError(
@@ -57,103 +53,6 @@ def parzen_log_density(
             "values, and a sigma, within what float32 can square",
         )
     return result
-
-
-class _Window:
-    """Sums of Gaussian kernels centred on samples, streamed over tiles of samples."""
-
-    def __init__(self, samples: np.ndarray, sigmas: Sequence[float], device: str) -> None:
-        self.samples, self.device = samples, device
-        self.centre = samples.mean(axis=0, dtype=np.float64)
-        tiles = _tiles(len(samples), SAMPLE_TILE)
-        # Few enough samples are centred once, more of them at each use, so that memory is bounded.
-        small = samples.size * 4 <= RESIDENT_BYTES
-        self.resident = torch.cat([self.centred(samples[tile]) for tile in tiles]) if small else None
-        self.squares = torch.empty(len(samples), dtype=torch.float64, device=device)
-        for (
-            tile
-        ) in tiles:  # into one tensor: many small results between large passing ones keep these from being reused
-            self.squares[tile] = self.rows(tile).double().square().sum(dim=1)
-        # -|x - s|^2 / 2 sigma^2 = rate |x - s|^2
-        self.rates = [-0.5 / sigma**2 for sigma in sigmas]
-
-    def centred(self, rows: np.ndarray) -> Tensor:
-        """Rows minus the samples' mean, in float32.
-
-        Distances do not change when both sides are centred, but products of centred values are
-        smaller, and so are their errors.
-        """
-        return torch.from_numpy((rows - self.centre).astype(np.float32)).to(self.device)
-
-    def rows(self, chosen: slice | Tensor) -> Tensor:
-        """Some of the samples, centred."""
-        if self.resident is not None:
-            return self.resident[chosen]
-        return self.centred(self.samples[chosen if isinstance(chosen, slice) else chosen.cpu().numpy()])
-
-    def log_sum(self, points: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """logsumexp_i(-|x - s_i|^2 / 2 sigma^2), (points, sigmas) in float64.
-
-        Every term comes from |x|^2 + |s|^2 - 2 x.s in float32. That form loses digits where points
-        and samples are long compared with their distance, so the `EXACT` nearest samples' terms,
-        which carry the sum where sigma is small, are taken out again and put back from
-        differences in float64. How far off they were says what the other terms are worth: where
-        these may cost more than `TOLERANCE` (many samples nearly as near, all of them far from the
-        centre), everything is done again in float64.
-        """
-        count, rates = len(points), torch.tensor(self.rates, dtype=torch.float64, device=points.device)
-        points, squares = points.to(dtype), points.double().square().sum(dim=1).to(dtype)
-        nearest = torch.full((count, EXACT), math.inf, dtype=dtype, device=points.device)
-        index = torch.zeros((count, EXACT), dtype=torch.int64, device=points.device)
-        reference = torch.full((count,), math.inf, dtype=dtype, device=points.device)
-        total = torch.zeros((count, len(self.rates)), dtype=torch.float64, device=points.device)
-        for tile in _tiles(len(self.samples), SAMPLE_TILE):
-            samples = self.rows(tile).to(dtype)
-            distances = torch.addmm(self.squares[tile].to(dtype), points, samples.T, alpha=-2)
-            distances.add_(squares[:, None])
-            found, at = distances.topk(min(EXACT, len(samples)), dim=1, largest=False)
-            nearest, kept = torch.cat([nearest, found], dim=1).topk(EXACT, dim=1, largest=False)
-            index = torch.cat([index, at + tile.start], dim=1).gather(1, kept)
-            # Sums are kept relative to the nearest sample so far: exp() of at most 0.
-            closer = torch.minimum(reference, nearest[:, 0])
-            shift = torch.where(torch.isinf(reference), 0, reference - closer)
-            total *= torch.exp(shift.double()[:, None] * rates)
-            reference = closer
-            total += self._kernel_sums(distances.sub_(reference[:, None]))
-        result, doubt = self._with_exact_terms(points, total, reference, nearest, index, rates)
-        return self.log_sum(points, torch.float64) if dtype == torch.float32 and doubt > TOLERANCE else result
-
-    def _kernel_sums(self, excess: Tensor) -> Tensor:
-        buffer, sums = torch.empty_like(excess), []
-        for rate in self.rates:
-            # exp(x) = 2^(x / log 2), the faster of the two; what is below 2^-NEGLIGIBLE of the nearest
-            # sample's term counts for nothing, but as a denormal number takes ten times as long.
-            torch.mul(excess, rate / math.log(2), out=buffer).clamp_(min=-NEGLIGIBLE)
-            sums.append(torch.exp2(buffer, out=buffer).sum(dim=1))
-        return torch.stack(sums, dim=1).double()
-
-    def _with_exact_terms(
-        self, points: Tensor, total: Tensor, reference: Tensor, nearest: Tensor, index: Tensor, rates: Tensor
-    ) -> tuple[Tensor, float]:
-        """The sums' logarithms, and by how much the terms that are not exact may have changed one."""
-        present = torch.isfinite(nearest)
-        approximate = torch.where(present, nearest - reference[:, None], math.inf)
-        differences = points[:, None, :].double() - self.rows(index).double()
-        exact = torch.where(present, differences.square().sum(dim=2), math.inf)
-        closest = exact.min(dim=1).values
-        off = torch.where(present, nearest - exact, 0).abs().max(dim=1).values
-        result, doubt = torch.empty_like(total), 0.0
-        for column, rate in enumerate(self.rates):
-            removed = torch.exp(approximate * rate).double().sum(dim=1)
-            rest = (total[:, column] - removed).clamp(min=0) * torch.exp((reference.double() - closest) * rate)
-            whole = rest + torch.exp((exact - closest[:, None]) * rate).sum(dim=1)
-            result[:, column] = closest * rate + torch.log(whole)
-            doubt = max(doubt, float((rest / whole * off * -rate).max()))
-        return result, doubt
-
-
-def _tiles(count: int, size: int) -> list[slice]:
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import math
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -127,20 +126,6 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def digest(value: Any) -> str:
     """SHA-256 of plain data."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def sources_digest() -> str:
-    """SHA-256 over the sources of both packages: a mended bug makes a new run."""
-    import gan_core
-    import pipelines
-
-    hasher = hashlib.sha256(version("torch").encode())
-    for package in (gan_core, pipelines):
-        root = Path(typing.cast(str, package.__file__)).parent
-        for path in sorted(root.rglob("*.py")):
-            hasher.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return hasher.hexdigest()
 
 
 def parse_yaml(text: str, where: object) -> Any:

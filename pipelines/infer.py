@@ -22,10 +22,11 @@ from gan_core.extensions.inference import (
 from gan_core.portable import PortableGenerator
 from gan_core.state import load_tensors
 from pipelines import config
+from pipelines.history import append_history
 from pipelines.records import InferRecord
 from pipelines.run import Run
 from pipelines.settings import TrainSettings
-from pipelines.storage import Storage, append_history, latest_checkpoint, save_checkpoint
+from pipelines.storage import Storage, latest_checkpoint, save_checkpoint
 
 ENCODER = "encoder"  # the folder of a run that holds the encoder's checkpoints
 SAY_SECONDS = 10.0

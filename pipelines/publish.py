@@ -19,7 +19,8 @@ from gan_core.extensions.masks import named_mask
 from gan_core.extensions.measures import headline
 from gan_core.extensions.observed import Observed
 from gan_core.portable import PortableGenerator
-from pipelines import config, figures, origin, report
+from pipelines import config, figures, origin, report, sources
+from pipelines.history import read_history
 from pipelines.infer import trained_inference
 from pipelines.records import RegisterRecord, ReportRecord
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
@@ -27,7 +28,7 @@ from pipelines.registry.moves import Moves
 from pipelines.registry.promotion import judge_version
 from pipelines.registry.registration import register
 from pipelines.run import Run
-from pipelines.storage import checkpoint_names, read_history
+from pipelines.storage import checkpoint_names
 from pipelines.tracking import Tracking
 
 PAGE = "report.html"
@@ -60,7 +61,7 @@ def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str],
 def recipe_digest(run: Run) -> str:
     """Digest of what a night is made from: its configuration without the seed, its origin and our sources."""
     plain = {key: value for key, value in config.identity(run.configuration).items() if key != "seed"}
-    return config.digest([plain, run.origin.digest if run.origin else None, config.sources_digest()])
+    return config.digest([plain, run.origin.digest if run.origin else None, sources.digest()])
 
 
 def unchanged(run: Run, registry: Registry, dataset: Dataset) -> ModelVersion | None:

@@ -4,10 +4,8 @@ import dataclasses
 import hashlib
 import json
 import re
-import subprocess
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 from gan_core.checkpoint import MALFORMED
@@ -16,7 +14,7 @@ from gan_core.extensions import conditions_from
 from gan_core.networks import make_generator
 from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
-from pipelines import config
+from pipelines import config, sources
 from pipelines.beginning import ORIGIN, noted_training
 from pipelines.records import EvaluateRecord, InferRecord, Origin, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.settings import Configuration, Weights
@@ -62,7 +60,7 @@ class Run:
         Raises:
             ConfigurationError: If the name cannot be one, or is a run of another configuration or origin.
         """
-        made_from: list[Any] = [config.identity(configuration), config.sources_digest()]
+        made_from: list[Any] = [config.identity(configuration), sources.digest()]
         identity = config.digest([*made_from, origin.digest] if origin else made_from)
         name = checked_run_name(name or f"{stem}-{identity[:8]}")
         if configuration.seed == "name":
@@ -124,7 +122,7 @@ class Run:
             self.extends = False
         if self.folder.read("run.json") is None:
             plain = config.to_plain(self.configuration)
-            document: dict[str, Any] = {"run": self.name, "commit": commit(), "configuration": plain}
+            document: dict[str, Any] = {"run": self.name, "commit": sources.commit(), "configuration": plain}
             if self.origin is not None:
                 document["origin"] = dataclasses.asdict(self.origin)
                 assert self.origin_tensors is not None
@@ -136,7 +134,7 @@ class Run:
     def commit(self) -> str:
         """The commit the run started from."""
         known = self.folder.read_json("run.json")
-        return str(known["commit"]) if known else commit()
+        return str(known["commit"]) if known else sources.commit()
 
     @property
     def config_digest(self) -> str:
@@ -243,19 +241,3 @@ def checked_run_name(name: str) -> str:
 def run_names(storage: Storage) -> list[str]:
     """The storage's runs, by name."""
     return [name for name in storage.within("runs").names() if not name.startswith(".")]
-
-
-def commit() -> str:
-    """The commit of the checkout this runs from, `-dirty` if it was changed; `unknown` elsewhere."""
-    here = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"

@@ -1,4 +1,4 @@
-"""A run's folder, on a disk or an object store: records, checkpoints and history, each written whole."""
+"""A run's folder, on a disk or an object store: records and checkpoints, each written whole."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -214,28 +214,6 @@ def local_copy(checkpoint: Storage) -> Iterator[Path]:
                 if content is not None:
                     (Path(folder) / name).write_bytes(content)
         yield Path(folder)
-
-
-# History: JSON lines in immutable segments, named by their first and last step.
-
-
-def append_history(folder: Storage, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows, in rising order of step, as one more segment."""
-    rows = list(rows)
-    if rows:
-        name = f"{rows[0]['step']:08d}-{rows[-1]['step']:08d}.jsonl"
-        folder.write(name, "".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def read_history(folder: Storage) -> list[dict[str, Any]]:
-    """All rows, one for each step, in order: steps repeated after a restart appear once."""
-    rows: dict[int, dict[str, Any]] = {}
-    for name in folder.names():
-        if name.endswith(".jsonl") and not name.startswith("."):
-            for line in (folder.read(name) or b"").decode().splitlines():
-                row = json.loads(line)
-                rows[row["step"]] = row
-    return [rows[step] for step in sorted(rows)]
 
 
 def check_storage(storage: Storage, wanted: int) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from gan_core.errors import CheckpointError, RegistryError
 from pipelines.evaluate import over_models
+from pipelines.history import read_history
 from pipelines.registry import ModelVersion
 from pipelines.report import PAPER_TABLE_1
 from pipelines.run import Run
-from pipelines.storage import read_history
 
 PROTOCOLS = ("paper", "cross_validated")
 TAGS = ("generator_sha256", "data", "commit", "protocol", "log_likelihood", "standard_error", "sigma", "coverage")

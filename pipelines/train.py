@@ -18,10 +18,11 @@ from gan_core.state import AVERAGED
 from gan_core.training import Report, initial_state, train
 from pipelines.beginning import CHECKPOINTS, Job, begin, resume
 from pipelines.gauges import Gauges
+from pipelines.history import append_history
 from pipelines.progress import LIVE, Progress
 from pipelines.records import TrainRecord
 from pipelines.settings import Configuration, TrainSettings
-from pipelines.storage import Storage, Tensors, append_history, latest_checkpoint, save_checkpoint
+from pipelines.storage import Storage, Tensors, latest_checkpoint, save_checkpoint
 
 HISTORY, STOP = "history", "stop.json"
 LOOK_SECONDS = 0.5  # between looks of rank 0 for a request to stop

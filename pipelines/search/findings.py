@@ -14,15 +14,8 @@ from typing import Any
 from gan_core.checkpoint import checkpoint_step, read_checkpoint
 from gan_core.errors import CheckpointError
 from pipelines.config import digest
-from pipelines.storage import (
-    Storage,
-    Tensors,
-    append_history,
-    checkpoint_names,
-    local_copy,
-    read_history,
-    save_checkpoint,
-)
+from pipelines.history import append_history, read_history
+from pipelines.storage import Storage, Tensors, checkpoint_names, local_copy, save_checkpoint
 
 logger = logging.getLogger(__name__)
 ABOUT, STRETCH = "about.json", "stretch.json"

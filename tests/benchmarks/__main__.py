@@ -22,10 +22,11 @@ from gan_core.parzen import PAPER_GRID, parzen_log_density
 from gan_core.portable import PortableGenerator
 from gan_core.training import TrainingSettings, initial_state, train
 from pipelines import config, session
+from pipelines.history import read_history
 from pipelines.registry.model_version import ModelVersion
 from pipelines.sample_requests import SampleRequest, answer_request
 from pipelines.serve import ServeSettings, service
-from pipelines.storage import Storage, read_history
+from pipelines.storage import Storage
 from pipelines.train import train_run
 from tests.benchmarks.peers import broadcast_parzen, handwritten_loop
 

@@ -4,8 +4,9 @@ import uuid
 
 import pytest
 
+from pipelines.history import read_history
 from pipelines.ownership import owner
-from pipelines.storage import Storage, checkpoint_names, read_history
+from pipelines.storage import Storage, checkpoint_names
 from tests.pipelines.conftest import failed, gan, kill_group, start_gan, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -308,5 +308,5 @@ def test_samples_too_many_to_keep_centred_give_the_same_bits(monkeypatch: pytest
     random = np.random.default_rng(7)
     points, samples = (random.random((count, 64), dtype=np.float32) for count in (700, 4500))
     kept = parzen_log_density(points, samples, [0.1, 0.3])
-    monkeypatch.setattr("gan_core.parzen.RESIDENT_BYTES", 0)
+    monkeypatch.setattr("gan_core.kernel_sums.RESIDENT_BYTES", 0)
     assert np.array_equal(kept, parzen_log_density(points, samples, [0.1, 0.3]))

@@ -8,7 +8,8 @@ import ray
 
 from pipelines import config
 from pipelines.gauges import Gauges
-from pipelines.storage import Storage, read_history
+from pipelines.history import read_history
+from pipelines.storage import Storage
 from pipelines.train import train_run
 from tests.pipelines.conftest import until
 

@@ -12,10 +12,11 @@ from gan_core.extensions.inference import initial_encoder, train_encoder
 from gan_core.threads import one_thread
 from pipelines import config
 from pipelines.flow import Flow
+from pipelines.history import read_history
 from pipelines.infer import infer_run, trained_inference
 from pipelines.registry import Registry, registration
 from pipelines.run import Run
-from pipelines.storage import Storage, checkpoint_names, read_history
+from pipelines.storage import Storage, checkpoint_names
 from pipelines.tracking import Tracking
 from tests.pipelines.conftest import failed, principal_generator
 

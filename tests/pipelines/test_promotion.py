@@ -15,13 +15,14 @@ from gan_core.parzen import PAPER_GRID, parzen_log_density
 from gan_core.training import initial_state
 from pipelines import config
 from pipelines.evaluate import evaluate_arrays
+from pipelines.history import append_history
 from pipelines.publish import publish, write_report
 from pipelines.records import EvaluateRecord, TrainRecord
 from pipelines.registry import Registry
 from pipelines.registry.promotion import Contender, judge, sample_seed
 from pipelines.run import Run
 from pipelines.settings import GateSettings
-from pipelines.storage import append_history, latest_checkpoint, save_checkpoint
+from pipelines.storage import latest_checkpoint, save_checkpoint
 from pipelines.train import Job
 from tests.pipelines.conftest import principal_generator
 

@@ -12,10 +12,11 @@ from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from pipelines import config
 from pipelines.evaluate import evaluate_arrays
 from pipelines.flow import Flow
+from pipelines.history import read_history
 from pipelines.records import ReportRecord, TuneRecord
 from pipelines.registry import Registry
 from pipelines.run import STAGES, Run, checked_run_name, run_names
-from pipelines.storage import Storage, checkpoint_names, read_history
+from pipelines.storage import Storage, checkpoint_names
 from tests.pipelines.conftest import gan, kill_group, start_gan, trained_alone, until
 
 

@@ -14,7 +14,8 @@ from gan_core.checkpoint import tensors_digest
 from gan_core.errors import CheckpointError
 from gan_core.training import initial_state, train
 from pipelines import config
-from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, read_history, save_checkpoint
+from pipelines.history import read_history
+from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
 from pipelines.train import Job, resume, train_run
 from tests.pipelines.conftest import trained_alone, until
 

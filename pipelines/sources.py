@@ -1,0 +1,38 @@
+"""The code that a run is made by: a digest of both packages' sources, and the commit of their checkout."""
+
+import hashlib
+import subprocess
+import typing
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+
+@cache
+def digest() -> str:
+    """SHA-256 over the sources of both packages: a mended bug makes a new run."""
+    import gan_core
+    import pipelines
+
+    hasher = hashlib.sha256(version("torch").encode())
+    for package in (gan_core, pipelines):
+        root = Path(typing.cast(str, package.__file__)).parent
+        for path in sorted(root.rglob("*.py")):
+            hasher.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return hasher.hexdigest()
+
+
+def commit() -> str:
+    """The commit of the checkout this runs from, `-dirty` if it was changed; `unknown` elsewhere."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"

@@ -14,7 +14,7 @@ from gan_core.data_parallel import Shards
 from gan_core.datasets import Examples
 from gan_core.draws import DrawSource
 from gan_core.mixture import Mixture
-from gan_core.networks import (
+from gan_core.networks.dense import (
     DenseDiscriminator,
     DenseDiscriminatorSettings,
     DenseGenerator,

@@ -17,7 +17,8 @@ from gan_core.datasets import Examples
 from gan_core.draws import DrawSource
 from gan_core.errors import DataError, Diverged
 from gan_core.extensions import ExtensionSettings
-from gan_core.networks import Architecture, NetworkSettings
+from gan_core.networks import Architecture
+from gan_core.networks.dense import NetworkSettings
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.randomness import stream
 from gan_core.state import State

@@ -10,7 +10,7 @@ from gan_core.checkpoint import MALFORMED
 from gan_core.conditions import NOTHING, Conditions
 from gan_core.errors import CheckpointError
 from gan_core.extensions import described
-from gan_core.networks import DenseGenerator
+from gan_core.networks.dense import DenseGenerator
 from gan_core.state import State, load_tensors
 from gan_core.training import TrainingSettings
 from pipelines import config

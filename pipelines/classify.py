@@ -16,7 +16,7 @@ from gan_core.extensions.semi_supervised import (
     feature_sets,
     few_labels,
 )
-from gan_core.networks import DenseDiscriminator
+from gan_core.networks.dense import DenseDiscriminator
 from gan_core.state import load_tensors
 from gan_core.training import initial_state
 from pipelines.infer import trained_inference

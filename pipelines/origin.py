@@ -8,7 +8,8 @@ from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.extensions import conditions_of
-from gan_core.networks import DenseGeneratorSettings, architecture_of
+from gan_core.networks import architecture_of
+from gan_core.networks.dense import DenseGeneratorSettings
 from gan_core.noise import NoiseSettings
 from gan_core.plain_settings import read_settings
 from gan_core.portable import PortableGenerator

@@ -11,7 +11,8 @@ from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.data_parallel import Shards
 from gan_core.datasets import DataSettings
 from gan_core.extensions import ExtensionSettings
-from gan_core.networks import Architecture, NetworkSettings
+from gan_core.networks import Architecture
+from gan_core.networks.dense import NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.training import TrainingSettings
 from pipelines.tune_settings import TuneSettings, at_least

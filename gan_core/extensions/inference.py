@@ -13,7 +13,7 @@ from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import Dataset, Examples
 from gan_core.errors import DataError, Diverged
 from gan_core.extensions.inference_settings import InferenceSettings
-from gan_core.networks import DenseGenerator, DenseGeneratorSettings
+from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.optimizers import AdamSettings, Moments, adam_update, zero_moments
 from gan_core.portable import PortableGenerator

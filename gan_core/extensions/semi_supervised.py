@@ -12,7 +12,7 @@ from torch import Tensor
 from gan_core.datasets import Dataset, Examples
 from gan_core.errors import ConfigurationError
 from gan_core.extensions.inference import Encoder
-from gan_core.networks import DenseDiscriminator
+from gan_core.networks.dense import DenseDiscriminator
 from gan_core.networks.maxout import maxout
 from gan_core.randomness import stream
 from gan_core.threads import one_thread

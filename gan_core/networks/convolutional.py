@@ -41,9 +41,9 @@ class ConvolutionalGeneratorSettings:
     marginal_bias: bool = True  # output bias = logit of the training pixels' means, if the output is a sigmoid
 
     def __post_init__(self) -> None:
-        check_widths("network.generator.channels", self.channels)
-        _check_leak("network.generator.leak", self.leak)
-        check_positive("network.generator.init_scale", self.init_scale)
+        check_widths("network.generator", self, "channels")
+        check_positive("network.generator", self, "init_scale")
+        _check_leak("network.generator", self)
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,10 @@ class ConvolutionalDiscriminatorSettings:
     spectral_norm: bool = False
 
     def __post_init__(self) -> None:
-        check_widths("network.discriminator.channels", self.channels)
-        _check_leak("network.discriminator.leak", self.leak)
-        check_positive("network.discriminator.init_scale", self.init_scale)
-        for name in ("input_keep", "hidden_keep"):
-            check_keep(f"network.discriminator.{name}", getattr(self, name))
+        check_widths("network.discriminator", self, "channels")
+        check_positive("network.discriminator", self, "init_scale")
+        check_keep("network.discriminator", self, "input_keep", "hidden_keep")
+        _check_leak("network.discriminator", self)
 
 
 @dataclass(frozen=True)
@@ -218,6 +217,6 @@ def _gain(leak: float) -> float:
     return math.sqrt(2 / (1 + leak**2))
 
 
-def _check_leak(name: str, leak: float) -> None:
-    if not 0 <= leak < 1:
-        raise ValueError(f"{name} {leak} is not in [0, 1)")
+def _check_leak(section: str, settings: ConvolutionalGeneratorSettings | ConvolutionalDiscriminatorSettings) -> None:
+    if not 0 <= settings.leak < 1:
+        raise ValueError(f"{section}.leak {settings.leak} is not in [0, 1)")

@@ -47,16 +47,11 @@ class DenseGeneratorSettings:
     pretrained_layers: int | None = None
 
     def __post_init__(self) -> None:
-        check_widths("network.generator.hidden", self.hidden)
-        check_positive("network.generator.init_range", self.init_range)
-        for name in ("activations", "hidden_biases"):
-            if (values := getattr(self, name)) is not None:
-                check_one_for_each(f"network.generator.{name}", values, self.hidden)
+        check_widths("network.generator", self, "hidden")
+        check_positive("network.generator", self, "init_range", "output_init_range", "max_column_norm")
+        check_one_for_each("hidden", "network.generator", self, "activations", "hidden_biases")
         if not all(math.isfinite(bias) for bias in self.hidden_biases or ()):
             raise ValueError(f"network.generator.hidden_biases {list(self.hidden_biases or ())} are not finite")
-        for name in ("output_init_range", "max_column_norm"):
-            if (value := getattr(self, name)) is not None:
-                check_positive(f"network.generator.{name}", value)
         if self.output_nonzeros is not None and not 1 <= self.output_nonzeros <= self.hidden[-1]:
             raise ValueError(
                 f"network.generator.output_nonzeros {self.output_nonzeros} is not 1 to {self.hidden[-1]}, the last hidden width"
@@ -97,13 +92,9 @@ class DenseDiscriminatorSettings:
     max_column_norm: float | None = None
 
     def __post_init__(self) -> None:
-        check_widths("network.discriminator.units", self.units)
-        check_positive("network.discriminator.pieces", self.pieces)
-        check_positive("network.discriminator.init_range", self.init_range)
-        for name in ("input_keep", "hidden_keep"):
-            check_keep(f"network.discriminator.{name}", getattr(self, name))
-        if self.max_column_norm is not None:
-            check_positive("network.discriminator.max_column_norm", self.max_column_norm)
+        check_widths("network.discriminator", self, "units")
+        check_positive("network.discriminator", self, "pieces", "init_range", "max_column_norm")
+        check_keep("network.discriminator", self, "input_keep", "hidden_keep")
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,8 @@ class MaxoutConvolutionalGeneratorSettings:
     marginal_bias: bool = True  # output bias = logit of the training pixels' means, if the output is a sigmoid
 
     def __post_init__(self) -> None:
-        check_widths("network.generator.hidden", self.hidden)
-        for name in ("maps", "kernel", "stride", "init_range"):
-            check_positive(f"network.generator.{name}", getattr(self, name))
+        check_widths("network.generator", self, "hidden")
+        check_positive("network.generator", self, "maps", "kernel", "stride", "init_range")
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,12 @@ class MaxoutConvolutionalDiscriminatorSettings:
     hidden_keep: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("channels", "units", "kernels", "pools", "pool_strides"):
-            check_widths(f"network.discriminator.{name}", getattr(self, name))
-        for name in ("kernels", "paddings", "pools", "pool_strides"):
-            check_one_for_each(f"network.discriminator.{name}", getattr(self, name), self.channels)
+        check_widths("network.discriminator", self, "channels", "units", "kernels", "pools", "pool_strides")
+        check_one_for_each("channels", "network.discriminator", self, "kernels", "paddings", "pools", "pool_strides")
         if min(self.paddings) < 0:
             raise ValueError(f"network.discriminator.paddings {list(self.paddings)} are not 0 or more")
-        for name in ("channel_pieces", "pieces", "init_range"):
-            check_positive(f"network.discriminator.{name}", getattr(self, name))
-        for name in ("input_keep", "hidden_keep"):
-            check_keep(f"network.discriminator.{name}", getattr(self, name))
+        check_positive("network.discriminator", self, "channel_pieces", "pieces", "init_range")
+        check_keep("network.discriminator", self, "input_keep", "hidden_keep")
 
     def sizes(self, length: int) -> list[int]:
         """A side of the maps after each convolution and each pooling: 33, 16, 15, 7, 9, 5 for 32 pixels.

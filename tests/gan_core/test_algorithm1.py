@@ -10,13 +10,13 @@ import torch
 from gan_core.algorithm1 import AlgorithmSettings, Batch, train_step
 from gan_core.data_parallel import Shards
 from gan_core.draws import Draw, Draws, DrawSource
-from gan_core.networks import (
+from gan_core.networks import build
+from gan_core.networks.dense import (
     DenseDiscriminator,
     DenseDiscriminatorSettings,
     DenseGenerator,
     DenseGeneratorSettings,
     NetworkSettings,
-    build,
 )
 from gan_core.noise import NoiseSettings
 from gan_core.optimizers import MomentumSettings

@@ -14,7 +14,7 @@ from gan_core.extensions import ExtensionSettings, conditions_from, described
 from gan_core.extensions.conditional import Classes, class_condition, classes_of
 from gan_core.extensions.measures import described_measures, extension_measures, headline
 from gan_core.extensions.recognition import recognition
-from gan_core.networks import DenseGenerator, DenseGeneratorSettings
+from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings
 from gan_core.portable import PortableGenerator, load_generator, save_generator
 

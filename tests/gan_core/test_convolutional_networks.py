@@ -12,21 +12,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gan_core.errors import ConfigurationError
-from gan_core.networks import (
+from gan_core.networks import build, check, make_discriminator, make_generator
+from gan_core.networks.convolutional import (
     ConvolutionalDiscriminator,
     ConvolutionalDiscriminatorSettings,
     ConvolutionalGenerator,
     ConvolutionalGeneratorSettings,
     ConvolutionalSettings,
+)
+from gan_core.networks.maxout_convolutional import (
     MaxoutConvolutionalDiscriminator,
     MaxoutConvolutionalDiscriminatorSettings,
     MaxoutConvolutionalGenerator,
     MaxoutConvolutionalGeneratorSettings,
     MaxoutConvolutionalSettings,
-    build,
-    check,
-    make_discriminator,
-    make_generator,
 )
 from gan_core.networks.planes import plane_shape, to_planes, to_rows
 from pipelines import config

@@ -13,10 +13,12 @@ from gan_core.datasets.digits import load_digits
 from gan_core.draws import DrawSource
 from gan_core.errors import CheckpointError
 from gan_core.losses import discriminator_loss, non_saturating
-from gan_core.networks import (
+from gan_core.networks.convolutional import (
     ConvolutionalDiscriminatorSettings,
     ConvolutionalGeneratorSettings,
     ConvolutionalSettings,
+)
+from gan_core.networks.maxout_convolutional import (
     MaxoutConvolutionalDiscriminatorSettings,
     MaxoutConvolutionalGeneratorSettings,
     MaxoutConvolutionalSettings,

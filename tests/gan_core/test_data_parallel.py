@@ -15,14 +15,12 @@ from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.checkpoint import tensors_digest
 from gan_core.data_parallel import Shards, tree_sum
 from gan_core.datasets.digits import load_digits
-from gan_core.networks import (
+from gan_core.networks.convolutional import (
     ConvolutionalDiscriminatorSettings,
     ConvolutionalGeneratorSettings,
     ConvolutionalSettings,
-    DenseDiscriminatorSettings,
-    DenseGeneratorSettings,
-    NetworkSettings,
 )
+from gan_core.networks.dense import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
 from gan_core.training import TrainingSettings, initial_state, train
 
 VIRTUAL, BATCH = 4, 40

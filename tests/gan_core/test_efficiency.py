@@ -9,7 +9,7 @@ from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import DataSettings, load
 from gan_core.extensions.efficiency import Coordination, Pace, train_coordinated
-from gan_core.networks import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
+from gan_core.networks.dense import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.training import TrainingSettings, initial_state, train
 

@@ -17,7 +17,7 @@ from gan_core.extensions.imputation import completion_error, completions, neares
 from gan_core.extensions.masks import EVERY_MASK, MASK_NAMES, drawn_masks, named_mask
 from gan_core.extensions.measures import described_measures, extension_measures, headline
 from gan_core.extensions.observed import Completing, Observed, condition_of
-from gan_core.networks import DenseGenerator, DenseGeneratorSettings
+from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings
 from gan_core.portable import PortableGenerator, load_generator, save_generator
 from gan_core.randomness import stream

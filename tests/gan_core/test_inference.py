@@ -16,7 +16,7 @@ from gan_core.errors import CheckpointError, DataError, Diverged
 from gan_core.extensions import ExtensionSettings, InferenceSettings
 from gan_core.extensions.inference import Encoder, Inference, encoder_of, initial_encoder, judge, train_encoder
 from gan_core.extensions.portable_encoder import load_inference, save_inference
-from gan_core.networks import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
+from gan_core.networks.dense import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.portable import PortableGenerator, load_generator, save_generator
 from gan_core.training import TrainingSettings

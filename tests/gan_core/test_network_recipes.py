@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy import stats
 
-from gan_core.networks import DenseDiscriminator, DenseGenerator, DenseGeneratorSettings, NetworkSettings, build
+from gan_core.networks import build
+from gan_core.networks.dense import DenseDiscriminator, DenseGenerator, DenseGeneratorSettings, NetworkSettings
 from pipelines import config
 
 CONFIGS = Path(__file__).parents[2] / "configs"

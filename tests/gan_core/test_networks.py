@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gan_core.networks import (
+from gan_core.networks import build
+from gan_core.networks.dense import (
     DenseDiscriminator,
     DenseDiscriminatorSettings,
     DenseGenerator,
     DenseGeneratorSettings,
     NetworkSettings,
-    build,
 )
 from gan_core.networks.maxout import maxout
 

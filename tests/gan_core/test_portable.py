@@ -17,13 +17,10 @@ from hypothesis import strategies as st
 
 from gan_core.checkpoint import tensors_digest, write_checkpoint
 from gan_core.errors import CheckpointError
-from gan_core.networks import (
-    ConvolutionalGeneratorSettings,
-    DenseGenerator,
-    DenseGeneratorSettings,
-    MaxoutConvolutionalGeneratorSettings,
-    make_generator,
-)
+from gan_core.networks import make_generator
+from gan_core.networks.convolutional import ConvolutionalGeneratorSettings
+from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
+from gan_core.networks.maxout_convolutional import MaxoutConvolutionalGeneratorSettings
 from gan_core.noise import NoiseSettings
 from gan_core.portable import FILES, MAX_BYTES, PortableGenerator, load_generator, save_generator
 

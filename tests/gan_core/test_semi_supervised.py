@@ -18,7 +18,8 @@ from gan_core.extensions.semi_supervised import (
     feature_sets,
     few_labels,
 )
-from gan_core.networks import DenseDiscriminatorSettings, NetworkSettings, build
+from gan_core.networks import build
+from gan_core.networks.dense import DenseDiscriminatorSettings, NetworkSettings
 from gan_core.noise import NoiseSettings
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from gan_core.errors import CheckpointError
-from gan_core.networks import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings, build
+from gan_core.networks import build
+from gan_core.networks.dense import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
 from gan_core.state import State
 
 

@@ -26,7 +26,7 @@ from gan_core.algorithm1 import AlgorithmSettings, Batch, train_step
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Dataset, DataSettings, load
 from gan_core.draws import Draw, Draws, DrawSource
-from gan_core.networks import (
+from gan_core.networks.dense import (
     DenseDiscriminator,
     DenseDiscriminatorSettings,
     DenseGenerator,

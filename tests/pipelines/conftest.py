@@ -19,7 +19,7 @@ import torch
 
 from cluster.mlflow_server import ADMINISTRATOR, Service
 from gan_core.datasets import Dataset, DataSettings, load
-from gan_core.networks import DenseGenerator, DenseGeneratorSettings
+from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings
 from gan_core.portable import PortableGenerator
 from gan_core.state import State

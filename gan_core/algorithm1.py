@@ -132,7 +132,7 @@ def train_step(
 
 
 class Step:
-    """The parts of one iteration: gradients, as means over the shards, and updates."""
+    """The parts of one iteration: gradients, as means over the shards (each gives its share), and updates."""
 
     def __init__(self, state: State, settings: AlgorithmSettings, shards: Shards, batches_per_epoch: int) -> None:
         self.state, self.settings, self.shards = state, settings, shards
@@ -154,7 +154,7 @@ class Step:
             loss, *seen = self._seen(real_logits, fake_logits)
             return [*self._gradients(loss, self.discriminator_parameters), loss.detach(), *seen]
 
-        *gradients, loss, real_accuracy, fake_accuracy = self.shards.mean(of_rows)
+        *gradients, loss, real_accuracy, fake_accuracy = self.shards.sum(of_rows)
         return Ascent(gradients, loss, real_accuracy, fake_accuracy)
 
     def descent(self, batch: Batch, draw: Draw) -> Descent:
@@ -166,7 +166,7 @@ class Step:
             loss = self._generator_loss(self.state.discriminator(fake, condition, drawn.fake_masks))
             return [*torch.autograd.grad(loss.sum(), self.generator_parameters), loss.detach()]
 
-        *gradients, loss = self.shards.mean(of_rows)
+        *gradients, loss = self.shards.sum(of_rows)
         return Descent(gradients, loss)
 
     def ascent_and_descent(self, batch: Batch, draw: Draw) -> tuple[Ascent, Descent]:
@@ -182,7 +182,7 @@ class Step:
             of_generator = torch.autograd.grad(generator_loss.sum(), self.generator_parameters)
             return [*of_discriminator, *of_generator, loss.detach(), *seen, generator_loss.detach()]
 
-        *gradients, loss, real_accuracy, fake_accuracy, generator_loss = self.shards.mean(of_rows)
+        *gradients, loss, real_accuracy, fake_accuracy, generator_loss = self.shards.sum(of_rows)
         split = len(self.discriminator_parameters)
         ascent = Ascent(gradients[:split], loss, real_accuracy, fake_accuracy)
         return ascent, Descent(gradients[split:], generator_loss)
@@ -211,8 +211,9 @@ class Step:
         return real_logits, fake_logits
 
     def _seen(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        loss = discriminator_loss(real_logits, fake_logits)
-        return loss, (real_logits > 0).float().mean(dim=-1), (fake_logits < 0).float().mean(dim=-1)
+        loss, share = discriminator_loss(real_logits, fake_logits), self.shards.share
+        right = ((real_logits > 0).float().mean(dim=-1), (fake_logits < 0).float().mean(dim=-1))
+        return share * loss, share * right[0], share * right[1]
 
     def _gradients(self, loss: Tensor, parameters: Sequence[Tensor], retain_graph: bool = False) -> list[Tensor]:
         # The sum over members gives every member exactly its own gradient.
@@ -220,7 +221,7 @@ class Step:
         return list(torch.autograd.grad(scaled, parameters, retain_graph=retain_graph))
 
     def _generator_loss(self, fake_logits: Tensor) -> Tensor:
-        return GENERATOR_LOSSES[self.settings.generator_loss](fake_logits)
+        return self.shards.share * GENERATOR_LOSSES[self.settings.generator_loss](fake_logits)
 
     def _update(
         self,

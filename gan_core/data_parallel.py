@@ -44,20 +44,22 @@ class Shards:
         size = self.batch_size // self.workers
         return slice(self.rank * size, (self.rank + 1) * size)
 
-    def mean(self, gradients_of: Callable[[slice], list[Tensor]]) -> list[Tensor]:
-        """The mean over all shards of what `gradients_of` computes from a shard's rows.
+    @property
+    def share(self) -> float:
+        """What a shard counts for in a mean: 1/V, a power of two, by which a loss and its gradients scale exactly."""
+        return 1 / self.virtual
 
-        Each worker calls it with its own shards (rows counted from its first row) and all of them
-        get the same bits.
+    def sum(self, share_of: Callable[[slice], list[Tensor]]) -> list[Tensor]:
+        """The sum over all shards of what `share_of` computes from a shard's rows.
+
+        That is the mean where each shard computes `share` times its own: in the loss it costs nothing,
+        while to scale the sum of all gradients would be one more pass over them. Each worker calls it with
+        its own shards (rows counted from its first row) and all of them get the same bits.
         """
         size = self.batch_size // self.virtual
         count = self.virtual // self.workers
-        total = tree_sum(gradients_of(slice(i * size, (i + 1) * size)) for i in range(count))
-        if self.workers > 1:
-            total = butterfly_sum(total, self.rank, self.workers)
-        if self.virtual > 1:
-            torch._foreach_mul_(total, 1 / self.virtual)
-        return total
+        total = tree_sum(share_of(slice(i * size, (i + 1) * size)) for i in range(count))
+        return butterfly_sum(total, self.rank, self.workers) if self.workers > 1 else total
 
 
 def tree_sum(shards: Iterable[list[Tensor]]) -> list[Tensor]:

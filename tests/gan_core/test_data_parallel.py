@@ -60,16 +60,17 @@ def test_workers_rows_and_their_shards_rows_are_a_partition_of_the_batch_in_orde
         mine = list(range(virtual * size))[shards.rows]
         parts: list[list[int]] = []
         # As one worker of its own rows: no exchange with others is asked for.
-        Shards(len(mine), share).mean(lambda rows, mine=mine, parts=parts: parts.append(mine[rows]) or [torch.zeros(1)])
+        Shards(len(mine), share).sum(lambda rows, mine=mine, parts=parts: parts.append(mine[rows]) or [torch.zeros(1)])
         assert [len(part) for part in parts] == [size] * share
         seen += [row for part in parts for row in part]
     assert seen == list(range(virtual * size))
 
 
 @pytest.mark.parametrize("virtual", [1, 2, 4, 8])
-def test_mean_over_shards_is_the_mean_over_rows(virtual):
+def test_the_sum_of_all_shards_shares_is_the_mean_over_rows(virtual):
     x = torch.randn(24, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    (mean,) = Shards(24, virtual).mean(lambda rows: [x[rows].mean(dim=0)])
+    shards = Shards(24, virtual)
+    (mean,) = shards.sum(lambda rows: [shards.share * x[rows].mean(dim=0)])
     # 24 additions in float64.
     torch.testing.assert_close(mean, x.mean(dim=0), rtol=1e-13, atol=1e-14)
 
@@ -102,9 +103,9 @@ def work(rank: int, workers: int, folder: Path) -> None:
         )
     shards = Shards(VIRTUAL, VIRTUAL, workers, rank)
     mine = torch.tensor(TELLTALE)[shards.rows]
-    (mean,) = shards.mean(lambda rows: [mine[rows].sum(dim=0)])
+    (total,) = shards.sum(lambda rows: [mine[rows].sum(dim=0)])
     digits = load_digits()
-    seen = [mean.item().hex()]
+    seen = [total.item().hex()]
     for settings in (SETTINGS, CONVOLUTIONAL):
         state = initial_state(settings, digits.train, digits.shape)
         shards = Shards(BATCH, VIRTUAL, workers, rank)
@@ -130,5 +131,5 @@ def test_1_2_and_4_processes_get_the_same_bits(tmp_path):
     assert sorted(found) == ["1-0", "2-0", "2-1", "4-0", "4-1", "4-2", "4-3"]
     assert len(set(found.values())) == 1
     # The tree's sum, which one worker after the other would not have made.
-    assert float.fromhex(found["1-0"].splitlines()[0]) == (1 + 2**-23) / VIRTUAL
+    assert float.fromhex(found["1-0"].splitlines()[0]) == 1 + 2**-23
     assert sum(torch.tensor(TELLTALE)).item() / VIRTUAL == 1 / VIRTUAL

@@ -76,7 +76,7 @@ class Flow:
     @cached_property
     def dataset(self) -> Dataset:
         """The data set, read and verified once, on the driver; or by Ray Data, where it need not fit in memory."""
-        return load(self.run.configuration.data, self.run.storage, self.say)
+        return load(self.run.configuration.data, self.run.storage, self.say, self.run.name)
 
     def unchanged(self) -> Any:
         """The model's newest version, if this run would be made from the same data and settings, its seed apart."""

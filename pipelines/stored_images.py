@@ -20,10 +20,9 @@ from gan_core.datasets.examples import Examples, check_images
 from gan_core.datasets.images import SUFFIXES, decode_all, split_order
 from gan_core.datasets.stored import StoredImages
 from gan_core.errors import DataError, GanError
-from pipelines import config, image_files, places, session
+from pipelines import config, image_files, places, rows, session
 from pipelines.storage import Storage
 
-ROWS, ABOUT = "rows", "about.json"
 MOST = 10_000  # images of a split that scores are made on, which is in memory
 FILES_AT_A_TIME = 1000  # of a folder, that one task decodes
 IMAGES_AT_A_TIME = 200  # that a task has in memory beside a file of rows
@@ -33,8 +32,10 @@ FILE_BYTES = 64 * 2**20  # of rows, at most
 # depends on the number of workers. Rows have positions, so a minibatch is what it is in memory, to the bit.
 
 
-def load(settings: DataSettings, storage: Storage, say: Callable[[str], None]) -> Dataset:
+def load(settings: DataSettings, storage: Storage, say: Callable[[str], None], reader: str) -> Dataset:
     """The data set of the settings: in memory, or with `data.streaming` over rows that are in the storage afterwards.
+
+    `reader` is the run that it is for: its rows stay as long as it does.
 
     Raises:
         DataError: If its files are missing, damaged or not what they should be.
@@ -44,13 +45,13 @@ def load(settings: DataSettings, storage: Storage, say: Callable[[str], None]) -
     assert settings.size is not None  # DataSettings has seen to it
     chunks, listing = _chunks(settings)
     made_from = [list(settings.size), settings.channels, listing]
-    folder = storage.within(ROWS, config.digest(made_from)[:32])
-    about = folder.read_json(ABOUT)
+    name = config.digest(made_from)[:32]
+    folder, about = storage.within(rows.ROWS, name), rows.known(storage, name, reader)
     if about is None:
         say(f"data   decoding {settings.root} once, by {len(chunks)} Ray Data tasks, into {folder.uri}")
         files = _decode(chunks, settings, folder)
         about = {"files": files, **_statistics(settings, folder, files)}
-        folder.write_json(ABOUT, about)  # last: without it all is done again
+        folder.write_json(rows.ABOUT, about)  # last: without it all is done again
     return _dataset(settings, folder, about)
 
 
@@ -121,15 +122,15 @@ def _decode_chunk(chunk: Mapping[str, Any], settings: DataSettings, folder: Stor
     width = settings.size[0] * settings.size[1] * (3 if settings.channels == "colour" else 1)
     encoded, files = _encoded(chunk, settings), list[list[Any]]()
     for part in itertools.count():
-        rows = bytearray()
-        while len(rows) + IMAGES_AT_A_TIME * width <= max(FILE_BYTES, IMAGES_AT_A_TIME * width):
+        decoded = bytearray()
+        while len(decoded) + IMAGES_AT_A_TIME * width <= max(FILE_BYTES, IMAGES_AT_A_TIME * width):
             some = list(itertools.islice(encoded, IMAGES_AT_A_TIME))
             if not some:
                 break
-            rows += decode_all(some, settings.size, settings.channels).tobytes()
-        if not rows:
+            decoded += decode_all(some, settings.size, settings.channels).tobytes()
+        if not decoded:
             break
-        name, content = f"{chunk['number']:06d}-{part:03d}", bytes(rows)
+        name, content = f"{chunk['number']:06d}-{part:03d}", bytes(decoded)
         folder.write(name, content)
         files.append([name, len(content) // width, hashlib.sha256(content).hexdigest()])
     return files

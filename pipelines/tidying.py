@@ -1,11 +1,11 @@
-"""What goes when a run has succeeded: older runs like it and older versions of its model, as `retention` says."""
+"""What goes when a run has succeeded: older runs like it, rows only they read, and older versions, as `retention` says."""
 
 import contextlib
 import re
 from collections.abc import Callable, Iterator
 
 from gan_core.errors import GanError
-from pipelines import overview
+from pipelines import overview, rows
 from pipelines.registry import Registry
 from pipelines.registry.retention import needed, prune
 from pipelines.run import Run, run_names
@@ -26,6 +26,8 @@ def tidy(run: Run, uri: str, say: Callable[[str], None], warn: Callable[[str], N
         if settings.keep_runs is not None:
             for name, size in remove_surplus(run, settings.keep_runs, registry):
                 say(f"tidy   removed run {name}, {overview.bytes_text(size)}")
+            for one in rows.remove_unread(run.storage, run_names(run.storage)):
+                say(f"tidy   removed rows {one.rows}, which no run reads, {overview.bytes_text(one.bytes)}")
     except GanError as error:
         warn(f"tidy   not done after {run.name}: {error}")
 

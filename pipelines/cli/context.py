@@ -125,7 +125,8 @@ def load_dataset(context: Context, reference: str) -> Any:
     """The data set that a run or a registered model was trained on."""
     from pipelines.stored_images import load
 
-    return load(origin_run(context, reference).configuration.data, context.storage, context.say)
+    run = origin_run(context, reference)
+    return load(run.configuration.data, context.storage, context.say, run.name)
 
 
 def check_output(output: str, suffixes: tuple[str, ...]) -> None:

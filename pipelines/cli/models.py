@@ -182,12 +182,13 @@ def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> t
     from pipelines.stored_images import load
 
     try:
-        document = config.to_plain(Run.open(version.tags.get("run", ""), context.storage).configuration)
+        run = Run.open(version.tags.get("run", ""), context.storage)
+        document, reader = config.to_plain(run.configuration), run.name
     except ConfigurationError:
         known = {"name": version.tags["data"]} if "data" in version.tags else {}
-        document = {"data": json.loads(version.tags.get("data_settings", json.dumps(known)))}
+        document, reader = {"data": json.loads(version.tags.get("data_settings", json.dumps(known)))}, "registry"
         context.say(f"run of {version} is not in {context.storage.uri}: its data set, and default settings of the gate")
     for override in overrides:
         config.apply_override(document, override)
     configuration = config.build(document, str(version))
-    return configuration, load(configuration.data, context.storage, context.say)
+    return configuration, load(configuration.data, context.storage, context.say, reader)

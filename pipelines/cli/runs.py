@@ -1,5 +1,6 @@
 """Commands on runs: list, status, stop, compare, prune."""
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -114,12 +115,15 @@ def runs_compare(context: Context, names: tuple[str, ...]) -> None:
 def runs_prune(context: Context, older_than: str | None, keep: int | None, state: str | None, yes: bool) -> None:
     """Remove the folders of runs that every given condition names; never one that runs or whose version holds an alias.
 
+    With them go rows of streamed images that no run reads any more.
+
     \b
     Examples:
       gan runs prune --older-than 30d --state stopped
       gan runs prune --keep 10 --yes
     """
-    from pipelines import overview
+    from pipelines import overview, rows
+    from pipelines.run import run_names
 
     leaving = overview.Leaving(overview.seconds(older_than) if older_than else None, keep, state)
     aliased, refusal = _aliased(context)
@@ -131,9 +135,21 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
             one["kept"] = "running"
         fate = f"kept: {one['kept']}" if one["kept"] else "removed" if yes else "would go"
         context.say(f"{one['run']:<40} {one['state']:<8} {overview.bytes_text(one['bytes']):>9}  {fate}")
-    freed = sum(one["bytes"] for one in chosen if not one["kept"])
+    gone = {one["run"] for one in chosen if not one["kept"]}
+    left = [name for name in run_names(context.storage) if name not in gone]
+    unread = list((rows.remove_unread if yes else rows.unread)(context.storage, left, leaving.older_than))
+    for found in unread:
+        size = overview.bytes_text(found.bytes)
+        context.say(f"rows {found.rows:<35} {'unread':<8} {size:>9}  {'removed' if yes else 'would go'}")
+    freed = sum(one["bytes"] for one in chosen if not one["kept"]) + sum(found.bytes for found in unread)
     context.answer(
-        {"runs": chosen, "bytes": freed, "removed": yes, "registry_asked": refusal is None},
+        {
+            "runs": chosen,
+            "rows": list(map(asdict, unread)),
+            "bytes": freed,
+            "removed": yes,
+            "registry_asked": refusal is None,
+        },
         f"{overview.bytes_text(freed)} {'freed' if yes else 'would be freed; --yes does it'}",
     )
 

@@ -12,7 +12,7 @@ import uuid
 import pytest
 
 from gan_core.errors import ConfigurationError
-from pipelines import config, overview, ownership
+from pipelines import config, overview, ownership, rows
 from pipelines.run import Run
 from pipelines.storage import Storage, checkpoint_names, save_checkpoint
 from tests.pipelines.conftest import environment, failed, gan, kill_group, start_gan, trained_alone, until
@@ -259,6 +259,23 @@ def test_nothing_goes_without_yes_and_with_it_all_but_what_runs(held, small, her
     assert done.code == 0
     assert "the registry was not asked" in done.err
     assert sorted(os.listdir(run.storage.local / "runs")) == ["held"]
+
+
+def test_rows_that_no_run_reads_after_a_prune_go_too_and_are_told_before(storage, small, here):
+    for name in ("a", "b"):
+        aged(make(storage, name, small), 1 if name == "a" else 10)
+        storage.within("rows", name).write("000000-000", b"rows")
+        rows.known(storage, name, name)
+    for path in (storage.local / "rows").rglob("*"):
+        os.utime(path, (time.time() - 7200,) * 2)
+    command = ("runs", "prune", "--keep", 1, "--storage", storage.uri, "--json")
+    would = here(*command).json
+    assert ([one["run"] for one in would["runs"]], [one["rows"] for one in would["rows"]]) == (["b"], ["b"])
+    assert would["bytes"] == would["runs"][0]["bytes"] + 4
+    assert rows.names(storage) == ["a", "b"]
+    done = here(*command, "--yes").json
+    assert [one["rows"] for one in done["rows"]] == ["b"]
+    assert rows.names(storage) == ["a"]
 
 
 def test_a_run_whose_version_holds_an_alias_is_kept(finished, here):

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import DataSettings
 from gan_core.errors import ConfigurationError, DataError
-from pipelines import config, image_files, stored_images
+from pipelines import config, image_files, rows, stored_images
 from pipelines.storage import Storage
 from tests.pipelines.conftest import gan, trained_alone
 
@@ -59,7 +59,7 @@ def settings(root, **more):
 
 def load(settings, storage):
     said = []
-    return stored_images.load(settings, storage, said.append), said
+    return stored_images.load(settings, storage, said.append, "it"), said
 
 
 @pytest.mark.parametrize("root", ["files", "parquet"], indirect=True)
@@ -84,6 +84,8 @@ def test_the_images_are_decoded_once_until_a_file_the_size_or_the_colours_change
     found, _ = load(settings(root), storage)
     again, said = load(settings(root), storage)
     assert (again.digest, said) == (found.digest, [])
+    (name,) = rows.names(storage)
+    assert storage.within("rows", name, "readers").names() == ["it"]
     assert np.array_equal(again.train.images[:], found.train.images[:])
     assert load(settings(root, size=(5, 3)), storage)[0].shape == (5, 3, 3)
     assert load(settings(root, channels="grey"), storage)[0].shape == (4, 3)
@@ -117,10 +119,10 @@ def test_from_s3_into_s3_it_is_the_same_and_damaged_rows_are_refused(root, bucke
     memory = image_files.load(settings(root, streaming=False))
     assert found.digest == memory.digest
     assert np.array_equal(found.train.images[:], memory.train.images)
-    (rows,) = (place.within("rows", name) for name in place.within("rows").names())
-    name = next(name for name in rows.names() if name != "about.json")
-    content = rows.read(name)
-    rows.write(name, content[:-1] + bytes([content[-1] ^ 1]))
+    (folder,) = (place.within("rows", name) for name in rows.names(place))
+    name = next(name for name in folder.names() if name != "about.json")
+    content = folder.read(name)
+    folder.write(name, content[:-1] + bytes([content[-1] ^ 1]))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "another-machine"))
     with pytest.raises(DataError, match=r"damaged rows .*: its SHA-256 is another"):
         load(settings(place.within("images").uri), place)
@@ -133,7 +135,7 @@ def test_a_task_s_fault_is_told_by_file_and_row_and_nothing_is_taken_for_whole(r
     parquet.write_table(table, root / "1.parquet", row_group_size=40)
     with pytest.raises(DataError, match=re.escape(f"unreadable image ({root}/1.parquet, row 70)")):
         load(settings(root), storage)
-    (folder,) = storage.within("rows").names()
+    (folder,) = rows.names(storage)
     assert "about.json" not in storage.within("rows", folder).names()
     parquet.write_table(pyarrow.table({"image": ENCODED[100:200]}), root / "1.parquet")
     assert load(settings(root), storage)[0].digest == image_files.load(settings(root, streaming=False)).digest

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gan_core.errors import ConfigurationError
-from pipelines import config, ownership
+from pipelines import config, ownership, rows
 from pipelines.registry import Registry
 from pipelines.registry.moves import Moves
 from pipelines.registry.retention import delete, prune
@@ -94,6 +94,22 @@ def test_the_newest_of_the_family_are_kept_and_others_runs_are_not_touched(night
     assert warned == []
     assert tidied(run, registry) == ([], [])
     assert len(registry.versions(NAME)) == 8  # versions were not asked for
+
+
+def test_rows_of_streamed_images_go_with_the_last_of_the_runs_that_read_them(nights, registry):
+    for name in ("night-1", "night-2", "night-3", "other"):
+        nights(name)
+    read_by = {"old": ["night-1", "night-2"], "shared": ["night-1", "night-3"], "others": ["other"]}
+    for folder, readers in read_by.items():
+        nights.storage.within("rows", folder).write("000000-000", b"rows")
+        for reader in readers:
+            rows.known(nights.storage, folder, reader)
+    for path in (nights.storage.local / "rows").rglob("*"):
+        os.utime(path, (time.time() - 7200,) * 2)
+    said, warned = tidied(nights("night-4", **{"retention.keep_runs": 2}), registry)
+    assert rows.names(nights.storage) == ["others", "shared"]
+    assert said[-1] == "tidy   removed rows old, which no run reads, 4 B"
+    assert (len(said), warned) == (3, [])
 
 
 def test_without_numbers_nothing_goes_and_no_registry_is_asked(nights, registry):

@@ -28,6 +28,10 @@ from pipelines.cli.context import (
 @click.option(
     "--features", is_flag=True, help="Also on the features of a classifier of the data set's labels, trained now."
 )
+@click.option(
+    "--inception", "inception_file", metavar="WEIGHTS.pth",
+    help="Also Inception's FID, KID and score, by torch-fidelity on the weights in this file.",
+)  # fmt: skip
 @common
 def evaluate(
     context: Context,
@@ -38,6 +42,7 @@ def evaluate(
     sigma: float | None,
     folds: int,
     features: bool,
+    inception_file: str | None,
 ) -> None:
     """Score a run, a registered model (NAME@ALIAS, NAME/VERSION), or any two arrays of images.
 
@@ -49,6 +54,7 @@ def evaluate(
       gan evaluate digits-1a2b3c4d
       gan evaluate gan-digits@champion --json
       gan evaluate gan-digits@champion --features
+      gan evaluate gan-mnist@champion --inception weights-inception-2015-12-05-6726825d.pth --json
       gan evaluate tfd-0 tfd-1 tfd-2 tfd-3 tfd-4 --json
       gan evaluate --samples S.npy --points T.npy --sigma 0.1777 --json
     """
@@ -58,6 +64,8 @@ def evaluate(
         raise click.UsageError("give either REF, or --samples and --points")
     if features and samples_file is not None:
         raise click.UsageError("--features needs a REF, whose data set has the labels")
+    if inception_file and samples_file is not None:
+        raise click.UsageError("--inception needs a REF, whose data set has the shape of its images")
     if len(set(references)) < len(references):
         raise ConfigurationError("a model given twice", "REF", " ".join(references), "each once")
     if samples_file is not None and points_file is not None:
@@ -65,9 +73,10 @@ def evaluate(
         validation = scores.load_array(validation_file, "--validation") if validation_file else None
         result = scores.evaluate_arrays(samples, points, validation, sigma, folds)
     else:
-        scored = []
+        inception, scored = _inception(inception_file), []
         for reference in references:
-            scored.append({"reference": reference, **_evaluate_reference(context, reference, sigma, folds, features)})
+            scores_of_it = _evaluate_reference(context, reference, sigma, folds, features, inception)
+            scored.append({"reference": reference, **scores_of_it})
             if len(references) > 1:
                 context.say(f"{reference}\n{_lines(scored[-1])}")
         if len(references) > 1:
@@ -150,6 +159,14 @@ def _lines(result: dict[str, Any]) -> str:
             f"on a classifier right about {seen['classifier_accuracy']:.1%} of test images: not Inception's FID"
         )
         lines.append(f"features         {described(**seen['quality'])}")
+    if judged := result.get("inception"):
+        own, training = judged["samples"], judged["training_images"]
+        whose = "" if judged["published_weights"] else ", which no published FID has"
+        lines.append(
+            f"inception        FID {own['fid']:.2f} (training images {training['fid']:.2f}), KID {own['kid']:.4f} ({training['kid']:.4f}), "
+            f"score {own['inception_score']:.2f} ({training['inception_score']:.2f}); {judged['count']} samples, "
+            f"{judged['test_images']} test images, weights {judged['weights_sha256'][:8]}{whose}"
+        )
     return "\n".join([*lines, *described_measures(result.get("extension"))])
 
 
@@ -167,8 +184,17 @@ def _answer_together(context: Context, scored: list[dict[str, Any]]) -> None:
     context.answer({**together, "models": scored}, text)
 
 
+def _inception(path: str | None) -> Any:
+    """Inception with the weights of this file, if one is given."""
+    if path is None:
+        return None
+    from pipelines.inception import Inception
+
+    return Inception(path)
+
+
 def _evaluate_reference(
-    context: Context, reference: str, sigma: float | None, folds: int, features: bool
+    context: Context, reference: str, sigma: float | None, folds: int, features: bool, inception: Any
 ) -> dict[str, Any]:
     """Score a run or a registered model on the data set it was trained on."""
     from dataclasses import asdict
@@ -177,6 +203,9 @@ def _evaluate_reference(
     from pipelines import evaluate as scores
 
     model, run = load_model(context, reference), origin_run(context, reference)
+    if inception and model.pixels != "unit":
+        got, expected = "images of equal contrast", "a model of pixels from 0 to 1, which is what Inception reads"
+        raise ConfigurationError("not pixels", f"--inception, {reference}", got, expected)
     dataset = load_dataset(context, reference)
     count = run.configuration.evaluate.samples
     samples = model.draw(count, run.configuration.seed).reshape(count, -1)
@@ -192,4 +221,8 @@ def _evaluate_reference(
 
         classifier, neighbours = train_classifier(dataset.train), run.configuration.evaluate.neighbours
         result["features"] = asdict(feature_quality(classifier, dataset, samples, neighbours))
+    if inception:
+        from pipelines.inception import inception_quality
+
+        result["inception"] = asdict(inception_quality(inception, dataset, samples, context.say))
     return result

@@ -2,7 +2,6 @@
 
 import io
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +12,16 @@ import torch
 from torch_fidelity import calculate_metrics
 from torchvision.models import inception_v3
 
+from gan_core.datasets import load
 from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from gan_core.feature_quality import frechet_distance
+from pipelines import config
+from pipelines.beginning import CHECKPOINTS, Job
 from pipelines.figures import to_bytes
 from pipelines.inception import Inception, inception_quality, inception_scores
-from tests.pipelines.conftest import environment, failed
+from pipelines.run import Run
+from pipelines.storage import Storage, save_checkpoint
+from tests.pipelines.conftest import SMALL, environment, failed, trained_alone
 
 SAMPLES, TEST_IMAGES = 20, 10  # Inception takes a fifth of a second for one
 
@@ -160,30 +164,42 @@ def test_without_the_file_or_the_package_a_line_says_what_to_give(weights, tmp_p
     assert "pip install 'torch-fidelity" in answer.stderr.splitlines()[-1]
 
 
-def test_the_command_scores_a_run_and_names_the_distance_fid(finished, weights, digits, tmp_path, here):
-    run = tmp_path / "st" / "runs" / finished.name
-    shutil.copytree(finished.folder, run)
-    np.save(tmp_path / "few.npy", digits.train.images[:60].reshape(-1, 8, 8))
-    document = json.loads((run / "run.json").read_text())
-    document["configuration"]["data"] = {"name": "images", "root": str(tmp_path / "few.npy")}
-    document["configuration"]["evaluate"]["samples"] = SAMPLES
-    (run / "run.json").write_text(json.dumps(document))
-    answer = here("evaluate", finished.name, "--inception", weights, "--storage", tmp_path / "st", "--json")
+@pytest.fixture
+def run(digits, tmp_path):
+    """A run on 100 images of digits, of 10 steps, as `gan train` leaves it, to be scored by few samples."""
+    np.save(tmp_path / "few.npy", digits.train.images[:100].reshape(-1, *digits.shape))
+    changes = {"data": {"name": "images", "root": str(tmp_path / "few.npy")}, "evaluate": {"samples": SAMPLES}}
+    settings = config.build({**config.parse_yaml(SMALL, "SMALL"), **changes})
+    data, run = load(settings.data), Run.create(settings, "few", "few", Storage.at(tmp_path / "st"))
+    run.save()
+    state = trained_alone(settings.training(), data, 10)
+    job = Job(run.folder, settings.training(), settings.train, data.digest, data.shape)
+    save_checkpoint(run.folder.within(CHECKPOINTS), 10, state.tensors(), job.about(), 2)
+    return run
+
+
+def test_the_command_scores_a_run_and_names_the_distance_fid(run, weights, here):
+    answer = here("evaluate", run.name, "--inception", weights, "--storage", run.storage.uri, "--json")
     assert answer.code == 0, answer.err
     found = answer.json["inception"]
-    assert set(found["samples"]) == set(found["training_images"]) > {"fid", "kid", "inception_score"}
     assert answer.err.count("inception  features of") == 3
-    assert not found["published_weights"]
+    assert set(found["samples"]) == set(found["training_images"]) > {"fid", "kid", "inception_score"}
     assert found["samples"]["fid"] > found["training_images"]["fid"] > 0
-    assert (found["count"], found["test_images"]) == (SAMPLES, TEST_IMAGES)
+    assert (found["count"], found["test_images"], found["published_weights"]) == (SAMPLES, TEST_IMAGES, False)
     assert "fid" not in json.dumps({key: answer.json[key] for key in answer.json if key != "inception"}).lower()
 
 
-def test_the_command_refuses_arrays_and_a_file_that_is_not_there_before_any_work(finished, tmp_path, here):
-    failed(
-        here("evaluate", "--samples", "s.npy", "--points", "t.npy", "--inception", "w.pth"),
-        2,
-        "--inception needs a REF",
-    )
-    missing = here("evaluate", finished.name, "--storage", finished.storage, "--inception", "w.pth")
+def test_the_command_refuses_arrays_and_a_file_that_is_not_there_before_any_work(run, here):
+    arrays = here("evaluate", "--samples", "s.npy", "--points", "t.npy", "--inception", "w.pth")
+    failed(arrays, 2, "--inception needs a REF")
+    missing = here("evaluate", run.name, "--storage", run.storage.uri, "--inception", "w.pth")
     failed(missing, 2, "no readable file (--inception w.pth)")
+
+
+def test_images_of_equal_contrast_are_refused(run, weights, here):
+    document = run.folder.read_json("run.json")
+    document["configuration"]["data"]["preprocessing"] = "global_contrast_normalisation"
+    document["configuration"]["network"]["generator"]["output"] = "linear"
+    run.folder.write_json("run.json", document)
+    answer = here("evaluate", run.name, "--inception", weights, "--storage", run.storage.uri)
+    failed(answer, 2, f"not pixels (--inception, {run.name}): images of equal contrast")

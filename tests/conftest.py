@@ -1,4 +1,4 @@
-"""What the tests share: shape checks, a Ray cluster, an MLflow database to copy, PostgreSQL, and where MNIST is."""
+"""What the tests share: shape checks, one thread, a Ray cluster, an MLflow database to copy, PostgreSQL, and where MNIST is."""
 
 import os
 import shutil
@@ -19,6 +19,7 @@ from hypothesis import settings  # noqa: E402
 
 from cluster import postgresql  # noqa: E402
 from cluster.mlflow_server import RUNS, Service  # noqa: E402
+from gan_core import threads  # noqa: E402
 from pipelines.session import prepare_environment  # noqa: E402
 
 prepare_environment()
@@ -37,6 +38,13 @@ def mnist_root() -> str:
     if not (root / "MNIST" / "raw").is_dir():
         pytest.skip(f"no MNIST at {root}; set GAN_TEST_MNIST to a folder that holds MNIST/raw")
     return str(root)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums over one thread, as a Ray task has, so that what is equal is equal to the bit."""
+    with threads.one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

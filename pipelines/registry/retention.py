@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+from collections.abc import Iterator
 
 from gan_core.errors import RegistryError
 from pipelines.mlflow_client import registry_errors
@@ -17,9 +18,7 @@ def archive(registry: Registry, version: ModelVersion) -> None:
     Raises:
         RegistryError: If an alias is on it.
     """
-    moves = Moves(registry, version.name)
-    with moves.lease().held():
-        check_free(registry, version)
+    with _unused(registry, version):
         registry.tag(version, {ARCHIVED_TAG: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")})
 
 
@@ -29,10 +28,16 @@ def delete(registry: Registry, version: ModelVersion) -> None:
     Raises:
         RegistryError: If an alias is on it.
     """
-    moves = Moves(registry, version.name)
-    with moves.lease().held():
-        check_free(registry, version)
+    with _unused(registry, version):
         _delete(registry, version)
+
+
+@contextlib.contextmanager
+def _unused(registry: Registry, version: ModelVersion) -> Iterator[None]:
+    """No alias is on the version, and none can be moved to it meanwhile."""
+    with Moves(registry, version.name).lease().held():
+        check_free(registry, version)
+        yield
 
 
 def to_prune(registry: Registry, name: str, keep: int) -> list[ModelVersion]:

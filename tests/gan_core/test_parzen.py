@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -27,14 +26,6 @@ from gan_core.parzen import (
 )
 
 WIDE = 2304  # TFD's 48 x 48
-
-
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def exact(points: np.ndarray, samples: np.ndarray, sigmas) -> np.ndarray:

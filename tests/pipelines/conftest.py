@@ -23,6 +23,7 @@ from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings
 from gan_core.portable import PortableGenerator
 from gan_core.state import State
+from gan_core.threads import one_thread
 from gan_core.training import TrainingSettings, initial_state, train
 from pipelines import config
 from pipelines.cli import main
@@ -161,14 +162,10 @@ def digits() -> Dataset:
 
 def trained_alone(settings: TrainingSettings, data: Dataset, steps: int) -> State:
     """The state after `steps`, by gan_core alone: in this process, on one thread, without Ray."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         state = initial_state(settings, data.train, data.shape)
         for _ in train(settings, data.train, state, steps, lambda step: False):
             pass
-    finally:
-        torch.set_num_threads(threads)
     return state
 
 

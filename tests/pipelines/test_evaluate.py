@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-import torch
 from scipy.special import logsumexp
 
 from gan_core.errors import DataError
@@ -31,15 +30,6 @@ def log_density(points, samples, sigma):
         - math.log(len(samples))
         - width / 2 * math.log(2 * math.pi * sigma**2)
     )
-
-
-@pytest.fixture
-def one_thread():
-    """As many threads as a Ray task has: a matrix product may depend on their number."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("count", [1, POINT_TILE, 2 * POINT_TILE + 1, 3 * POINT_TILE + 17])

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pandas
 import pytest
-import torch
 from scipy.stats import spearmanr
 
 from gan_core.errors import Diverged
+from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config
 from pipelines.search.trial import score
@@ -43,9 +43,7 @@ def population(search):
 
 def scored_along(schedule, steps, small, digits):
     """The score after training in one go with the settings of a schedule, by gan_core alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         state, training = None, None
         for part, end in zip(schedule, [*(later["step"] for later in schedule[1:]), steps], strict=True):
             training = config.override(small, {"seed": 7, **part["settings"]}).training()
@@ -54,8 +52,6 @@ def scored_along(schedule, steps, small, digits):
             for _ in train(training, digits.train, state, end, lambda step: False):
                 pass
         return score(state.generator, training, digits, small.tune.samples)
-    finally:
-        torch.set_num_threads(threads)
 
 
 @pytest.mark.slow

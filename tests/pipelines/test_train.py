@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 import ray
-import torch
 
 from gan_core.checkpoint import tensors_digest
 from gan_core.errors import CheckpointError
+from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config
 from pipelines.history import read_history
@@ -30,13 +30,10 @@ def digests(settings, digits, steps):
 
 def metrics_alone(settings, digits, steps, every):
     """Each reported step's metrics, as gan_core alone computes them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     state = initial_state(settings, digits.train)
-    reports = train(settings, digits.train, state, steps, lambda step: step % every == 0)
-    rows = [timeless({"step": report.step, **report.metrics}) for report in reports]
-    torch.set_num_threads(threads)
-    return rows
+    with one_thread():
+        reports = train(settings, digits.train, state, steps, lambda step: step % every == 0)
+        return [timeless({"step": report.step, **report.metrics}) for report in reports]
 
 
 def timeless(row):

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pandas
 import pytest
-import torch
 
 from gan_core.errors import Diverged
+from gan_core.threads import one_thread
 from pipelines import config
 from pipelines.search.candidates import candidate_configurations, draw_candidates
 from pipelines.search.trial import score
@@ -52,12 +52,8 @@ def alone(configuration, seed, step, digits):
     """What a candidate must score at a rung: gan_core's own training, without Ray, scored."""
     training = replace(configuration.training(), seed=seed, virtual_shards=1)
     state = trained_alone(training, digits, step)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         return score(state.generator, training, digits, configuration.tune.samples)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def test_the_space_of_these_tests_draws_candidates_that_train_and_candidates_that_diverge(settings):

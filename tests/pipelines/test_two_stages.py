@@ -11,6 +11,7 @@ from scipy.io import savemat
 from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import load
 from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config, origin
 from pipelines.cli import cli
@@ -178,11 +179,9 @@ def test_the_command_trains_the_second_stage_as_gan_core_alone_does(first, secon
     run = after(second, storage, "alone")
     run.save()
     state = begun(run, digits)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for _ in train(second.training(), digits.train, state, 10, lambda step: False):
-        pass
-    torch.set_num_threads(threads)
+    with one_thread():
+        for _ in train(second.training(), digits.train, state, 10, lambda step: False):
+            pass
     command = ("train", "second.yaml", "--continue-from", "first", "--name", "it", "--storage", storage.uri, "--json")
     answer = gan(*command, cwd=tmp_path)
     assert answer.code == 0, answer.err

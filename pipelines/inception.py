@@ -3,6 +3,7 @@
 import hashlib
 import io
 import textwrap
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,9 @@ def _tensors(content: bytes, path: str) -> dict[str, Tensor]:
     """The named tensors of a .pth file, by the reader that makes nothing else."""
     where = f"--inception {path}"
     try:
-        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of an archive of TorchScript, which is refused as well
+            warnings.simplefilter("ignore")
+            tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a reader makes of bytes that are not its format
         got = f"not a file of tensors alone ({type(error).__name__})"
         raise CheckpointError("not Inception's weights", where, got, EXPECTED) from error

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,18 @@ def saved(content: object) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("case", ["other", "missing", "shape", "nan", "list", "text", "half", "empty", "module"])
+def scripted() -> bytes:
+    """A program of TorchScript, which other sites' Inception files are."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its deprecation
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "case", ["other", "missing", "shape", "nan", "list", "text", "half", "empty", "module", "script"]
+)
 def test_a_file_that_is_not_those_weights_is_refused_in_one_line(case, weights, tmp_path):
     tensors = torch.load(weights, weights_only=True)
     first = next(iter(tensors))
@@ -132,6 +144,7 @@ def test_a_file_that_is_not_those_weights_is_refused_in_one_line(case, weights, 
         "text": lambda: (b"not weights at all", "not a file of tensors alone"),
         "half": lambda: (weights.read_bytes()[: weights.stat().st_size // 2], "not a file of tensors alone"),
         "empty": lambda: (b"", "not a file of tensors alone"),
+        "script": lambda: (scripted(), "not a file of tensors alone (RuntimeError)"),
         "module": lambda: (saved(torch.nn.Linear(2, 2)), "not a file of tensors alone"),
     }[case]()
     path = tmp_path / "it.pth"

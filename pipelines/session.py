@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from gan_core.errors import ConfigurationError
+from pipelines import autoscaling
 from pipelines.settings import Configuration
 
 # Read when Ray is imported, so set before. A value the user has set stays.
@@ -65,29 +66,37 @@ def cluster() -> Iterator[None]:
 
 
 def check_resources(configuration: Configuration) -> None:
-    """Refuse a configuration that the machine or cluster can never run.
+    """Refuse a configuration that the machine or cluster can never run, with what its autoscaler could add neither.
 
     Raises:
         ConfigurationError: If workers or a trial ask for more CPUs or GPUs than there are.
     """
     available, where = _available()
+    for settings, bundles in _asked(configuration):
+        wanted = {resource: len(bundles) * amount for resource, amount in bundles[0].items()}
+        lacking = [resource for resource, amount in wanted.items() if amount > available.get(resource, 0)]
+        if not lacking:
+            continue
+        resource, grows = lacking[0], autoscaling.present()
+        if grows and autoscaling.could_hold(bundles):
+            continue
+        raise ConfigurationError(
+            "not enough resources",
+            settings[resource],
+            f"{wanted[resource]:g} {resource}",
+            f"at most {available.get(resource, 0):g}, what {where} has" + ", or what its autoscaler could add" * grows,
+        )
+
+
+def _asked(configuration: Configuration) -> Iterator[tuple[dict[str, str], list[dict[str, float]]]]:
+    """What each stage asks of the cluster at once, in equal bundles, and the settings that say so."""
     train, trial = configuration.train, configuration.tune.resources_per_trial
-    wanted = [("train.workers x train.threads_per_worker", "CPU", float(train.workers * train.threads_per_worker))]
-    if train.gpu is True:
-        wanted.append(("train.workers with train.gpu", "GPU", float(train.workers)))
+    worker = {"CPU": float(train.threads_per_worker)} | ({"GPU": 1.0} if train.gpu is True else {})
+    settings = {"CPU": "train.workers x train.threads_per_worker", "GPU": "train.workers with train.gpu"}
+    yield settings, [worker] * train.workers
     if configuration.tune.candidates:
-        wanted += [
-            ("tune.resources_per_trial.cpu", "CPU", trial.cpu),
-            ("tune.resources_per_trial.gpu", "GPU", trial.gpu),
-        ]
-    for name, resource, amount in wanted:
-        if amount > available.get(resource, 0):
-            raise ConfigurationError(
-                "not enough resources",
-                name,
-                f"{amount:g} {resource}",
-                f"at most {available.get(resource, 0):g}, what {where} has",
-            )
+        settings = {"CPU": "tune.resources_per_trial.cpu", "GPU": "tune.resources_per_trial.gpu"}
+        yield settings, [{"CPU": trial.cpu} | ({"GPU": trial.gpu} if trial.gpu else {})]
 
 
 def resources() -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
-from pipelines import config
+from pipelines import autoscaling, config
 from pipelines.records import TuneRecord
 from pipelines.search.findings import Stretch, lineage, open_findings, stretches
 from pipelines.search.ranking import (
@@ -59,7 +59,7 @@ def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: 
     plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in NOT_IN_A_SCORE}
     inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
     findings, known = open_findings(run, [inputs, configuration.evaluate.weights, dataset.digest])
-    at_a_time, limit = concurrency(settings, ray.cluster_resources())
+    at_a_time, limit = concurrency(settings, ray.cluster_resources(), autoscaling.present())
     of_grid = f" of the grid's {settings.grid_size}" if settings.searcher == "grid" else ""
     say(
         f"tune   {settings.candidates}{of_grid} candidates, {at_a_time} at a time ({limit}), "

@@ -120,10 +120,11 @@ class Variants(BasicVariantGenerator):  # type: ignore[misc]
         return trial
 
 
-def concurrency(settings: TuneSettings, available: dict[str, float]) -> tuple[int, str]:
+def concurrency(settings: TuneSettings, available: dict[str, float], grows: bool = False) -> tuple[int, str]:
     """How many candidates run at a time, and what limits them.
 
-    The cluster's CPUs or GPUs, `tune.max_concurrent`, or that there are no more candidates.
+    The cluster's CPUs or GPUs, `tune.max_concurrent`, or that there are no more candidates. What a cluster
+    that grows has now is no limit, but to suggestions, which learn from results, where no other limit is set.
     """
     wanted = settings.resources_per_trial
     limits = [(int(available.get("CPU", 0) / wanted.cpu + 1e-9), "CPU")]
@@ -131,6 +132,8 @@ def concurrency(settings: TuneSettings, available: dict[str, float]) -> tuple[in
         limits.append((int(available.get("GPU", 0) / wanted.gpu + 1e-9), "GPU"))
     elif wanted.gpu:  # parts of one GPU: none spans two
         limits.append((int(available.get("GPU", 0)) * int(1 / wanted.gpu + 1e-9), "GPU"))
+    if grows and not (settings.searcher == "tpe" and settings.max_concurrent is None):
+        limits.clear()
     if settings.max_concurrent is not None:
         limits.append((settings.max_concurrent, "tune.max_concurrent"))
     limits.append((settings.candidates, "all of them"))

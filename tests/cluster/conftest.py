@@ -21,10 +21,38 @@ MIB = 2**20
 
 
 @dataclass
-class Machines:
-    """A head without CPUs, where the driver is, and nodes of one CPU each. To be used in the main thread (Ray's own rule)."""
+class Joined:
+    """A cluster, as one who joins it sees it."""
 
     folder: Path
+    address: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a user's shell has to join."""
+        names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+        return {"RAY_ADDRESS": self.address, **{name: os.environ[name] for name in names if name in os.environ}}
+
+    def gan(self, *arguments: object) -> Answer:
+        """The command, on this cluster."""
+        return gan(*arguments, cwd=self.folder, **self.environment)
+
+    def start_gan(self, *arguments: object) -> Any:
+        """The command, started."""
+        return start_gan(*arguments, cwd=self.folder, **self.environment)
+
+    def actors(self, class_name: str, **state: str) -> Counter[str]:
+        """How many actors of a class each node has had, or has in this state, by node id."""
+        from ray.util.state import list_actors
+
+        filters = [("class_name", "=", class_name), *(("state", "=", value) for value in state.values())]
+        return Counter(actor.node_id for actor in list_actors(self.address, filters=filters, limit=1000))
+
+
+@dataclass
+class Machines(Joined):
+    """A head without CPUs, where the driver is, and nodes of one CPU each. To be used in the main thread (Ray's own rule)."""
+
     cluster: Cluster
     nodes: list[Any] = field(default_factory=list)
 
@@ -45,27 +73,6 @@ class Machines:
         self.nodes.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
 
-    @property
-    def environment(self) -> dict[str, str]:
-        """What a user's shell has to join."""
-        names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-        return {"RAY_ADDRESS": self.cluster.address, **{name: os.environ[name] for name in names if name in os.environ}}
-
-    def gan(self, *arguments: object) -> Answer:
-        """The command, on this cluster."""
-        return gan(*arguments, cwd=self.folder, **self.environment)
-
-    def start_gan(self, *arguments: object) -> Any:
-        """The command, started."""
-        return start_gan(*arguments, cwd=self.folder, **self.environment)
-
-    def actors(self, class_name: str, **state: str) -> Counter[str]:
-        """How many actors of a class each node has had, or has in this state, by node id."""
-        from ray.util.state import list_actors
-
-        filters = [("class_name", "=", class_name), *(("state", "=", value) for value in state.values())]
-        return Counter(actor.node_id for actor in list_actors(self.cluster.address, filters=filters, limit=1000))
-
 
 @pytest.fixture
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Machines]]:
@@ -83,8 +90,9 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             "dashboard_port": free_port(),
             "object_store_memory": 150 * MIB,
         }
-        machines = Machines(tmp_path, Cluster(initialize_head=True, head_node_args=arguments))
-        started.append(machines.cluster)
+        cluster = Cluster(initialize_head=True, head_node_args=arguments)
+        started.append(cluster)
+        machines = Machines(tmp_path, cluster.address, cluster)
         for _ in range(count):
             machines.add()
         return machines

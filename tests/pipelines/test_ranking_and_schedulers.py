@@ -97,6 +97,20 @@ def test_as_many_run_at_a_time_as_the_scarcest_resource_allows(available, resour
     assert concurrency(settings, available) == expected
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({}, (6, "all of them")),
+        ({"max_concurrent": 3}, (3, "tune.max_concurrent")),
+        ({"searcher": "tpe"}, (2, "CPU")),  # it learns nothing from results that it does not wait for
+        ({"searcher": "tpe", "max_concurrent": 3}, (3, "tune.max_concurrent")),
+    ],
+)
+def test_what_a_cluster_that_grows_has_now_is_no_limit_but_to_a_searcher_that_learns(more, expected):
+    settings = TuneSettings(candidates=6, space=SPACE, **more)
+    assert concurrency(settings, {"CPU": 2.0}, grows=True) == expected
+
+
 class Live:
     """What a scheduler asks of Ray Tune."""
 

@@ -1,0 +1,77 @@
+"""The pipeline on machines with addresses of their own: nothing but Ray's ports and the storage connects them."""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import hosts
+from tests.cluster.conftest import MIB
+from tests.cluster.transcript import Shell
+from tests.pipelines.conftest import environment
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "0123456789abcdef" * 4
+WHERE = """
+import json
+from ray.util.state import list_actors, list_nodes
+addresses = {{node.node_id: node.node_ip for node in list_nodes("{address}")}}
+filters = [("class_name", "=", "RayTrainWorker")]
+print(json.dumps([sorted(addresses.values()), sorted(addresses[one.node_id] for one in list_actors("{address}", filters=filters))]))
+"""
+
+
+@pytest.fixture
+def shell():
+    """A shell in whose folder all lies that each machine has for itself."""
+    place = Path(tempfile.mkdtemp(prefix="gan-"))  # short, for Ray's sockets
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    made = Shell(place, environment(PATH=path, PYTHONPATH=str(ROOT), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN))
+    yield made
+    made.close()
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def started(shell, count):
+    """A head without CPUs and so many machines of one, each with its own address and folder."""
+    if why := hosts.obstacle(shell):
+        pytest.skip(why)
+    head, *others = hosts.connected(shell, count + 1)
+    common = f"--object-store-memory={150 * MIB} --disable-usage-stats"
+    folder = shell.log.parent
+    head.run(f"ray start --head --node-ip-address={head.address} --num-cpus=0 --temp-dir={folder}/head {common}")
+    for number, other in enumerate(others):
+        other.run(
+            f"ray start --address={head.address}:6379 --node-ip-address={other.address} --num-cpus=1 "
+            f"--temp-dir={folder}/{number} {common}"
+        )
+    return head, others
+
+
+def test_on_machines_with_addresses_of_their_own_the_pipeline_ends_with_the_bits_of_one(
+    shell, finished, small_yaml, tmp_path
+):
+    head, others = started(shell, 2)
+    address = f"{head.address}:6379"
+    head.run(
+        f"env RAY_ADDRESS={address} gan run {small_yaml} --name small-run --storage {tmp_path}/shared "
+        f"--tracking-uri sqlite:///{tmp_path}/mlflow.db"
+    )
+    records = tmp_path / "shared" / "runs" / "small-run" / "records"
+    for stage, keys in {
+        "tune": ("chosen", "candidate", "log_likelihood", "coverage"),
+        "train": ("weights_sha256", "generator_sha256", "averaged_sha256", "step"),
+        "evaluate": ("log_likelihood", "standard_error", "sigma", "coverage"),
+    }.items():
+        found = json.loads((records / f"{stage}.json").read_text())["record"]
+        assert {key: found[key] for key in keys} == {key: finished.record(stage)[key] for key in keys}
+    (tmp_path / "where.py").write_text(WHERE.format(address=address))
+    nodes, workers = json.loads(head.run(f"python {tmp_path}/where.py").splitlines()[-1])
+    assert nodes == [host.address for host in (head, *others)]
+    assert workers == [host.address for host in others]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 VERDICT_SECONDS = 60.0  # an autoscaler looks at what is asked for every 5 s
 
@@ -41,11 +42,11 @@ def could_hold(bundles: Sequence[Mapping[str, float]]) -> bool:
         remove_placement_group(group)
 
 
-def _has(requests: Sequence, group: str) -> bool:  # type: ignore[type-arg]
+def _has(requests: Sequence[Any], group: str) -> bool:
     return any(group in request.details for request in requests)
 
 
-def _control_service():  # type: ignore[no-untyped-def]
+def _control_service() -> Any:
     import ray
     from ray._raylet import GcsClient
 

@@ -45,6 +45,7 @@ def started(shell, count):
     head, *others = hosts.connected(shell, count + 1)
     common = f"--object-store-memory={150 * MIB} --disable-usage-stats"
     folder = shell.log.parent
+    shell.run("export GLOO_SOCKET_IFNAME=eth0")  # where a machine's name is 127.0.0.1, gloo would listen there alone
     head.run(f"ray start --head --node-ip-address={head.address} --num-cpus=0 --temp-dir={folder}/head {common}")
     for number, other in enumerate(others):
         other.run(

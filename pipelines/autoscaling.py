@@ -48,6 +48,6 @@ def _has(requests: Sequence[Any], group: str) -> bool:
 
 def _control_service() -> Any:
     import ray
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     return GcsClient(address=ray.get_runtime_context().gcs_address)

@@ -102,7 +102,10 @@ def test_as_many_run_at_a_time_as_the_scarcest_resource_allows(available, resour
     [
         ({}, (6, "all of them")),
         ({"max_concurrent": 3}, (3, "tune.max_concurrent")),
-        ({"searcher": "tpe", "scheduler": "asha"}, (2, "CPU")),  # it learns nothing from results that it does not wait for
+        (
+            {"searcher": "tpe", "scheduler": "asha"},
+            (2, "CPU"),
+        ),  # it learns nothing from results that it does not wait for
         ({"searcher": "tpe", "scheduler": "asha", "max_concurrent": 3}, (3, "tune.max_concurrent")),
     ],
 )

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.raylets configs/digits.yaml --rounds 3
 
 Each row's search is the same, on a cluster of its own; the seconds are the stage's own, from the first word of the search
-to the choice, without the cluster's start. What is trained afterwards, by one worker, has the same weights in every row,
-or the command ends with exit code 1. Raylets share the machine's cores: more of them than cores cannot gain anything.
+to the choice, without the cluster's start. What is trained after it, by one worker and the configuration's own settings, has the same weights
+in every row, or the command ends with exit code 1. Raylets share the machine's cores: more of them than cores cannot gain anything.
 """
 
 import json
@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 
 import click
-from ray.cluster_utils import Cluster
 
 from pipelines import config, session
 
@@ -24,16 +23,18 @@ MEMORY = 150 * 2**20  # bytes of each raylet's object store
 
 
 def gan(command: str, path: str, address: str, folder: Path, overrides: tuple[str, ...]) -> dict:
-    """What a stage of the run in a folder answers, on a cluster."""
+    """What the command of a stage answers, on a cluster, its run named after it."""
     settings = [part for one in (*overrides, "train.workers=1") for part in ("--set", one)]
-    words = [sys.executable, "-m", "pipelines.cli", command, path, "--name", "it", "--storage", str(folder), *settings]
+    words = [sys.executable, "-m", "pipelines.cli", command, path, "--name", command, "--storage", str(folder), *settings]
     environment = {**os.environ, "RAY_ADDRESS": address}
     done = subprocess.run([*words, "--json", "-q"], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def measured(raylets: int, path: str, overrides: tuple[str, ...]) -> tuple[float, str]:
-    """Seconds of the search, and the digest of the weights that are trained with its choice."""
+    """Seconds of the search, and the digest of the weights that are trained after it."""
+    from ray.cluster_utils import Cluster  # after the environment, which Ray reads when it is imported
+
     with tempfile.TemporaryDirectory(prefix="gan-", ignore_cleanup_errors=True) as place:
         (Path(place) / "ray").mkdir()
         os.environ["RAY_TMPDIR"] = place  # where Ray notes which cluster was the last: nobody else's business

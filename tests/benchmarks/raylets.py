@@ -25,7 +25,18 @@ MEMORY = 150 * 2**20  # bytes of each raylet's object store
 def gan(command: str, path: str, address: str, folder: Path, overrides: tuple[str, ...]) -> dict:
     """What the command of a stage answers, on a cluster, its run named after it."""
     settings = [part for one in (*overrides, "train.workers=1") for part in ("--set", one)]
-    words = [sys.executable, "-m", "pipelines.cli", command, path, "--name", command, "--storage", str(folder), *settings]
+    words = [
+        sys.executable,
+        "-m",
+        "pipelines.cli",
+        command,
+        path,
+        "--name",
+        command,
+        "--storage",
+        str(folder),
+        *settings,
+    ]
     environment = {**os.environ, "RAY_ADDRESS": address}
     done = subprocess.run([*words, "--json", "-q"], env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -211,9 +211,9 @@ class Step:
         return real_logits, fake_logits
 
     def _seen(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        loss, share = discriminator_loss(real_logits, fake_logits), self.shards.share
-        right = ((real_logits > 0).float().mean(dim=-1), (fake_logits < 0).float().mean(dim=-1))
-        return share * loss, share * right[0], share * right[1]
+        share, loss = self.shards.share, discriminator_loss(real_logits, fake_logits)
+        real_right, fake_right = (right.float().mean(dim=-1) for right in (real_logits > 0, fake_logits < 0))
+        return share * loss, share * real_right, share * fake_right
 
     def _gradients(self, loss: Tensor, parameters: Sequence[Tensor], retain_graph: bool = False) -> list[Tensor]:
         # The sum over members gives every member exactly its own gradient.

@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.storage import Storage
 
 ROWS, ABOUT, READERS = "rows", "about.json", "readers"
+BUSY_SECONDS = 0.1  # between tries while some are being removed
 UNUSED_SECONDS = 3600.0  # what was written or asked for since may be of a run that is about to begin
 
 
@@ -29,10 +30,11 @@ def known(storage: Storage, name: str, reader: str) -> Any:
     """What is noted of the rows, None if they are to be made; and from now on the run `reader` reads them."""
     while True:
         with storage.within(ROWS).exclusively() as free:
-            if free:  # else some are just being removed
+            if free:
                 rows = storage.within(ROWS, name)
                 rows.within(READERS).write(reader, b"")
                 return rows.read_json(ABOUT)
+        time.sleep(BUSY_SECONDS)
 
 
 def unread(storage: Storage, runs: Collection[str], older_than: float | None = None) -> list[Unread]:

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.raylets configs/digits.yaml --rounds 3
 
 Each row's search is the same, on a cluster of its own; the seconds are the stage's own, from the first word of the search
-to the choice, without the cluster's start. What is trained after it, by one worker and the configuration's own settings, has the same weights
-in every row, or the command ends with exit code 1. Raylets share the machine's cores: more of them than cores cannot gain anything.
+to the choice, without the cluster's start. What is trained after it, by one worker and the configuration's own settings,
+has the same weights in every row, or the command ends with exit code 1. Raylets share the machine's cores: more of them
+than cores cannot gain anything.
 """
 
 import json
@@ -25,20 +26,11 @@ MEMORY = 150 * 2**20  # bytes of each raylet's object store
 def gan(command: str, path: str, address: str, folder: Path, overrides: tuple[str, ...]) -> dict:
     """What the command of a stage answers, on a cluster, its run named after it."""
     settings = [part for one in (*overrides, "train.workers=1") for part in ("--set", one)]
-    words = [
-        sys.executable,
-        "-m",
-        "pipelines.cli",
-        command,
-        path,
-        "--name",
-        command,
-        "--storage",
-        str(folder),
-        *settings,
-    ]
+    words = [command, path, "--name", command, "--storage", str(folder), *settings, "--json", "-q"]
     environment = {**os.environ, "RAY_ADDRESS": address}
-    done = subprocess.run([*words, "--json", "-q"], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", *words], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

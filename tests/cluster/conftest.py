@@ -12,12 +12,24 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
+from pipelines.storage import Storage
 from tests.conftest import free_port
 from tests.pipelines.conftest import Answer, digits, finished, gan, here, small_yaml, start_gan
 
 __all__ = ["digits", "finished", "here", "small_yaml"]  # fixtures of the pipelines' tests
 
 MIB = 2**20
+RESULTS = {
+    "tune": ("chosen", "candidate", "log_likelihood", "coverage", "rung_correlation"),
+    "train": ("weights_sha256", "generator_sha256", "averaged_sha256", "step"),
+    "evaluate": ("log_likelihood", "standard_error", "sigma", "coverage"),
+}
+
+
+def results(run: Storage) -> dict[str, dict[str, Any]]:
+    """What a finished run has found, which does not depend on where it ran."""
+    records = {stage: run.within("records").read_json(f"{stage}.json")["record"] for stage in RESULTS}
+    return {stage: {key: records[stage][key] for key in keys} for stage, keys in RESULTS.items()}
 
 
 @dataclass

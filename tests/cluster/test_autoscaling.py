@@ -12,7 +12,8 @@ import ray
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
 
-from tests.cluster.conftest import MIB, Joined
+from pipelines.storage import Storage
+from tests.cluster.conftest import MIB, Joined, results
 from tests.cluster.transcript import Shell
 from tests.conftest import free_port
 from tests.pipelines.conftest import environment, failed, until
@@ -112,14 +113,8 @@ def test_nodes_start_for_a_run_that_ends_with_the_bits_of_one_machine_and_go_whe
         "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--json",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    records = tmp_path / "shared" / "runs" / "small-run" / "records"
-    for stage, keys in {
-        "tune": ("chosen", "candidate", "log_likelihood", "coverage"),
-        "train": ("weights_sha256", "generator_sha256", "averaged_sha256", "step"),
-        "evaluate": ("log_likelihood", "standard_error", "sigma", "coverage"),
-    }.items():
-        found = json.loads((records / f"{stage}.json").read_text())["record"]
-        assert {key: found[key] for key in keys} == {key: finished.record(stage)[key] for key in keys}
+    run = Storage.at(tmp_path / "shared" / "runs" / "small-run")
+    assert results(run) == results(Storage.at(finished.folder))
     added = workers(growing) - before
     assert len(added) >= 2, "no nodes were started"
     trials, trained = growing.actors("ImplicitFunc"), growing.actors("RayTrainWorker")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.storage import Storage
 from tests.cluster import hosts
-from tests.cluster.conftest import MIB
+from tests.cluster.conftest import MIB, results
 from tests.cluster.transcript import Shell
 from tests.pipelines.conftest import environment
 
@@ -64,14 +65,8 @@ def test_on_machines_with_addresses_of_their_own_the_pipeline_ends_with_the_bits
         f"env RAY_ADDRESS={address} gan run {small_yaml} --name small-run --storage {tmp_path}/shared "
         f"--tracking-uri sqlite:///{tmp_path}/mlflow.db"
     )
-    records = tmp_path / "shared" / "runs" / "small-run" / "records"
-    for stage, keys in {
-        "tune": ("chosen", "candidate", "log_likelihood", "coverage"),
-        "train": ("weights_sha256", "generator_sha256", "averaged_sha256", "step"),
-        "evaluate": ("log_likelihood", "standard_error", "sigma", "coverage"),
-    }.items():
-        found = json.loads((records / f"{stage}.json").read_text())["record"]
-        assert {key: found[key] for key in keys} == {key: finished.record(stage)[key] for key in keys}
+    run = Storage.at(tmp_path / "shared" / "runs" / "small-run")
+    assert results(run) == results(Storage.at(finished.folder))
     (tmp_path / "where.py").write_text(WHERE.format(address=address))
     nodes, workers = json.loads(head.run(f"python {tmp_path}/where.py").splitlines()[-1])
     assert nodes == [host.address for host in (head, *others)]

@@ -8,6 +8,7 @@ import pytest
 from gan_core.checkpoint import tensors_digest
 from pipelines import config
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint
+from tests.cluster.conftest import results
 from tests.pipelines.conftest import failed, kill_group, trained_alone, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -31,16 +32,7 @@ def test_spread_over_nodes_the_pipeline_ends_with_the_bits_of_one_machine(
     )  # fmt: skip
     assert answer.code == 0, answer.err
     run = storage.within("runs", "small-run")
-
-    def record(stage):
-        return run.within("records").read_json(f"{stage}.json")["record"]
-
-    for stage, keys in {
-        "tune": ("chosen", "candidate", "log_likelihood", "coverage", "rung_correlation"),
-        "train": ("weights_sha256", "generator_sha256", "averaged_sha256", "step"),
-        "evaluate": ("log_likelihood", "standard_error", "sigma", "coverage"),
-    }.items():
-        assert {key: record(stage)[key] for key in keys} == {key: finished.record(stage)[key] for key in keys}
+    assert results(run) == results(Storage.at(finished.folder))
     nodes = {node.node_id for node in several.nodes}
     trials, workers = several.actors(TRIAL), several.actors(WORKER)
     assert set(trials) <= nodes

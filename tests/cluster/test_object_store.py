@@ -7,6 +7,7 @@ import pytest
 from pipelines.history import read_history
 from pipelines.ownership import owner
 from pipelines.storage import Storage, checkpoint_names
+from tests.cluster.conftest import results
 from tests.pipelines.conftest import failed, gan, kill_group, start_gan, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -39,13 +40,7 @@ def test_a_run_on_s3_has_one_owner_and_killed_and_started_again_at_once_it_ends_
     assert owner(run) is None  # at once, though its last sign of life is seconds old
     answer = gan(*command, cwd=tmp_path)
     assert answer.code == 0, answer.err
-    for stage, keys in {
-        "tune": ("chosen", "log_likelihood", "coverage"),
-        "train": ("weights_sha256", "generator_sha256", "averaged_sha256", "step"),
-        "evaluate": ("log_likelihood", "standard_error", "sigma", "coverage"),
-    }.items():
-        record = run.within("records").read_json(f"{stage}.json")["record"]
-        assert {key: record[key] for key in keys} == {key: finished.record(stage)[key] for key in keys}
+    assert results(run) == results(Storage.at(finished.folder))
     there, here = run.within("history"), Storage.at(finished.folder / "history")
     assert rows(there) == rows(here)
     assert (answer.json["version"], answer.json["alias"]) == (1, "champion")

@@ -21,7 +21,7 @@ PORTS = ("5000", "5433", "6379", "8265", "10001", "52365", "52366", "52367")
 # The second night is not better, as in the README; both are found by their aliases all the same.
 SMALLER = (
     "tune.candidates=2", "tune.rungs=[20,40]", "tune.samples=200", "tune.confirm.best=1", "tune.min_coverage=0.0", "algorithm.steps=120",
-    "train.checkpoint_every=60", "evaluate.samples=500", "registry.gate.min_coverage=0.0", "registry.gate.min_margin=1.0e+6",
+    "train.checkpoint_every=60", "evaluate.samples=500", "registry.gate.min_coverage=0.0", "registry.gate.min_margin=10000.0",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def adapted(place, ports):
 def test_a_transcript_is_read_with_its_continued_lines_and_what_is_shown_of_each_answer():
     text = "## A\n\n```\nnot one\n```\n\n```\n$ a \\\n    b\n1.5 x\ny\n$ c\n```\n\n## B\n\n```\n$ d\n```\n"
     assert transcript.parse(text, "A") == [transcript.Entry("a b", ("1.5 x", "y")), transcript.Entry("c", ())]
-    assert transcript.missing(["1.5 x", "y"], "first\n-27 x\nz\ny\n") == []
+    assert transcript.missing(["1.5  x", "y"], "first\n-27 x\nz\ny\n") == []
     assert transcript.missing(["y", "1.5 x"], "2 x\ny\n") == ["1.5 x"]
     recorded = "2026-11-24 14:21:10,777\tSUCC scripts.py:1085 -- \x1b[32mRay runtime started.\x1b[39m\n"
     assert transcript.missing(["Ray runtime started."], recorded) == []

@@ -31,12 +31,13 @@ def parse(text: str, heading: str) -> list[Entry]:
 
 
 def masked(line: str) -> str:
-    """A line without what differs from one time to the next, numbers, and as a terminal would show it.
+    """A line without what differs from one time to the next, numbers and their widths, and as a terminal would show it.
 
     Where there is none, Ray puts a time and a place before each of its lines, and yet colours them.
     """
     plain = re.sub(r"\x1b\[\d*m", "", line)
-    return re.sub(r"-?\d+(\.\d+)?", "N", re.sub(r"^\S+ \S+\t\w+ \S+ -- ", "", plain)).strip()
+    words = re.sub(r"^\S+ \S+\t\w+ \S+ -- ", "", plain).split()
+    return re.sub(r"-?\d+(\.\d+)?", "N", " ".join(words))
 
 
 def missing(shown: Sequence[str], answered: str) -> list[str]:

@@ -1,12 +1,14 @@
 """Which difference between the published scheme and Algorithm 1's text matters: every combination, over seeds.
 
     python -m tests.paper.schemes [--seeds 5] [--steps 1500] [--data mnist --root FOLDER] [--output rows.jsonl]
+                                  [--vary scheme --vary share_draws ...]
 
 Four things differ between them, one factor each: whether G descends against D as it was before D's update
 (`simultaneous`) or after it (`algorithm1`, where the D that G sees is one step fresher); whether G's update reuses
-D's z and dropout masks; whether D's loss is halved; how wide D's first weights are. All 16 combinations are trained
-from the same seeds, so an effect is a paired difference: its mean over the other factors, for each seed, and the
-standard error over seeds. Under momentum, which is linear in the gradient, a halved loss is a halved rate of D.
+D's z and dropout masks; whether D's loss is halved; how wide D's first weights are. All 16 combinations, or those of
+the factors that `--vary` names with the others as published, are trained from the same seeds, so an effect is a
+paired difference: its mean over the other factors, for each seed, and the standard error over seeds. Under momentum,
+which is linear in the gradient, a halved loss is a halved rate of D. On MNIST the nets are those of the publication.
 
 With `--output`, each combination's rows are added to the file as they come, and those in it are not trained again.
 """
@@ -14,7 +16,7 @@ With `--output`, each combination's rows are added to the file as they come, and
 import argparse
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ FACTORS: dict[str, tuple[Any, Any]] = {  # as published, and as in the paper's t
 }
 PUBLISHED = {name: levels[0] for name, levels in FACTORS.items()}
 MEASURES = ("log_likelihood", "coverage", "value")
-SIZES = {"digits": (64, 32, 16), "mnist": (240, 60, 50)}  # G's hidden width, D's, and z's
+SIZES = {"digits": (64, 32, 16), "mnist": (1200, 240, 100)}  # G's hidden width, D's, and z's
 SAMPLES = 1000
 
 
@@ -68,7 +70,7 @@ class Result:
 
 
 def settings_of(combination: dict[str, Any], seed: int, data: Dataset) -> TrainingSettings:
-    """The published recipe with the combination's four settings, in smaller nets.
+    """The published recipe with the combination's four settings, on digits in smaller nets.
 
     D's logits are products of three layers' weights. Its first weights are wider than the
     published nets' by as much as makes its first logits as large as theirs.
@@ -146,13 +148,24 @@ def _stacked(draws: list[Draw]) -> Draw:
     )
 
 
+def levels_of(varied: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Both levels of a factor that is varied, and of another the published one."""
+    return {name: levels if name in varied else levels[:1] for name, levels in FACTORS.items()}
+
+
 def all_results(
-    seeds: int, steps: list[int], data: Dataset, known: list[Result], keep: Callable[[list[Result]], None]
+    seeds: int,
+    steps: list[int],
+    data: Dataset,
+    known: list[Result],
+    keep: Callable[[list[Result]], None],
+    varied: Sequence[str] = tuple(FACTORS),
 ) -> list[Result]:
     """Every combination's results: those that are known, and the others trained, each pair kept as it comes."""
     results = list(known)
-    side_by_side = [dict(PUBLISHED, init_range=init_range) for init_range in FACTORS["init_range"]]
-    for levels in itertools.product(*(FACTORS[name] for name in list(FACTORS)[:3])):
+    *first, last = levels_of(varied).values()
+    side_by_side = [dict(PUBLISHED, init_range=init_range) for init_range in last]
+    for levels in itertools.product(*first):
         changed = dict(zip(FACTORS, levels, strict=False))
         if not any(changed.items() <= asdict(result).items() for result in known):
             found = trained([{**one, **changed} for one in side_by_side], seeds, steps, data)
@@ -166,6 +179,8 @@ def combination_table(results: list[Result]) -> str:
     lines = [f"{'scheme':<14}{'draws':<8}{'D loss':<8}{'D init':<8}" + "".join(f"{name:>20}" for name in MEASURES)]
     for levels in itertools.product(*FACTORS.values()):
         rows = [r for r in results if tuple(getattr(r, name) for name in FACTORS) == levels]
+        if not rows:
+            continue
         scheme, shared, scale, init_range = levels
         cells = (described([getattr(row, measure) for row in rows]) for measure in MEASURES)
         lines.append(f"{scheme:<14}{'shared' if shared else 'own':<8}{scale:<8}{init_range:<8}" + "".join(f"{cell:>20}" for cell in cells))  # fmt: skip
@@ -176,6 +191,8 @@ def effect_table(results: list[Result]) -> str:
     """What each factor changes, from its published level to the text's: paired over seeds, mean of the other factors."""
     lines = [f"{'factor':<26}{'from':<14}{'to':<14}" + "".join(f"{name:>20}" for name in MEASURES)]
     for name, (published, text) in FACTORS.items():
+        if len({getattr(result, name) for result in results}) < 2:
+            continue
         cells = []
         for measure in MEASURES:
             by_seed = [
@@ -199,6 +216,7 @@ def main() -> None:
     parser.add_argument("--root", default="", help="where MNIST's files are")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--vary", choices=list(FACTORS), action="append", help="a factor; all if none is named")
     parser.add_argument("--output", type=Path, help="a file of rows, read and added to")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -213,7 +231,7 @@ def main() -> None:
                 file.writelines(json.dumps(asdict(result)) + "\n" for result in results)
 
     thirds = [given.steps // 3, 2 * given.steps // 3, given.steps]
-    results = all_results(given.seeds, thirds, data, known, keep)
+    results = all_results(given.seeds, thirds, data, known, keep, given.vary or tuple(FACTORS))
     for step in thirds:
         at_step = [result for result in results if result.step == step]
         print(f"\n{given.data}, {given.seeds} seeds, after {step} steps\n")

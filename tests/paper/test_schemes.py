@@ -49,6 +49,14 @@ def test_every_combination_has_its_line_with_mean_and_standard_error_over_seeds(
     assert "5.00 ± 0.58" in lines[-1]
 
 
+def test_factors_that_are_not_varied_stay_as_published_and_have_no_effect_to_show():
+    found = schemes.all_results(2, [1], DIGITS, [], lambda rows: None, varied=["scheme"])
+    changed = {tuple(getattr(row, name) for name in FACTORS) for row in found}
+    assert changed == {tuple({**PUBLISHED, "scheme": scheme}.values()) for scheme in FACTORS["scheme"]}
+    assert [line.split()[0] for line in schemes.effect_table(found).splitlines()] == ["factor", "scheme"]
+    assert len(schemes.combination_table(found).splitlines()) == 3
+
+
 def test_combinations_that_are_known_are_not_trained_again():
     missing = {"scheme": "algorithm1", "share_draws": True, "discriminator_loss_scale": 1.0}
     known = [row for row in results(dict.fromkeys(FACTORS, 0.0)) if not missing.items() <= asdict(row).items()]

@@ -20,6 +20,7 @@ from gan_core import datasets
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
+from gan_core.networks.dense import DenseDiscriminatorSettings
 from gan_core.noise import draw_noise
 from gan_core.parzen import paper_protocol, parzen_log_density
 from gan_core.quality import coverage
@@ -30,6 +31,7 @@ from pipelines import config
 from pipelines.search.candidates import draw_candidates
 from pipelines.search.trial import DIVERGED_SCORE, score
 from pipelines.settings import Configuration
+from tests.paper.schemes import PUBLISHED, wider_than_published
 
 LOOK_EVERY = 50  # steps between looks at the clock
 ENDLESS = 10**9
@@ -111,10 +113,13 @@ def searched(configuration: Configuration, data: Dataset, seed: int) -> Training
     return Training(candidates[winner], data, seed).to(configuration.algorithm.steps)
 
 
-def published(configuration: Configuration) -> Configuration:
-    """The published algorithm and rates, on the configuration's networks, noise and average of G."""
-    average = configuration.algorithm.generator_average
-    return replace(configuration, algorithm=AlgorithmSettings(generator_average=average))
+def published(configuration: Configuration, pixels: int) -> Configuration:
+    """The published algorithm, rates and first weights, on the configuration's networks, noise and average of G."""
+    average, discriminator = configuration.algorithm.generator_average, configuration.network.discriminator
+    assert isinstance(discriminator, DenseDiscriminatorSettings)
+    init_range = PUBLISHED["init_range"] * wider_than_published(pixels, discriminator.units[0])
+    recipe = replace(configuration, algorithm=AlgorithmSettings(generator_average=average))
+    return config.override(recipe, {"network.discriminator.init_range": init_range})
 
 
 @click.command(help=__doc__)
@@ -132,7 +137,9 @@ def main(path: str, overrides: tuple[str, ...], seeds: int) -> None:
         seconds = time.process_time() - started
         pick = config.override(configuration, draw_candidates(configuration.tune, seed)[0])
         trained["random pick"] = Training(pick, data, seed).for_seconds(seconds)
-        trained["published recipe"] = Training(published(configuration), data, seed).for_seconds(seconds)
+        trained["published recipe"] = Training(
+            published(configuration, data.train.images.shape[1]), data, seed
+        ).for_seconds(seconds)
         for name, training in trained.items():
             arms[name].append(training.test_score())
         print(f"seed {seed}  {seconds:.0f} s each  ", end="")

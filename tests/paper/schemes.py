@@ -69,14 +69,18 @@ class Result:
     value: float  # V(D, G) of the last minibatch, dropout on
 
 
-def settings_of(combination: dict[str, Any], seed: int, data: Dataset) -> TrainingSettings:
-    """The published recipe with the combination's four settings, on digits in smaller nets.
+def wider_than_published(pixels: int, units: int) -> float:
+    """By how much a smaller D's first weights are to be wider for first logits as large as the published nets'.
 
-    D's logits are products of three layers' weights. Its first weights are wider than the
-    published nets' by as much as makes its first logits as large as theirs.
+    They are products of three layers' weights.
     """
+    return float((784 * 240**2 / (pixels * units**2)) ** (1 / 6))
+
+
+def settings_of(combination: dict[str, Any], seed: int, data: Dataset) -> TrainingSettings:
+    """The published recipe with the combination's four settings, on digits in smaller nets."""
     hidden, units, noise = SIZES[data.name]
-    wider = (784 * 240**2 / (data.train.images.shape[1] * units**2)) ** (1 / 6)
+    wider = wider_than_published(data.train.images.shape[1], units)
     algorithm = {name: value for name, value in combination.items() if name != "init_range"}
     return TrainingSettings(
         seed=seed,

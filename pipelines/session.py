@@ -4,7 +4,9 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import threading
+import urllib.parse
 from collections.abc import Iterator
 
 from gan_core.errors import ConfigurationError
@@ -28,6 +30,7 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
+REACHED_WITHIN_S = 10.0
 
 
 def prepare_environment() -> None:
@@ -51,8 +54,9 @@ def cluster() -> Iterator[None]:
     try:
         # Without an address Ray would join whatever `ray start` was last used for, alive or not.
         address = os.environ.get("RAY_ADDRESS", "local")
+        _reach(address)
         ray.init(address, log_to_driver=False, logging_level="ERROR", namespace="gan")
-    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")
         raise ConfigurationError(
             "no Ray cluster", where, str(error).splitlines()[0], "a running cluster in RAY_ADDRESS, or none"
@@ -63,6 +67,18 @@ def cluster() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Connect to the head of `host:port` or `ray://host:port`, once: Ray would go on trying for minutes.
+
+    Raises:
+        OSError: If it does not answer.
+        ValueError: If the port is no number.
+    """
+    head = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
+    if head.hostname and head.port:
+        socket.create_connection((head.hostname, head.port), REACHED_WITHIN_S).close()
 
 
 def check_resources(configuration: Configuration) -> None:

@@ -1,6 +1,6 @@
 """TFD's recipe of two stages on MNIST, which stands in for its faces: does the second train, and what is it worth?
 
-    python -m tests.paper.two_stages [--seeds 2 3 4 5 6] [--steps 1000] [--data mnist --root FOLDER] [--output rows.jsonl]
+    python -m tests.paper.two_stages [--seeds 7 8 9 10 11] [--steps 1000] [--data mnist --root FOLDER] [--output rows.jsonl]
 
 The settings are those of `configs/tfd_pretrain.yaml` and `configs/tfd.yaml` but for `settings_of`: narrower nets, and
 Adam. Of each seed there are two trainings, judged on the validation points:
@@ -10,7 +10,7 @@ Adam. Of each seed there are two trainings, judged on the validation points:
 
 The score is the Parzen log-likelihood of held-out validation points, in nats, at sigmas chosen by five-fold
 cross-validation, of the moving average of G's weights. With `--output`, a seed's rows are added to the file as they
-are made, and those in it are not made again.
+are made, and those in it are not made again. The settings were chosen on seeds 0 to 6.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def settings_of(training: str, seed: int, data: Dataset) -> TrainingSettings:
 
     The new layers' sigmoids stand where the first stage had z. With its range of weights they vary so little that
     Adam at its rates took G to a single point, where it stayed: weights three times as wide, and rates that begin
-    lower and fall to a twentieth within 1,000 steps.
+    lower and fall to a hundredth within 1,000 steps: longer at such rates, D wins.
     """
     width, noise = SIZES[data.name]
     changed = reduced(data.name)
@@ -91,9 +91,9 @@ def settings_of(training: str, seed: int, data: Dataset) -> TrainingSettings:
         changed |= {
             "network.generator.hidden": [width, noise, width, width],
             "network.generator.init_range": 3 * changed["network.generator.init_range"],
-            "algorithm.generator_learning_rate": 2.0e-4,
+            "algorithm.generator_learning_rate": 1.0e-4,
             "algorithm.discriminator_learning_rate": 2.0e-4,
-            "algorithm.learning_rate_decay": 1.003,
+            "algorithm.learning_rate_decay": 1.005,
         }
     recipe = config.load(CONFIGS / ("tfd_pretrain.yaml" if training == FIRST else "tfd.yaml"))
     return replace(config.override(recipe, changed).training(), seed=seed)
@@ -175,7 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=list(SIZES), default="mnist")
     parser.add_argument("--root", default="", help="where MNIST's files are")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4, 5, 6])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[7, 8, 9, 10, 11])
     parser.add_argument("--steps", type=int, default=1000, help="of each stage")
     parser.add_argument("--output", type=Path, help="a file of rows, read and added to")
     given = parser.parse_args()

@@ -208,9 +208,10 @@ def effect_table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def described(values: list[float]) -> str:
-    """Mean and standard error."""
-    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1) / len(values) ** 0.5:.2f}"
+def described(values: list[float], digits: int = 2) -> str:
+    """Mean and, of two or more, standard error."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1) / len(values) ** 0.5:.{digits}f}"
 
 
 def main() -> None:

@@ -6,28 +6,11 @@ import torch
 from gan_core.datasets import DataSettings, load
 from gan_core.training import initial_state, train
 from pipelines import config
-from tests.paper.two_stages import (
-    CONFIGS,
-    FIRST,
-    SECOND,
-    Row,
-    judged,
-    reduced,
-    rows_of,
-    settings_of,
-    table,
-)
+from tests.paper.two_stages import CONFIGS, FIRST, SECOND, Row, judged, reduced, rows_of, settings_of, table
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 DIGITS = load(DataSettings("digits"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As the command has it: the bits of a product differ with the threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(

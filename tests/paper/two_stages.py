@@ -34,6 +34,7 @@ from gan_core.state import State, load_tensors
 from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
 from pipelines.beginning import LAYERS, replaced
+from tests.paper.schemes import described
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FIRST, SECOND = "first stage", "second stage"
@@ -156,18 +157,16 @@ def table(rows: list[Row]) -> str:
     for training, steps in dict.fromkeys((row.training, row.steps) for row in rows):
         there = [row for row in rows if (row.training, row.steps) == (training, steps)]
         scores, beyond = [row.log_likelihood for row in there], [after[row.seed] - row.log_likelihood for row in there]
-        cells = described(scores), described(beyond) if any(beyond) else "", described([r.coverage for r in there], 2)
+        cells = (
+            described(scores, 1),
+            described(beyond, 1) if any(beyond) else "",
+            described([r.coverage for r in there]),
+        )
         name = f"{training}, {there[0].pretrained} before" if there[0].pretrained else training
         lines.append(
             f"{name:<24}{steps:>10}{cells[0]:>18}{cells[1]:>18}{cells[2]:>16}{np.mean([r.sigma for r in there]):>8.3f}"
         )
     return "\n".join(lines)
-
-
-def described(values: list[float], digits: int = 1) -> str:
-    """Mean and, of two or more, standard error."""
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1) / len(values) ** 0.5:.{digits}f}"
 
 
 def main() -> None:

@@ -114,24 +114,33 @@ def searched(configuration: Configuration, data: Dataset, seed: int) -> Training
 
 
 def published(configuration: Configuration, pixels: int) -> Configuration:
-    """The published algorithm, rates and first weights, on the configuration's networks, noise and average of G."""
+    """The published algorithm, rates, dropout and first weights, on the configuration's networks, noise and average of G."""
     average, discriminator = configuration.algorithm.generator_average, configuration.network.discriminator
     assert isinstance(discriminator, DenseDiscriminatorSettings)
     init_range = PUBLISHED["init_range"] * wider_than_published(pixels, discriminator.units[0])
     recipe = replace(configuration, algorithm=AlgorithmSettings(generator_average=average))
-    return config.override(recipe, {"network.discriminator.init_range": init_range})
+    dropout = DenseDiscriminatorSettings()
+    return config.override(
+        recipe,
+        {
+            "network.discriminator.init_range": init_range,
+            "network.discriminator.input_keep": dropout.input_keep,
+            "network.discriminator.hidden_keep": dropout.hidden_keep,
+        },
+    )
 
 
 @click.command(help=__doc__)
 @click.argument("path")
 @click.option("--set", "overrides", multiple=True, metavar="a.b=c")
 @click.option("--seeds", type=click.IntRange(min=3), default=8, show_default=True)
-def main(path: str, overrides: tuple[str, ...], seeds: int) -> None:
+@click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True)
+def main(path: str, overrides: tuple[str, ...], seeds: int, first_seed: int) -> None:
     torch.set_num_threads(1)
     configuration = config.load(path, overrides)
     data = datasets.load(configuration.data)
     arms: dict[str, list[tuple[float, float]]] = {"search": [], "random pick": [], "published recipe": []}
-    for seed in range(seeds):
+    for seed in range(first_seed, first_seed + seeds):
         started = time.process_time()
         trained = {"search": searched(configuration, data, seed)}
         seconds = time.process_time() - started

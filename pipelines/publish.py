@@ -161,7 +161,7 @@ def _promote(
     )
     say(f"gate   {version}: {verdict.reason}")
     alias = CHAMPION if verdict.promoted else CHALLENGER
-    return RegisterRecord(version.name, version.version, alias, verdict.promoted, verdict.reason)
+    return RegisterRecord(version.name, version.version, alias, verdict.promoted, verdict.reason, verdict.collapsed)
 
 
 def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:

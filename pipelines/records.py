@@ -79,6 +79,7 @@ class RegisterRecord:
     alias: str  # the highest it holds: champion or challenger
     promoted: bool
     reason: str
+    collapsed: bool = False
 
 
 @dataclass(frozen=True)

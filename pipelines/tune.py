@@ -83,7 +83,7 @@ def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: 
         deciding = deciding[len(searched) :]
         best = [row for row in best if any(row["candidate"] == other["candidate"] for other in deciding)]
     means = {row["candidate"]: mean_over_seeds(row["candidate"], deciding, step) for row in best}
-    winner = max(best, key=lambda row: means[row["candidate"]][0])
+    winner = max(best, key=lambda row: _merit(*means[row["candidate"]], settings.min_coverage))
     chosen = {key: winner[key] for key in settings.space}
     correlation = rung_correlation(trials.rows, settings.rungs)
     _write_table(trials.rows, correlation, run)
@@ -106,6 +106,11 @@ def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: 
         rung_correlation={str(rung): rho for rung, rho in correlation.items()},
         schedule=schedule,
     )
+
+
+def _merit(log_likelihood: float, covered: float, min_coverage: float) -> tuple[bool, float]:
+    """What the winner has most of: one whose mean coverage over seeds is too small is behind all others."""
+    return covered >= min_coverage, log_likelihood
 
 
 def _say_what_was_cut(rows: list[dict[str, Any]], configuration: Configuration, say: Callable[[str], None]) -> None:

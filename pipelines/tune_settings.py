@@ -58,12 +58,13 @@ class TuneSettings:
     `candidates` points of the product of all choices and integers, keys in alphabetical order, the
     last one varying fastest; `tpe` lets Optuna suggest each from the scores of those before.
 
-    `scheduler`: `synchronous_halving` cuts a rung when all have reached it; `asha` cuts each as it
-    arrives, its reduction factor 1 / `keep`; `median_stopping` stops what is below the median of
-    the others' means; `population_based` replaces, at each rung, the worst 1 - `keep` (at most
-    half) by copies of the best whose settings are perturbed; `none` cuts nothing. A search is
-    repeatable to the bit with `synchronous_halving` or `none` and candidates known up front
-    (`random`, `grid`); with the others the order of arrival decides.
+    `scheduler`: `synchronous_halving` cuts a rung when all have reached it, those below
+    `min_coverage` first; `asha` cuts each as it arrives, its reduction factor 1 / `keep`;
+    `median_stopping` stops what is below the median of the others' means; `population_based`
+    replaces, at each rung, the worst 1 - `keep` (at most half) by copies of the best whose settings
+    are perturbed; `none` cuts nothing. A search is repeatable to the bit with `synchronous_halving`
+    or `none` and candidates known up front (`random`, `grid`); with the others the order of arrival
+    decides.
     """
 
     candidates: int = 0  # 0: no search
@@ -75,7 +76,7 @@ class TuneSettings:
     keep: float = 0.5  # of a rung's candidates, at least one; 1.0 cuts none
     space: Mapping[str, Mapping[str, list[Any]]] = field(default_factory=dict)
     confirm: ConfirmSettings = field(default_factory=ConfirmSettings)
-    min_coverage: float = 0.0
+    min_coverage: float = 0.0  # of the validation points, by a candidate that may be chosen
     samples: int = 2000  # of G, for a score
     time_budget_s: float | None = None  # of the search and its confirmations together, each time it is started
     max_concurrent: int | None = None  # default: what the cluster's CPUs and GPUs have room for

@@ -4,6 +4,7 @@ import click
 
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, common
+from pipelines.cli.ending import collapsed
 from pipelines.cli.models import gate_inputs, open_registry, overridden
 
 
@@ -14,7 +15,7 @@ from pipelines.cli.models import gate_inputs, open_registry, overridden
 @overridden
 @common
 def promote(context: Context, reference: str, force: bool, reason: str, overrides: tuple[str, ...]) -> None:
-    """Make a version champion if the gate finds it better; that it is not is no error.
+    """Make a version champion if the gate finds it better; that it is not is no error, that it has collapsed is.
 
     \b
     Examples:
@@ -47,6 +48,8 @@ def promote(context: Context, reference: str, force: bool, reason: str, override
         "test": verdict.test,
     }
     context.answer(result, f"{version} is {'champion' if verdict.promoted else 'not promoted'}: {verdict.reason}")
+    if verdict.collapsed:
+        raise collapsed(str(version), verdict.reason)
 
 
 @click.command("rollback")

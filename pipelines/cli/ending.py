@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gan_core.errors import GanError
+from gan_core.errors import Diverged, GanError
 
 if TYPE_CHECKING:
     from pipelines.cli.context import Context
@@ -66,6 +66,12 @@ def _tell(context: "Context", settings: "NotifySettings", event: Any, work: Work
     notify.tell(settings, notify.message(event, work.run, work.storage, **more), context.warn)
 
 
+def collapsed(version: str, reason: str) -> Diverged:
+    """What a command ends with, after its result, whose model the gate refused as collapsed."""
+    got = reason.removeprefix("collapsed: ")
+    return Diverged("a collapsed model", version, got, "another seed or other rates; it stays registered, not promoted")
+
+
 def result_of(run: Any, stages: tuple[str, ...]) -> dict[str, Any]:
     """What `--json` prints of a run whose stages are done."""
     records = run.records()
@@ -81,6 +87,7 @@ def result_of(run: Any, stages: tuple[str, ...]) -> dict[str, Any]:
         "run": run.name,
         **{key: registered.get(key) for key in ("model", "version", "alias", "promoted", "reason")},
         **{key: score.get(key) for key in names},
+        "weights": score.get("weights"),
         "report": records.get("report", {}).get("report"),
     }
 
@@ -91,8 +98,8 @@ def summary_of(run: Any, stages: tuple[str, ...], already: str) -> str:
     lines = [f"done   {run.name}{already}"]
     if "log_likelihood" in result and result["log_likelihood"] is not None and "sigma" in result:
         lines.append(
-            f"       {result['log_likelihood']:.1f} ± {result['standard_error']:.1f} nats (Parzen, test set, sigma {result['sigma']:.4f}), "
-            f"coverage {result['coverage']:.2f}"
+            f"       {result['log_likelihood']:.1f} ± {result['standard_error']:.1f} nats (Parzen, test set, {result['weights']} G, "
+            f"sigma {result['sigma']:.4f}), coverage {result['coverage']:.2f}"
         )
         if result["model"]:
             lines.append(f"       {result['model']}/{result['version']} is {result['alias']}: {result['reason']}")

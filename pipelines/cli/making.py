@@ -6,7 +6,7 @@ import click
 
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, common, configured, open_run
-from pipelines.cli.ending import Work, result_of, summary_of, tell_promotion, telling
+from pipelines.cli.ending import Work, collapsed, result_of, summary_of, tell_promotion, telling
 
 continuing = click.option(
     "--continue-from", metavar="REF",
@@ -219,3 +219,5 @@ def _work(
     if result.get("promoted") and "register" not in done:
         tell_promotion(context, run.configuration.notify, work, result)
     context.answer(result, summary_of(run, stages, already))
+    if (registered := run.record("register")) and "register" in stages and registered["collapsed"]:
+        raise collapsed(f"{registered['model']}/{registered['version']}", registered["reason"])

@@ -24,6 +24,7 @@ class Verdict:
     promoted: bool
     reason: str
     test: dict[str, Any] | None = None
+    collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def judge(
     drawn = challenger.model.draw(samples, seed_of_challenger, sample_set=1).reshape(samples, -1)
     covered = coverage(points, drawn)
     if covered < settings.min_coverage:
-        return Verdict(False, f"collapsed: coverage {covered:.2f} of the gate's points, {settings.min_coverage} needed")
+        says = f"collapsed: coverage {covered:.2f} of the gate's points, {settings.min_coverage} needed"
+        return Verdict(False, says, collapsed=True)
     if champion is None:
         return Verdict(True, f"first version to pass the gate, coverage {covered:.2f}")
     if champion.model.sha256 == challenger.model.sha256:

@@ -13,17 +13,25 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
     Rungs count `step` of the results, so neither the speed of a trial nor the order in which
     results arrive changes who survives. A trial that has reached its rung gives its resources to
     one that has not, and waits, paused, on its checkpoint. One that ends early (it diverged or
-    failed) is out of the comparison.
+    failed) is out of the comparison; one whose coverage is too small ranks behind all others.
     """
 
-    def __init__(self, rungs: Sequence[int], keep: float, population: int = 0, at_a_time: int | None = None) -> None:
+    def __init__(
+        self,
+        rungs: Sequence[int],
+        keep: float,
+        population: int = 0,
+        at_a_time: int | None = None,
+        min_coverage: float = 0.0,
+    ) -> None:
         """`population` is how many candidates there will be: no rung is cut before all were added."""
         super().__init__()
         self.rungs, self.keep = list(rungs), keep
-        self.population, self.at_a_time = population, at_a_time
+        self.population, self.at_a_time, self.min_coverage = population, at_a_time, min_coverage
         self.added: set[Trial] = set()
         self.rung = 0
-        self.running: dict[Trial, float | None] = {}  # candidates still in, and their score at this rung
+        # candidates still in; whether their coverage is enough, and their score, at this rung
+        self.running: dict[Trial, tuple[bool, float] | None] = {}
         self.resumable: set[Trial] = set()
         self.sign = 1.0
 
@@ -38,7 +46,8 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if result["step"] < self.rungs[self.rung] or result.get("status") == "diverged":
             return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
-        self.running[trial] = self.sign * float(result[self.metric])
+        covers = result.get("coverage", 1.0) >= self.min_coverage
+        self.running[trial] = covers, self.sign * float(result[self.metric])
         self.resumable.discard(trial)
         return self._decide(tune_controller, trial)
 
@@ -66,14 +75,11 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
 
     def _decide(self, tune_controller: Any, reporting: Trial | None) -> str:
         """Cut if everyone has arrived, and say what the reporting trial does next."""
-        if (
-            len(self.added) < self.population
-            or not self.running
-            or any(score is None for score in self.running.values())
-        ):
+        scores = {trial: score for trial, score in self.running.items() if score is not None}
+        if len(self.added) < self.population or not scores or len(scores) < len(self.running):
             return TrialScheduler.PAUSE  # type: ignore[no-any-return]
         last = self.rung == len(self.rungs) - 1
-        ranked = sorted(self.running, key=lambda trial: -float(self.running[trial] or 0))
+        ranked = sorted(scores, key=lambda trial: scores[trial], reverse=True)
         survivors = set() if last else set(ranked[: max(1, int(len(ranked) * self.keep + 0.5))])
         for trial in ranked:
             if trial in survivors:

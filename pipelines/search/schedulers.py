@@ -22,7 +22,7 @@ def make_scheduler(settings: TuneSettings, rungs: tuple[int, ...], seed: int, at
     """The scheduler of a search over these rungs, counted in the trials' own steps."""
     first, last = rungs[0], rungs[-1]
     if settings.scheduler == "synchronous_halving" and len(rungs) > 1:
-        return SynchronousHalving(rungs, settings.keep, settings.candidates, at_a_time)
+        return SynchronousHalving(rungs, settings.keep, settings.candidates, at_a_time, settings.min_coverage)
     if settings.scheduler == "asha":
         return Halving(time_attr="step", grace_period=first, max_t=last, reduction_factor=1 / settings.keep)
     if settings.scheduler == "median_stopping":

@@ -22,11 +22,13 @@ class Simulation:
     """
 
     def __init__(
-        self, scores, keep, order, diverges=None, fails=None, stumbles=None, slots=2, mode="max", at_a_time=None
-    ):
+        self, scores, keep, order, diverges=None, fails=None, stumbles=None, slots=2, mode="max", at_a_time=None,
+        covered=None, min_coverage=0.0,
+    ):  # fmt: skip
         self.scores, self.order, self.slots = scores, order, slots
+        self.covered = covered or [1.0] * len(scores)
         self.diverges, self.fails, self.stumbles = dict(diverges or {}), dict(fails or {}), dict(stumbles or {})
-        self.scheduler = SynchronousHalving(RUNGS, keep, len(scores), at_a_time)
+        self.scheduler = SynchronousHalving(RUNGS, keep, len(scores), at_a_time, min_coverage)
         self.scheduler.set_search_properties("score", mode)
         self.at_a_time, self.most = at_a_time or len(scores), 0
         self.trials = [Trial("simulated", stub=True, trial_id=str(i)) for i in range(len(scores))]
@@ -86,7 +88,8 @@ class Simulation:
             self.scheduler.on_trial_complete(self, trial, result)
         else:
             self.done[i] = rung
-            said = self.scheduler.on_trial_result(self, trial, {"step": RUNGS[rung], "score": self.scores[i][rung]})
+            result = {"step": RUNGS[rung], "score": self.scores[i][rung], "coverage": self.covered[i]}
+            said = self.scheduler.on_trial_result(self, trial, result)
             trial.status = {"PAUSE": Trial.PAUSED, "CONTINUE": Trial.RUNNING, "STOP": Trial.TERMINATED}[said]
             if said == TrialScheduler.STOP:
                 self.scheduler.on_trial_complete(self, trial, {})
@@ -150,6 +153,14 @@ def test_equal_scores_are_cut_by_the_order_of_candidates_not_of_arrival():
     for seed in range(20):
         simulation = Simulation([(1.0, 1.0, 1.0)] * 5, 0.4, random.Random(seed)).run()
         assert reached(simulation) == [{0, 1, 2, 3, 4}, {0, 1}, {0}]
+
+
+@given(populations, shares, st.randoms(use_true_random=False), st.data())
+def test_collapsed_candidates_rank_behind_all_others_whatever_their_score(scores, keep, order, data):
+    covered = data.draw(st.lists(st.sampled_from([0.0, 0.049, 0.05, 0.9]), min_size=len(scores), max_size=len(scores)))
+    simulation = Simulation(scores, keep, order, covered=covered, min_coverage=0.05).run()
+    behind = [[score - 100 * (share < 0.05) for score in row] for row, share in zip(scores, covered, strict=True)]
+    assert reached(simulation) == survivors(behind, keep)
 
 
 def test_mode_min_keeps_the_smallest():

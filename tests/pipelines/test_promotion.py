@@ -239,9 +239,10 @@ def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(nights
     assert (refused["promoted"], refused["champion"], refused["by"]) == (False, 3, "gate")
     assert refused["reason"].startswith("not better than gan-nights/3: ")
     assert refused["test"]["sample_sets"] == 4
-    lenient = models("promote", "gan-nights/4", "--set", "registry.gate.min_coverage=1.0")
-    assert lenient["reason"].startswith("collapsed: coverage 0.")
-    assert models("promote", "gan-nights/2")["reason"].startswith("collapsed: coverage 0.0")
+    strict = models("promote", "gan-nights/4", "--set", "registry.gate.min_coverage=1.0", code=6)
+    assert strict.startswith("error: a collapsed model (gan-nights/4): coverage 0.")
+    assert "of the gate's points, 1.0 needed; expected another seed" in strict
+    assert "a collapsed model (gan-nights/2): coverage 0.0" in models("promote", "gan-nights/2", code=6)
     forced = models("promote", "gan-nights/4", "--force", "--reason", "the best draws no fours")
     assert (forced["promoted"], forced["champion"], forced["by"]) == (True, 4, "force")
     told = models("history", "gan-nights")

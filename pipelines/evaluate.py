@@ -26,7 +26,7 @@ from gan_core.quality import quality, reference_samples
 from pipelines.records import EvaluateRecord
 from pipelines.settings import EvaluateSettings
 
-NEIGHBOURS = 5  # of arrays, whose run has no settings
+ARRAYS = EvaluateSettings()  # what scores arrays, which have no run
 
 
 def evaluate_generator(
@@ -97,6 +97,7 @@ def evaluate_arrays(
     sigma: float | None,
     folds: int,
     training: np.ndarray | None = None,
+    neighbours: int = ARRAYS.neighbours,
 ) -> dict[str, Any]:
     """Parzen scores of any two arrays, in this process: the given sigma's, and both protocols'.
 
@@ -112,7 +113,7 @@ def evaluate_arrays(
     refined = cross_validated_protocol(log_density, folds_of, scored, len(samples), folds)
     fixed = None if sigma is None else fixed_sigma(log_density, sigma, points, len(samples))
     shown = fixed or paper
-    comparable = min(len(points), len(samples)) > NEIGHBOURS
+    comparable = min(len(points), len(samples)) > neighbours
     return {
         **({"fixed": asdict(fixed)} if fixed else {}),
         "log_likelihood": shown.log_likelihood,
@@ -120,7 +121,7 @@ def evaluate_arrays(
         "sigma": shown.sigma,
         "paper": asdict(paper),
         "cross_validated": asdict(refined),
-        "quality": asdict(quality(points, samples, training, NEIGHBOURS)) if comparable else None,
+        "quality": asdict(quality(points, samples, training, neighbours)) if comparable else None,
     }
 
 

@@ -37,11 +37,11 @@ class Context:
         self.say(f"{error}; looking again in {wait:g} s")
 
     def answer(self, result: Any, text: str) -> None:
-        """The result: one JSON object as the last line of stdout, or text for people."""
+        """The result: one JSON object as the last line of stdout, or text for people, wanted in quiet too."""
         if self.as_json:
             click.echo(json.dumps(result))
         else:
-            self.say(text)
+            click.echo(text, err=True)
 
 
 class ListByDefault(click.Group):

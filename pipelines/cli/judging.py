@@ -23,7 +23,7 @@ from pipelines.cli.context import (
 @click.option("--validation", "validation_file", metavar="V.npy", help="Points to choose sigma from, with --samples.")
 @click.option("--sigma", type=float, help="Score at this sigma, beside the protocols' own.")
 @click.option(
-    "--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the cross-validation."
+    "--folds", type=click.IntRange(min=2), help="Folds of the cross-validation  [default: the run's; 5 for arrays]."
 )
 @click.option(
     "--features", is_flag=True, help="Also on the features of a classifier of the data set's labels, trained now."
@@ -40,7 +40,7 @@ def evaluate(
     points_file: str | None,
     validation_file: str | None,
     sigma: float | None,
-    folds: int,
+    folds: int | None,
     features: bool,
     inception_file: str | None,
 ) -> None:
@@ -71,7 +71,7 @@ def evaluate(
     if samples_file is not None and points_file is not None:
         samples, points = scores.load_array(samples_file, "--samples"), scores.load_array(points_file, "--points")
         validation = scores.load_array(validation_file, "--validation") if validation_file else None
-        result = scores.evaluate_arrays(samples, points, validation, sigma, folds)
+        result = scores.evaluate_arrays(samples, points, validation, sigma, folds or scores.ARRAYS.folds)
     else:
         inception, scored = _inception(inception_file), []
         for reference in references:
@@ -153,6 +153,7 @@ def _lines(result: dict[str, Any]) -> str:
         for score in ([result["fixed"]] if "fixed" in result else []) + [result["paper"], result["cross_validated"]]
     ]
     lines += [described(**result["quality"])] if result["quality"] else []
+    lines += [f"{result['weights']} G"] if "weights" in result else []
     if seen := result.get("features"):
         lines.append(
             f"features         Fréchet distance {seen['frechet_distance']:.2f} (training images {seen['training_images']:.2f}), "
@@ -194,7 +195,7 @@ def _inception(path: str | None) -> Any:
 
 
 def _evaluate_reference(
-    context: Context, reference: str, sigma: float | None, folds: int, features: bool, inception: Any
+    context: Context, reference: str, sigma: float | None, folds: int | None, features: bool, inception: Any
 ) -> dict[str, Any]:
     """Score a run or a registered model on the data set it was trained on."""
     from dataclasses import asdict
@@ -207,11 +208,12 @@ def _evaluate_reference(
         got, expected = "images of equal contrast", "a model of pixels from 0 to 1, which is what Inception reads"
         raise ConfigurationError("not pixels", f"--inception, {reference}", got, expected)
     dataset = load_dataset(context, reference)
-    count = run.configuration.evaluate.samples
+    settings = run.configuration.evaluate
+    count, neighbours = settings.samples, settings.neighbours
     samples = model.draw(count, run.configuration.seed).reshape(count, -1)
-    result = scores.evaluate_arrays(
-        samples, dataset.test.images, dataset.validation.images, sigma, folds, dataset.train.references
-    )
+    points, validation, training = dataset.test.images, dataset.validation.images, dataset.train.references
+    result = scores.evaluate_arrays(samples, points, validation, sigma, folds or settings.folds, training, neighbours)
+    result["weights"] = settings.weights
     measures = extension_measures(model, dataset, count, run.configuration.seed)
     if measures:
         result["extension"] = measures
@@ -219,8 +221,7 @@ def _evaluate_reference(
         from gan_core.classifier import train_classifier
         from gan_core.feature_quality import feature_quality
 
-        classifier, neighbours = train_classifier(dataset.train), run.configuration.evaluate.neighbours
-        result["features"] = asdict(feature_quality(classifier, dataset, samples, neighbours))
+        result["features"] = asdict(feature_quality(train_classifier(dataset.train), dataset, samples, neighbours))
     if inception:
         from pipelines.inception import inception_quality
 

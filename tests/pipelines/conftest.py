@@ -47,7 +47,7 @@ tune:
   confirm: {best: 1, seeds: 2}
   space:
     algorithm.generator_learning_rate: {log_uniform: [0.03, 0.3]}
-evaluate: {samples: 500}
+evaluate: {samples: 500, folds: 4}
 registry: {model: gan-small, gate: {min_coverage: 0.0}}
 """
 # What a user's shell does not have: the test process's own cluster and places.

@@ -210,6 +210,19 @@ def test_a_training_that_diverges_ends_with_6_and_keeps_its_last_finite_checkpoi
     assert not (tmp_path / "st" / "runs" / "bad" / "records").exists()
 
 
+def test_a_run_whose_model_has_collapsed_registers_it_says_so_and_ends_with_6_each_time(finished, tmp_path):
+    changes = ["tune.candidates=0", "train.workers=1", "algorithm.steps=20", "registry.gate.min_coverage=0.9"]
+    arguments = [part for change in changes for part in ("--set", change)]
+    for _ in range(2):
+        answer = gan("run", finished.yaml, *arguments, "--name", "flat", "--storage", "st", "--json", cwd=tmp_path)
+        assert answer.code == 6, answer.err
+        assert answer.error.startswith("error: a collapsed model (gan-small/1): coverage 0.")
+        assert answer.error.endswith(
+            "0.9 needed; expected another seed or other rates; it stays registered, not promoted"
+        )
+        assert (answer.json["version"], answer.json["alias"], answer.json["promoted"]) == (1, "challenger", False)
+
+
 def test_debug_shows_where_and_still_ends_with_the_code(tmp_path, here):
     answer = here("run", "none.yaml", "--debug")
     assert answer.code == 2
@@ -271,9 +284,10 @@ def test_a_run_evaluated_again_has_the_scores_of_its_record(finished, tmp_path, 
         assert answer.json[key] == pytest.approx(score[key], abs=1e-4)
     assert answer.json["paper"]["samples"] == 500
     assert answer.json["cross_validated"]["sigma"] == pytest.approx(score["cross_validated"]["sigma"], abs=1e-4)
-    features = answer.json[
-        "features"
-    ]  # of nets of a few thousand weights after 200 steps: nobody takes these for digits
+    assert answer.json["quality"] == pytest.approx(score["quality"], abs=1e-3)
+    assert (answer.json["weights"], len(answer.json["cross_validated"]["fold_sigmas"])) == (score["weights"], 4)
+    # of nets of a few thousand weights after 200 steps: nobody takes these for digits
+    features = answer.json["features"]
     assert features["samples"] == 500
     assert features["frechet_distance"] > 3 * features["training_images"] > 0
     assert features["classifier_accuracy"] > 0.95
@@ -307,3 +321,6 @@ def test_a_report_asked_for_again_is_there_and_quiet_is_quiet(finished, tmp_path
     answer = here("report", "small-run", "--storage", finished.storage, "-q", "--json")
     assert (answer.code, answer.err) == (0, "")
     assert answer.json["report"] == finished.answer.json["report"]
+    told = here("report", "small-run", "--storage", finished.storage, "-q")
+    assert (told.code, told.out, told.err.split("\n")[0]) == (0, "", "done   small-run was done already")
+    assert told.err.strip().endswith(answer.json["report"])

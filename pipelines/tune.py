@@ -129,7 +129,7 @@ def _nothing_usable(trials: Trials, say: Callable[[str], None]) -> NoReturn:
     if trials.out_of_time and not any(row["status"] == "finite" for row in trials.rows):
         raise Diverged(
             "no candidate was scored in time", "tune.time_budget_s", f"{settings.time_budget_s:g} s",
-            "a longer one; the same command goes on from the results there are",
+            "a longer one; start a new run: --name NAME",
         )  # fmt: skip
     say("tune   no candidate reached the last rung with enough coverage")
     raise Diverged(

@@ -90,9 +90,9 @@ def judge(
         return Verdict(True, f"first version to pass the gate, coverage {covered:.2f}")
     if champion.model.sha256 == challenger.model.sha256:
         return Verdict(False, f"the same weights as the champion, {champion.name}")
-    if champion.model.image_shape != dataset.shape:
-        return Verdict(False, f"not comparable with the champion: {_other_shape(champion, dataset)}")
     rivals = (challenger, champion)
+    if differ := _other_images(rivals, dataset):
+        return Verdict(False, f"not comparable with the champion: {differ}")
     scores = [log_densities(one, other, dataset, settings, samples, seed) for one, other in (rivals, rivals[::-1])]
     verdict = decide(scores[0], scores[1], champion.name, settings)
     return Verdict(verdict.promoted, verdict.reason + _scored_again(champion, dataset), verdict.test)
@@ -115,12 +115,11 @@ def compare_contenders(
     """Two models on the gate's points: each one's own numbers, and the test in both directions.
 
     Raises:
-        RegistryError: If one of them draws images of another shape.
+        RegistryError: If one of them draws images of another shape, or of other pixels.
     """
     one, other = rivals
-    for rival in rivals:
-        if rival.model.image_shape != dataset.shape:
-            raise RegistryError("not comparable", rival.name, _other_shape(rival, dataset), "models of the same data")
+    if differ := _other_images(rivals, dataset):
+        raise RegistryError("not comparable", f"{one.name}, {other.name}", differ, "models of the same data")
     rows, scores = [], []
     for rival, against in ((one, other), (other, one)):
         score = log_densities(rival, against, dataset, settings, samples, seed)
@@ -178,6 +177,12 @@ def _scored_again(champion: Contender, dataset: Dataset) -> str:
     return f"; the data changed ({champion.data_digest[:8]} to {dataset.digest[:8]}): champion scored again on the new gate points"
 
 
-def _other_shape(rival: Contender, dataset: Dataset) -> str:
-    ours, theirs = ("x".join(map(str, shape)) for shape in (rival.model.image_shape, dataset.shape))
-    return f"{rival.name} draws images of {ours}, {dataset.name}'s are of {theirs}"
+def _other_images(rivals: Sequence[Contender], dataset: Dataset) -> str:
+    """How the images of one differ in kind from the data's or the other's, if they do."""
+    for rival in rivals:
+        if rival.model.image_shape != dataset.shape:
+            ours, theirs = ("x".join(map(str, shape)) for shape in (rival.model.image_shape, dataset.shape))
+            return f"{rival.name} draws images of {ours}, {dataset.name}'s are of {theirs}"
+    if len({rival.model.pixels for rival in rivals}) > 1:
+        return ", ".join(f"{rival.name} draws pixels that are {rival.model.pixels}" for rival in rivals)
+    return ""

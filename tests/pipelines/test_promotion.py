@@ -151,6 +151,10 @@ def test_a_champion_that_draws_images_of_another_shape_is_not_compared(digits):
     said = verdict(challenger, champion, digits)
     assert (said.promoted, said.test) == (False, None)
     assert said.reason == "not comparable with the champion: gan/1 draws images of 4x16, digits's are of 8x8"
+    other_pixels = dataclasses.replace(principal_generator(digits, 3), pixels="contrast_normalised")
+    said = verdict(challenger, other_pixels, digits)
+    assert (said.promoted, said.test) == (False, None)
+    assert said.reason.endswith("gan/2 draws pixels that are unit, gan/1 draws pixels that are contrast_normalised")
 
 
 # Publishing: runs made by hand, of generators in closed form, to a server (a whole run's database is sqlite).

@@ -99,7 +99,7 @@ def test_five_folds_are_scored_each_on_its_own_and_together_with_an_error_over_f
         dataset, samples = load(run.configuration.data), run.generator().draw(60, 0).reshape(60, -1)
         points, validation = dataset.test.images, dataset.validation.images
         alone = evaluate_arrays(samples, points, validation, None, 2, training=dataset.train.images)
-        assert model == {"reference": run.name, **json.loads(json.dumps(alone))}
+        assert model == {"reference": run.name, "weights": "last", **json.loads(json.dumps(alone))}
         # Sigma on the whole valid set of the fold, and the score on its own test set.
         assert (model["paper"]["validation_points"], model["paper"]["points"]) == (50, 50)
         scores.append(model["paper"]["log_likelihood"])
@@ -112,7 +112,8 @@ def test_five_folds_are_scored_each_on_its_own_and_together_with_an_error_over_f
 def test_one_model_is_answered_as_ever_and_two_are_said_together(five_folds, tmp_path):
     options = ["--folds", 2, "--storage", tmp_path / "st"]
     one = json.loads(in_process("evaluate", "tfd-3", *options, "--json").stdout.splitlines()[-1])
-    assert set(one) == {"log_likelihood", "standard_error", "sigma", "paper", "cross_validated", "quality"}
+    protocols = {"log_likelihood", "standard_error", "sigma", "paper", "cross_validated", "quality"}
+    assert set(one) == {*protocols, "weights"}
     two = in_process("evaluate", "tfd-3", "tfd-1", *options)
     lines = [line for line in two.stderr.splitlines() if "mean and standard error over 2 models" in line]
     assert [line.split()[0] for line in lines] == ["paper", "cross_validated"]

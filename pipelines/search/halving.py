@@ -46,7 +46,7 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if result["step"] < self.rungs[self.rung] or result.get("status") == "diverged":
             return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
-        covers = result.get("coverage", 1.0) >= self.min_coverage
+        covers = result["coverage"] >= self.min_coverage
         self.running[trial] = covers, self.sign * float(result[self.metric])
         self.resumable.discard(trial)
         return self._decide(tune_controller, trial)

@@ -174,8 +174,9 @@ def test_a_result_before_the_rung_changes_nothing():
     trials = [Trial("simulated", stub=True, trial_id=str(i)) for i in range(2)]
     for trial in trials:
         scheduler.on_trial_add(SimpleNamespace(), trial)
-    assert scheduler.on_trial_result(None, trials[0], {"step": 9, "score": 100.0}) == TrialScheduler.CONTINUE
-    assert scheduler.on_trial_result(None, trials[1], {"step": 10, "score": 1.0}) == TrialScheduler.PAUSE
+    early, at_rung = ({"step": step, "score": score, "coverage": 1.0} for step, score in ((9, 100.0), (10, 1.0)))
+    assert scheduler.on_trial_result(None, trials[0], early) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, trials[1], at_rung) == TrialScheduler.PAUSE
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ class Quality:
     coverage: float
     duplicates: float  # about 0.01 for samples as varied as the data, 1 for a single image
     memorisation: float | None = None  # 1/2 for fresh images of the data's distribution, 1 for copies
+    count: int = 0  # of real points, and of samples: recall and coverage change with it
 
 
 def quality(
@@ -41,11 +42,15 @@ def quality(
     real balls that a sample is in, over `neighbours`; recall is the fraction of real points in a
     sample's ball, coverage that of real balls with a sample. Distances come in blocks of `working_memory` MiB.
 
+    As many samples as real points are compared, the first of each: ten times as many samples cover more
+    and are recalled less, whatever the model, so numbers are read side by side at one `count` alone.
+
     Raises:
         ValueError: If there are not more points, or samples, than neighbours.
     """
     if min(len(real), len(generated)) <= neighbours:
         raise ValueError(f"{len(real)} points and {len(generated)} samples; expected more than {neighbours} of each")
+    real, generated = equally_many(real, generated)
     real_radii, generated_radii = (_radii(rows, neighbours) for rows in (real, generated))
     balls, recalled, covered, start = np.zeros(len(generated), np.int64), 0, 0, 0
     for distances in pairwise_distances_chunked(real, generated, working_memory=working_memory):
@@ -62,7 +67,19 @@ def quality(
         coverage=covered / len(real),
         duplicates=duplicates(real, generated),
         memorisation=None if training is None else memorisation(real, generated, training),
+        count=len(real),
     )
+
+
+def equally_many(*rows: np.ndarray) -> list[np.ndarray]:
+    """The first of each, as many as the fewest."""
+    count = min(map(len, rows))
+    return [some[:count] for some in rows]
+
+
+def repeated(rows: Float[np.ndarray, "rows width"], count: int) -> Float[np.ndarray, "count width"]:
+    """So many rows: the first, or all of them in turn, as a model that can draw no others would draw them."""
+    return rows[np.arange(count) % len(rows)]
 
 
 def coverage(
@@ -71,9 +88,10 @@ def coverage(
     """The fraction of real points with a sample nearer than their `neighbours`-th real neighbour.
 
     Naeem et al. 2020 (arXiv 2002.09797), Eq. 9, in pixel space: near 1 for samples as varied as the
-    data, near 0 for a collapsed model, whatever its Parzen score.
+    data, near 0 for a collapsed model, whatever its Parzen score. Of as many samples as points.
     """
-    return float((_to_nearest(real, generated) < _radii(real, neighbours)).mean())
+    real, generated = equally_many(real, generated)
+    return float((to_nearest(real, generated) < _radii(real, neighbours)).mean())
 
 
 def duplicates(real: Float[np.ndarray, "points width"], generated: Float[np.ndarray, "samples width"]) -> float:
@@ -81,9 +99,8 @@ def duplicates(real: Float[np.ndarray, "points width"], generated: Float[np.ndar
 
     Of as many samples as there are real points, since the nearest of many is nearer.
     """
-    count = min(len(real), len(generated))
-    nearest = np.quantile(_radii(real[:count], 1), 0.01)
-    return float((_radii(generated[:count], 1) <= nearest).mean())
+    real, generated = equally_many(real, generated)
+    return float((_radii(generated, 1) <= np.quantile(_radii(real, 1), 0.01)).mean())
 
 
 def memorisation(
@@ -98,7 +115,7 @@ def memorisation(
     the first `most` of both. Smooth samples, too, are nearer than real images: read it beside samples
     with their neighbours.
     """
-    of_samples, of_real = (_to_nearest(rows[:most], training) for rows in (generated, real))
+    of_samples, of_real = (to_nearest(rows[:most], training) for rows in (generated, real))
     return 1 - float(stats.mannwhitneyu(of_samples, of_real).statistic) / (len(of_samples) * len(of_real))
 
 
@@ -108,7 +125,10 @@ def _radii(rows: np.ndarray, neighbours: int) -> np.ndarray:
     return distances[:, neighbours]
 
 
-def _to_nearest(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+def to_nearest(
+    rows: Float[np.ndarray, "rows width"], others: Float[np.ndarray, "others width"]
+) -> Float[np.ndarray, " rows"]:
+    """Each row's distance to the nearest of the others (L2)."""
     distances, _ = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(others).kneighbors(rows)
     return distances[:, 0]
 

@@ -22,7 +22,7 @@ from gan_core.parzen import (
     parzen_log_density,
 )
 from gan_core.portable import PortableGenerator
-from gan_core.quality import quality, reference_samples
+from gan_core.quality import Quality, equally_many, quality, reference_samples, repeated
 from pipelines.records import EvaluateRecord
 from pipelines.settings import EvaluateSettings
 
@@ -53,7 +53,7 @@ def evaluate_generator(
     say(
         f"score  cross-validated: {refined.log_likelihood:.1f} ± {refined.standard_error:.1f} nats at sigma {refined.sigma:.4f}"
     )
-    seen = quality(points, samples, dataset.train.references, settings.neighbours)
+    seen = _quality(samples, dataset, settings)
     drawn = {name: other.draw(settings.samples, seed) for name, other in (beside or {}).items()}
     rows_of = {
         **{name: images.reshape(len(images), -1) for name, images in drawn.items()},
@@ -62,7 +62,7 @@ def evaluate_generator(
     references = {name: _reference_row(rows, dataset, settings) for name, rows in rows_of.items()}
     for name, row in references.items():
         say(
-            f"score  reference, {name}: {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats, coverage {row['coverage']:.2f}"
+            f"score  reference, {name}: {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats, coverage {row['coverage']:.2f} (of {row['count']})"
         )
     say(f"score  {described(**asdict(seen))}")
     measures = extension_measures(model, dataset, settings.samples, seed)
@@ -80,14 +80,14 @@ def evaluate_generator(
         generator_sha256=model.sha256,
         seconds=time.monotonic() - started,
         quality=asdict(seen),
-        weights=settings.weights,
+        weights=settings.weights or "last",
         extension=measures,
     )
 
 
-def described(**seen: float | None) -> str:
-    """A model's quality in a line."""
-    return ", ".join(f"{name} {value:.2f}" for name, value in seen.items() if value is not None)
+def described(count: int, **seen: float | None) -> str:
+    """A model's quality in a line, with the number of samples and of real images that it is of."""
+    return ", ".join(f"{name} {value:.2f}" for name, value in seen.items() if value is not None) + f" (of {count})"
 
 
 def evaluate_arrays(
@@ -113,7 +113,8 @@ def evaluate_arrays(
     refined = cross_validated_protocol(log_density, folds_of, scored, len(samples), folds)
     fixed = None if sigma is None else fixed_sigma(log_density, sigma, points, len(samples))
     shown = fixed or paper
-    comparable = min(len(points), len(samples)) > neighbours
+    compared = points if training is None else equally_many(points, training)[0]
+    comparable = min(len(compared), len(samples)) > neighbours
     return {
         **({"fixed": asdict(fixed)} if fixed else {}),
         "log_likelihood": shown.log_likelihood,
@@ -121,7 +122,7 @@ def evaluate_arrays(
         "sigma": shown.sigma,
         "paper": asdict(paper),
         "cross_validated": asdict(refined),
-        "quality": asdict(quality(points, samples, training, neighbours)) if comparable else None,
+        "quality": asdict(quality(compared, samples, training, neighbours)) if comparable else None,
     }
 
 
@@ -171,11 +172,17 @@ def _block_log_density(points: np.ndarray, samples: np.ndarray, sigmas: list[flo
     return parzen_log_density(points, samples, sigmas)
 
 
+def _quality(rows: np.ndarray, dataset: Dataset, settings: EvaluateSettings) -> Quality:
+    """Of every row by one number of samples and test images: as many as there are of test, training and drawn images."""
+    training = dataset.train.references
+    count = min(len(dataset.test), len(training), settings.samples)
+    return quality(dataset.test.images[:count], repeated(rows, count), training, settings.neighbours)
+
+
 def _reference_row(rows: np.ndarray, dataset: Dataset, settings: EvaluateSettings) -> dict[str, float]:
-    points = dataset.test.images
-    score: Score = paper_protocol(on_cluster(rows), dataset.validation.images, points, len(rows))
+    score: Score = paper_protocol(on_cluster(rows), dataset.validation.images, dataset.test.images, len(rows))
     return {
-        **asdict(quality(points, rows, dataset.train.references, settings.neighbours)),
+        **asdict(_quality(rows, dataset, settings)),
         "log_likelihood": score.log_likelihood,
         "standard_error": score.standard_error,
         "sigma": score.sigma,

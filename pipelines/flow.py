@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, InferRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Run
 from pipelines.search.candidates import candidate_configurations
-from pipelines.settings import Configuration, Weights
+from pipelines.settings import Configuration, EvaluateSettings, Weights
 from pipelines.storage import check_storage
 from pipelines.stored_images import load
 
@@ -154,26 +155,26 @@ class Flow:
 
         trained, settings = self._done("train"), self.run.configuration
         inputs = [
-            trained["generator_sha256"], trained["averaged_sha256"], settings.evaluate.weights, settings.evaluate.samples,
+            trained["generator_sha256"], trained["averaged_sha256"], self._scored().weights, settings.evaluate.samples,
             settings.seed, config.to_plain(settings.extension.inference), self.dataset.digest,
         ]  # fmt: skip
         return self.run.stage("infer", InferRecord, inputs, work)
 
     def evaluate(self) -> EvaluateRecord:
         """Score the trained generator."""
-        settings = self.run.configuration
+        seed, settings = self.run.configuration.seed, self._scored()
 
         def work() -> EvaluateRecord:
             from pipelines.evaluate import evaluate_generator
 
             self.join_cluster()
             model = self.run.generator()
-            assert isinstance(settings.seed, int)
+            assert isinstance(seed, int)
             beside: dict[str, PortableGenerator] = {}
             if trained["averaged_sha256"]:
-                other: Weights = "last" if settings.evaluate.weights == "averaged" else "averaged"
+                other: Weights = "last" if settings.weights == "averaged" else "averaged"
                 beside[f"{other} G"] = self.run.generator(other)
-            return evaluate_generator(model, self.dataset, settings.evaluate, settings.seed, self.say, beside)
+            return evaluate_generator(model, self.dataset, settings, seed, self.say, beside)
 
         trained = self._done("train")
         return self.run.stage(
@@ -182,11 +183,15 @@ class Flow:
             [
                 trained["generator_sha256"],
                 trained["averaged_sha256"],
-                config.to_plain(settings.evaluate),
+                config.to_plain(settings),
                 self.dataset.digest,
             ],
             work,
         )
+
+    def _scored(self) -> EvaluateSettings:
+        """How the run is evaluated, with the weights of G that are."""
+        return replace(self.run.configuration.evaluate, weights=self.run.chosen().scored_weights)
 
     def register(self) -> RegisterRecord:
         """Copy the run into MLflow, register the model, and let the gate decide on `champion`."""

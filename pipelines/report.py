@@ -42,7 +42,8 @@ centroids) and the qualities below.
 <table><tr><th>samples from</th>{% for measure in measured %}<th>{{ measure }}</th>{% endfor %}</tr>
 {% for name, quality in qualities %}<tr><td>{{ name }}</td> {% for measure in measured %}<td class="number">{% if quality[measure] is number %}{{ '%.2f' | format(quality[measure]) }}{% endif %}</td> {% endfor %}</tr>
 {% endfor %}</table>
-<p class="note">In pixel space, against the test images and their {{ neighbours }} nearest neighbours. Precision: samples among real images; recall: real images
+<p class="note">In pixel space, {% if score.quality and score.quality.count %}of {{ score.quality.count }} samples and as many test images in every row, {% endif %}by {{ neighbours }} nearest neighbours. k-means
+centroids are repeated to that number. Precision: samples among real images; recall: real images
 among samples; density: real neighbourhoods that hold a sample; coverage: those that hold at least one. Duplicates: samples as near to another as
 1 % of real images are. Memorisation: how often a sample is nearer to the training images than a test image is; 0.5 for fresh images, 1 for copies.</p>
 {% if measures %}<h2>{{ "Classes asked for" if "classes.png" in pictures else "Missing pixels filled in" }}</h2>

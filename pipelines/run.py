@@ -204,7 +204,7 @@ class Run:
         shape = tuple(manifest.about["image_shape"])
         conditions = conditions_from(manifest.about.get("conditions"))
         net = conditions.around(make_generator(training.network.generator, training.noise.size, conditions.size, shape))
-        averaged = (weights or self.configuration.evaluate.weights) == "averaged"
+        averaged = (weights or self.chosen().scored_weights) == "averaged"
         group, digest = (AVERAGED, "averaged_sha256") if averaged else ("generator", "generator_sha256")
         load_tensors(net.state_dict(), tensors.get(group, {}), name)
         pixels, trained = self.configuration.data.pixels, self.record("train")

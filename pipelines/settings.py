@@ -64,7 +64,7 @@ class EvaluateSettings:
     samples: int = 10_000
     folds: int = 5
     neighbours: int = 5
-    weights: Weights = "last"  # of G: the last step's, or their moving average (algorithm.generator_average)
+    weights: Weights | None = None  # of G: the last step's or their moving average; none: the average where one is kept
 
     def __post_init__(self) -> None:
         at_least(10, "evaluate.samples", self.samples)
@@ -75,25 +75,35 @@ class EvaluateSettings:
 
 @dataclass(frozen=True)
 class GateSettings:
-    """When a challenger becomes champion: better by `min_margin` nats at this confidence, not collapsed.
+    """When a challenger becomes champion: better by `min_margin` nats at this confidence, and fit to be one at all.
 
     A simulated year of equal models moves the champion 2.1 times with no margin (6 at most, in 20
-    years), never with 2 nats; 10 nats pass at once (tests/pipelines/nights.py).
+    years), never with 2 nats; 10 nats pass at once (tests/pipelines/nights.py). A model that has collapsed, that
+    draws noise or that copies is refused by measures on the gate's points (gan_core/diagnosis.py); their
+    thresholds part such models from good ones on three kinds of images (tests/benchmarks/gate.py).
     """
 
     confidence: float = 0.95
     min_margin: float = 2.0
-    min_coverage: float = 0.1
     sample_sets: int = 4
+    min_points: int = 200  # held-out images; with fewer, collapse is seen by duplicates alone
+    max_duplicates: float = 0.5  # of samples
+    min_coverage: float = 0.6  # of the training images' own
+    min_skill: float | None = 0.25  # 0: as good as the mean image, 1: as the training images; none: any
+    min_copying: float = 0.25  # distance to the training images, of that of held-out images
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
             raise ValueError(f"registry.gate.confidence {self.confidence} is not in [0.5, 1)")
         if not self.min_margin >= 0:
             raise ValueError(f"registry.gate.min_margin {self.min_margin} is negative")
-        if not 0 <= self.min_coverage <= 1:
-            raise ValueError(f"registry.gate.min_coverage {self.min_coverage} is not in [0, 1]")
+        for name in ("max_duplicates", "min_coverage", "min_copying"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"registry.gate.{name} {getattr(self, name)} is not in [0, 1]")
+        if self.min_skill is not None and not self.min_skill <= 1:
+            raise ValueError(f"registry.gate.min_skill {self.min_skill} is more than 1, the training images' own")
         at_least(2, "registry.gate.sample_sets", self.sample_sets)
+        at_least(2, "registry.gate.min_points", self.min_points)
 
 
 @dataclass(frozen=True)
@@ -191,6 +201,11 @@ class Configuration:
             raise ValueError(
                 f"network.generator.output {self.network.generator.output} cannot make contrast normalised pixels; use linear"
             )
+
+    @property
+    def scored_weights(self) -> Weights:
+        """Which of G's weights are scored and registered: `evaluate.weights`, or the average where one is kept."""
+        return self.evaluate.weights or ("averaged" if self.algorithm.generator_average else "last")
 
     def training(self) -> TrainingSettings:
         """What decides the weights, for gan_core."""

@@ -58,7 +58,7 @@ def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: 
     plain = config.to_plain(configuration)
     plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in NOT_IN_A_SCORE}
     inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
-    findings, known = open_findings(run, [inputs, configuration.evaluate.weights, dataset.digest])
+    findings, known = open_findings(run, [inputs, configuration.scored_weights, dataset.digest])
     at_a_time, limit = concurrency(settings, ray.cluster_resources(), autoscaling.present())
     of_grid = f" of the grid's {settings.grid_size}" if settings.searcher == "grid" else ""
     say(

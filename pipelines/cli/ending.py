@@ -68,8 +68,9 @@ def _tell(context: "Context", settings: "NotifySettings", event: Any, work: Work
 
 def collapsed(version: str, reason: str) -> Diverged:
     """What a command ends with, after its result, whose model the gate refused as collapsed."""
-    got = reason.removeprefix("collapsed: ")
-    return Diverged("a collapsed model", version, got, "another seed or other rates; it stays registered, not promoted")
+    what, _, got = reason.partition(": ")
+    what = "a collapsed model" if what == "collapsed" else f"a model {what}"
+    return Diverged(what, version, got, "another seed or other rates; it stays registered, not promoted")
 
 
 def result_of(run: Any, stages: tuple[str, ...]) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def result_of(run: Any, stages: tuple[str, ...]) -> dict[str, Any]:
         **{key: registered.get(key) for key in ("model", "version", "alias", "promoted", "reason")},
         **{key: score.get(key) for key in names},
         "weights": score.get("weights"),
+        "compared": (score.get("quality") or {}).get("count"),
         "report": records.get("report", {}).get("report"),
     }
 
@@ -99,7 +101,7 @@ def summary_of(run: Any, stages: tuple[str, ...], already: str) -> str:
     if "log_likelihood" in result and result["log_likelihood"] is not None and "sigma" in result:
         lines.append(
             f"       {result['log_likelihood']:.1f} ± {result['standard_error']:.1f} nats (Parzen, test set, {result['weights']} G, "
-            f"sigma {result['sigma']:.4f}), coverage {result['coverage']:.2f}"
+            f"sigma {result['sigma']:.4f}), coverage {result['coverage']:.2f} (of {result['compared']} images and samples)"
         )
         if result["model"]:
             lines.append(f"       {result['model']}/{result['version']} is {result['alias']}: {result['reason']}")

@@ -213,7 +213,7 @@ def _evaluate_reference(
     samples = model.draw(count, run.configuration.seed).reshape(count, -1)
     points, validation, training = dataset.test.images, dataset.validation.images, dataset.train.references
     result = scores.evaluate_arrays(samples, points, validation, sigma, folds or settings.folds, training, neighbours)
-    result["weights"] = settings.weights
+    result["weights"] = run.chosen().scored_weights
     measures = extension_measures(model, dataset, count, run.configuration.seed)
     if measures:
         result["extension"] = measures

@@ -8,6 +8,7 @@ import numpy as np
 
 from gan_core.comparison import Comparison, compare
 from gan_core.datasets import Dataset
+from gan_core.diagnosis import Diagnosis, diagnose
 from gan_core.errors import RegistryError
 from gan_core.parzen import paper_protocol, parzen_log_density
 from gan_core.portable import PortableGenerator
@@ -24,7 +25,8 @@ class Verdict:
     promoted: bool
     reason: str
     test: dict[str, Any] | None = None
-    collapsed: bool = False
+    collapsed: bool = False  # or noise: a training that failed
+    diagnosis: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,21 +75,20 @@ def judge_version(
 def judge(
     challenger: Contender, champion: Contender | None, dataset: Dataset, settings: GateSettings, samples: int, seed: int
 ) -> Verdict:
-    """Refuse a collapsed challenger; let the first one in; else ask for a significant advantage.
+    """Refuse a challenger that is not fit to be champion; let the first one in; else ask for a significant advantage.
 
     Both are scored on the gate's points, which neither sigma nor the search has used, with samples
     that nothing else has drawn: `sample_seed` gives every pair its own, so that the champion is
     scored afresh each night, and asking again about the same pair is not another chance.
     """
-    points = dataset.gate.images
-    seed_of_challenger = sample_seed(seed, challenger, champion)
-    drawn = challenger.model.draw(samples, seed_of_challenger, sample_set=1).reshape(samples, -1)
-    covered = coverage(points, drawn)
-    if covered < settings.min_coverage:
-        says = f"collapsed: coverage {covered:.2f} of the gate's points, {settings.min_coverage} needed"
-        return Verdict(False, says, collapsed=True)
+    drawn = challenger.model.draw(samples, sample_seed(seed, challenger, champion), sample_set=1)
+    points, training, validation = dataset.gate.images, dataset.train.references, dataset.validation.images
+    seen = diagnose(points, drawn.reshape(samples, -1), training, validation)
+    if refused := refusal(seen, settings):
+        return refused
     if champion is None:
-        return Verdict(True, f"first version to pass the gate, coverage {covered:.2f}")
+        says = f"first version to pass the gate, {100 * seen.relative_coverage:.0f} % of the training images' coverage"
+        return Verdict(True, says, diagnosis=asdict(seen))
     if champion.model.sha256 == challenger.model.sha256:
         return Verdict(False, f"the same weights as the champion, {champion.name}")
     rivals = (challenger, champion)
@@ -95,7 +96,41 @@ def judge(
         return Verdict(False, f"not comparable with the champion: {differ}")
     scores = [log_densities(one, other, dataset, settings, samples, seed) for one, other in (rivals, rivals[::-1])]
     verdict = decide(scores[0], scores[1], champion.name, settings)
-    return Verdict(verdict.promoted, verdict.reason + _scored_again(champion, dataset), verdict.test)
+    reason = verdict.reason + _scored_again(champion, dataset)
+    return Verdict(verdict.promoted, reason, verdict.test, diagnosis=asdict(seen))
+
+
+def refusal(seen: Diagnosis, settings: GateSettings) -> Verdict | None:
+    """Why a model is not fit to be champion, whoever else there is; None if nothing is wrong with it.
+
+    That samples are all alike shows with any number of held-out images; the rest only with enough of them.
+    """
+    covered, known = seen.coverage, seen.reference_coverage
+    faults = [
+        (
+            seen.duplicates > settings.max_duplicates,
+            f"collapsed: {seen.duplicates:.0%} of samples are duplicates, at most {settings.max_duplicates:.0%} allowed",
+        ),
+        (
+            seen.points < settings.min_points,
+            f"not enough held-out images to judge ({seen.points}; {settings.min_points} needed); by hand: gan models promote --force",
+        ),
+        (
+            seen.relative_coverage < settings.min_coverage,
+            f"collapsed: coverage {covered:.2f} of {seen.count} held-out images, the training images' own is {known:.2f}; {settings.min_coverage:.0%} of it needed",
+        ),
+        (
+            settings.min_skill is not None and seen.skill < settings.min_skill,
+            f"far from the data: skill {seen.skill:.2f} where the mean image has 0 and the training images 1; {settings.min_skill} needed",
+        ),
+        (
+            seen.copying < settings.min_copying,
+            f"copies: samples are {seen.copying:.2f} times as far from the training images as held-out images are; {settings.min_copying} needed",
+        ),
+    ]
+    reason = next((reason for found, reason in faults if found), None)
+    failed = reason is not None and reason.startswith(("collapsed", "far"))
+    return None if reason is None else Verdict(False, reason, collapsed=failed, diagnosis=asdict(seen))
 
 
 def decide(challenger: np.ndarray, champion: np.ndarray, name: str, settings: GateSettings) -> Verdict:

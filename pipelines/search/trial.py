@@ -80,7 +80,8 @@ def _rows(stretch: Stretch, job: dict[str, Any], search: Search, dataset: Datase
     if last >= search.rungs[-1] or (known and known[-1]["status"] == "diverged"):
         return
     values = {key: value for key, value in job.items() if key not in ("candidate", "seed")}
-    settings = replace(config.override(search.configuration, values).training(), seed=job["seed"], virtual_shards=1)
+    candidate = config.override(search.configuration, values)
+    settings = replace(candidate.training(), seed=job["seed"], virtual_shards=1)
     device = torch.device("cuda" if search.configuration.tune.resources_per_trial.gpu else "cpu")
     conditions = conditions_of(settings.extension, dataset)
     state = initial_state(settings, dataset.train, dataset.shape, conditions).to(device)
@@ -96,7 +97,7 @@ def _rows(stretch: Stretch, job: dict[str, Any], search: Search, dataset: Datase
         )  # fmt: skip
         for report in looks:
             if report.step in rungs and report.step > last:
-                averaged = search.configuration.evaluate.weights == "averaged"
+                averaged = candidate.scored_weights == "averaged"
                 generator = state.averaged if averaged and state.averaged else state.generator
                 row: dict[str, Any] = {
                     "step": report.step,

@@ -84,7 +84,7 @@ class Training:
 
     @property
     def generator(self) -> torch.nn.Module:
-        averaged = self.state.averaged if self.configuration.evaluate.weights == "averaged" else None
+        averaged = self.state.averaged if self.configuration.scored_weights == "averaged" else None
         return averaged or self.state.generator
 
     def _looks(self, steps: int) -> Iterator[None]:

@@ -13,7 +13,7 @@ import pytest
 from cluster import postgresql
 from tests.cluster import transcript
 from tests.conftest import free_port, listening
-from tests.pipelines.conftest import environment, until
+from tests.pipelines.conftest import ANY_MODEL, environment, until
 
 ROOT = Path(__file__).parents[2]
 HEADING = "One machine, whole"
@@ -21,7 +21,8 @@ PORTS = ("5000", "5433", "6379", "8265", "10001", "52365", "52366", "52367")
 # The second night is not better, as in the README; both are found by their aliases all the same.
 SMALLER = (
     "tune.candidates=2", "tune.rungs=[20,40]", "tune.samples=200", "tune.confirm.best=1", "tune.min_coverage=0.0", "algorithm.steps=120",
-    "train.checkpoint_every=60", "evaluate.samples=500", "registry.gate.min_coverage=0.0", "registry.gate.min_margin=10000.0",
+    "train.checkpoint_every=60", "evaluate.samples=500", "registry.gate.min_margin=10000.0",
+    *(f"registry.gate.{name}={json.dumps(value)}" for name, value in ANY_MODEL.items()),
 )  # fmt: skip
 
 

@@ -31,8 +31,12 @@ from pipelines.settings import Configuration
 from pipelines.storage import Storage
 from tests.conftest import free_port
 
+# A gate through which a model of a few seconds' training passes.
+ANY_MODEL = {"min_points": 2, "max_duplicates": 1.0, "min_coverage": 0.0, "min_skill": None, "min_copying": 0.0}
+
 # Real digits, nets of a few thousand weights: what the stages do, in seconds.
-SMALL = """
+SMALL = (
+    """
 data: {name: digits}
 noise: {size: 8}
 network:
@@ -47,9 +51,10 @@ tune:
   confirm: {best: 1, seeds: 2}
   space:
     algorithm.generator_learning_rate: {log_uniform: [0.03, 0.3]}
-evaluate: {samples: 500, folds: 4}
-registry: {model: gan-small, gate: {min_coverage: 0.0}}
+evaluate: {samples: 500, folds: 4, weights: last}
 """
+    + f"registry: {{model: gan-small, gate: {json.dumps(ANY_MODEL)}}}\n"
+)
 # What a user's shell does not have: the test process's own cluster and places.
 PRIVATE = ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_URI", "GAN_STORAGE")
 

@@ -1,5 +1,7 @@
 """A convolutional run: made from a configuration, trained, read back, sampled, warm-started from, refused where it does not fit."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -8,10 +10,11 @@ from gan_core.portable import load_generator, save_generator
 from pipelines import config, origin
 from pipelines.run import Run
 from pipelines.storage import Storage, save_checkpoint
-from tests.pipelines.conftest import failed, gan, trained_alone
+from tests.pipelines.conftest import ANY_MODEL, failed, gan, trained_alone
 from tests.pipelines.test_origin import begun, digest, job, no_registry
 
-EVERYDAY = """
+EVERYDAY = (
+    """
 data: {name: digits}
 noise: {size: 8}
 network:
@@ -22,8 +25,9 @@ algorithm: {batch_size: 50, steps: 30, optimizer: adam, generator_learning_rate:
 train: {workers: 2, checkpoint_every: 10}
 tune: {rungs: [5, 10], samples: 200, space: {network.generator.channels: {choice: [[8, 4], [4]]}}}
 evaluate: {samples: 200}
-registry: {model: gan-convolutional, gate: {min_coverage: 0.0}}
 """
+    + f"registry: {{model: gan-convolutional, gate: {json.dumps(ANY_MODEL)}}}\n"
+)
 MAXOUT = """
 data: {name: digits}
 noise: {size: 8}

@@ -211,14 +211,14 @@ def test_a_training_that_diverges_ends_with_6_and_keeps_its_last_finite_checkpoi
 
 
 def test_a_run_whose_model_has_collapsed_registers_it_says_so_and_ends_with_6_each_time(finished, tmp_path):
-    changes = ["tune.candidates=0", "train.workers=1", "algorithm.steps=20", "registry.gate.min_coverage=0.9"]
+    changes = ["tune.candidates=0", "train.workers=1", "algorithm.steps=20", "registry.gate.max_duplicates=0.0"]
     arguments = [part for change in changes for part in ("--set", change)]
     for _ in range(2):
         answer = gan("run", finished.yaml, *arguments, "--name", "flat", "--storage", "st", "--json", cwd=tmp_path)
         assert answer.code == 6, answer.err
-        assert answer.error.startswith("error: a collapsed model (gan-small/1): coverage 0.")
+        assert answer.error.startswith("error: a collapsed model (gan-small/1): ")
         assert answer.error.endswith(
-            "0.9 needed; expected another seed or other rates; it stays registered, not promoted"
+            "at most 0% allowed; expected another seed or other rates; it stays registered, not promoted"
         )
         assert (answer.json["version"], answer.json["alias"], answer.json["promoted"]) == (1, "challenger", False)
 

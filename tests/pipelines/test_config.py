@@ -304,6 +304,20 @@ def test_any_text_as_an_override_gives_a_configuration_or_a_configuration_error_
     assert len(line.splitlines()) == 1
 
 
+def test_the_scored_weights_follow_the_average_unless_set(tmp_path):
+    """An own configuration trained an average and registered the last G: -219 nats against -63."""
+    for text, scored in (
+        ("algorithm: {generator_average: 0.99}", "averaged"),
+        ("algorithm: {generator_average: 0.99}\nevaluate: {weights: last}", "last"),
+        ("{}", "last"),
+    ):
+        (tmp_path / "own.yaml").write_text(text)
+        configuration = config.load(tmp_path / "own.yaml")
+        assert configuration.scored_weights == scored
+        without = config.override(configuration, {"algorithm.generator_average": 0.0})
+        assert without.scored_weights == "last"  # a candidate that keeps none is scored by its last
+
+
 def test_first_difference_names_the_first_setting_in_dotted_order_and_both_values(small):
     ours = config.to_plain(small)
     theirs = config.to_plain(config.override(small, {"noise.size": 9, "algorithm.steps": 1}))

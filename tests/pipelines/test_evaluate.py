@@ -1,17 +1,19 @@
 """Scores: the same bits on Ray tasks as in one process, both protocols' contract, arrays from outside."""
 
+import contextlib
 import json
 import math
 import pickle
 from dataclasses import asdict, replace
 
 import numpy as np
+import prdc
 import pytest
 from scipy.special import logsumexp
 
 from gan_core.errors import DataError
 from gan_core.parzen import PAPER_GRID, POINT_TILE, SEARCH_GRID, parzen_log_density
-from gan_core.quality import coverage, quality
+from gan_core.quality import coverage, quality, reference_samples
 from pipelines.evaluate import evaluate_arrays, evaluate_generator, load_array, on_cluster, over_models
 from pipelines.settings import EvaluateSettings
 from tests.pipelines.conftest import principal_generator
@@ -66,6 +68,26 @@ def test_a_generators_scores_are_those_of_its_samples_beside_two_reference_rows(
     assert record.references["training data"]["memorisation"] == 1
     assert record.references["training data"]["log_likelihood"] > record.log_likelihood + 5 * record.standard_error
     assert all(line.startswith("score") for line in said)
+
+
+def test_every_row_is_compared_with_as_many_images_as_prdc_is_given(ray_cluster, digits):
+    model, averaged = principal_generator(digits, 2), principal_generator(digits, 8)
+    settings = EvaluateSettings(samples=2000, folds=2)
+    record = evaluate_generator(model, digits, settings, 5, lambda line: None, {"averaged G": averaged})
+    count = min(len(digits.test), len(digits.train), 2000)
+    centroids = reference_samples(digits.train.images, 2000, 6)["k-means"]
+    rows = {
+        "training data": digits.train.images,
+        "k-means": np.concatenate([centroids, centroids, centroids]),  # 100 of them, in turn
+        "averaged G": averaged.draw(2000, 5).reshape(2000, -1),
+    }
+    found = {**record.references, "the model": record.quality}
+    for name, images in {**rows, "the model": model.draw(2000, 5).reshape(2000, -1)}.items():
+        with contextlib.redirect_stdout(None):
+            expected = prdc.compute_prdc(digits.test.images[:count], images[:count], 5)
+        assert found[name]["count"] == count == 297
+        # The same comparisons, but for the order of a sum.
+        assert {key: found[name][key] for key in expected} == pytest.approx(expected, abs=1e-12), name
 
 
 def test_another_seed_draws_other_samples_and_the_same_seed_the_same_record(ray_cluster, digits):

@@ -164,7 +164,7 @@ RECORDS = {
         **SCORE, "weights": "last", "extension": None, "coverage": 0.25, "data_digest": "d" * 64,
         "paper": {**SCORE, "protocol": "paper"},
         "cross_validated": {**SCORE, "protocol": "cross_validated", "fold_sigmas": [0.25, 0.26]},
-        "quality": {"precision": 0.81, "recall": 0.42, "density": 1.07, "coverage": 0.25, "duplicates": 0.03, "memorisation": 0.58},
+        "quality": {"precision": 0.81, "recall": 0.42, "density": 1.07, "coverage": 0.25, "duplicates": 0.03, "memorisation": 0.58, "count": 297},
         "references": {"training data": {**SCORE, "log_likelihood": 21.75, "coverage": 0.99}},
     },
     "tune": {"candidates": 6, "diverged": 1, "chosen": {"noise.size": 16}},
@@ -210,10 +210,22 @@ def test_the_page_shows_the_scores_with_their_protocol_and_what_they_were_made_f
     for words in (
         "-7.2 ± 0.5 nats on the test set of digits", "sigma 0.2783", "coverage 0.25", "21.8 ± 0.5", "0.2500, 0.2600",
         "the model, last G 0.81 0.42 1.07 0.25 0.03 0.58", "training data 0.99",
-        "500 samples; sigma from 200 validation images", "Registered as gan-digits/3 (champion): better than gan-digits/2.",
+        "500 samples; sigma from 200 validation images", "of 297 samples and as many test images in every row", "Registered as gan-digits/3 (champion): better than gan-digits/2.",
         "6 candidates, 1 diverged; chosen: noise.size 16.", "200 steps on cpu in 3 s", "a" * 64, "d" * 64, "c0ffee", "seed: 0",
     ):  # fmt: skip
         assert words in text
+
+
+def test_the_page_of_an_older_run_knows_no_number_of_samples():
+    quality = {key: value for key, value in RECORDS["evaluate"]["quality"].items() if key != "count"}
+    older = {**RECORDS, "evaluate": {**RECORDS["evaluate"], "quality": quality}}
+    assert "in every row" not in Page(page(older)).text
+
+
+def test_the_page_says_why_a_version_stays_challenger():
+    reason = "not enough held-out images to judge (18; 200 needed)"
+    registered = {**RECORDS["register"], "alias": "challenger", "reason": reason}
+    assert f"gan-digits/3 (challenger): {reason}." in Page(page({**RECORDS, "register": registered})).text
 
 
 def test_the_page_leaves_out_the_stages_that_did_not_run():

@@ -24,7 +24,7 @@ from pipelines.run import Run
 from pipelines.settings import GateSettings
 from pipelines.storage import latest_checkpoint, save_checkpoint
 from pipelines.train import Job
-from tests.pipelines.conftest import principal_generator
+from tests.pipelines.conftest import ANY_MODEL, principal_generator
 
 SAMPLES, SEED, SIGMA = 400, 5, 0.2154
 
@@ -52,26 +52,80 @@ def verdict(challenger, champion, digits, **settings):
         contender(challenger, "gan/2"),
         champion and contender(champion),
         digits,
-        GateSettings(**settings),
+        GateSettings(**{**ANY_MODEL, **settings}),
         SAMPLES,
         SEED,
     )
 
 
+def judged(model, champion, data, **settings):
+    """The verdict at the default settings."""
+    rival = champion and contender(champion)
+    return judge(contender(model, "gan/2"), rival, data, GateSettings(**settings), SAMPLES, SEED)
+
+
 def test_a_generator_that_ignores_z_is_refused_even_as_the_first(digits):
     collapsed = principal_generator(digits, 0)
-    said = verdict(collapsed, None, digits)
-    assert (said.promoted, said.test) == (False, None)
-    assert said.reason.startswith("collapsed: coverage 0.0")
-    assert "0.1 needed" in said.reason
-    assert not verdict(collapsed, principal_generator(digits, 2), digits).promoted
-    assert verdict(collapsed, None, digits, min_coverage=0.0).promoted  # it is coverage that refuses it
+    said = judged(collapsed, None, digits)
+    assert (said.promoted, said.collapsed, said.test) == (False, True, None)
+    assert said.reason == "collapsed: 100% of samples are duplicates, at most 50% allowed"
+    assert not judged(collapsed, principal_generator(digits, 2), digits).promoted
+    assert verdict(collapsed, None, digits).promoted  # where anything is let in
 
 
-def test_the_first_that_covers_the_data_passes(digits):
-    said = verdict(principal_generator(digits, 2), None, digits)
+def test_each_threshold_refuses_alone(digits):
+    """One principal component: few duplicates, a fifth of the coverage, a skill above the mean image's."""
+    flat = principal_generator(digits, 1)
+    seen = judged(flat, None, digits).diagnosis
+    assert seen["duplicates"] > 0.5 > seen["coverage"]
+    assert 0 < seen["skill"] < 0.5
+    for name, loose, tight, reason in (
+        ("max_duplicates", 1.0, 0.1, "collapsed: "),
+        ("min_points", 300, 301, "not enough held-out images to judge (300; 301 needed)"),
+        ("min_coverage", 0.0, 0.9, f"collapsed: coverage {seen['coverage']:.2f} of 300 held-out images"),
+        ("min_skill", 0.0, 0.9, f"far from the data: skill {seen['skill']:.2f} where"),
+        ("min_copying", 0.0, 1.0, "copies: samples are "),
+    ):
+        assert verdict(flat, None, digits, **{name: loose}).promoted
+        model = flat if name != "min_copying" else copying(digits)
+        refused = verdict(model, None, digits, **{name: tight})
+        assert not refused.promoted
+        assert refused.reason.startswith(reason)
+        assert refused.collapsed == reason.startswith(("collapsed", "far"))
+
+
+def copying(digits):
+    """A model that draws training images, which its noise chooses."""
+
+    class Copies:
+        image_shape, sha256 = digits.shape, "c" * 64
+
+        def draw(self, count, seed, sample_set=0):
+            chosen = np.random.default_rng([seed, sample_set]).choice(len(digits.train), count, replace=False)
+            return digits.train.images[chosen].reshape(count, *self.image_shape)
+
+    return Copies()
+
+
+def test_copies_of_training_images_are_refused(digits):
+    said = judged(copying(digits), None, digits)
+    assert (said.promoted, said.collapsed) == (False, False)
+    assert said.reason.startswith("copies: samples are 0.00 times as far from the training images")
+
+
+def test_too_few_held_out_images_are_a_verdict_of_their_own(digits):
+    few = dataclasses.replace(digits, gate=digits.gate[:30])
+    said = judged(principal_generator(digits, 8), None, few)
+    assert (said.promoted, said.collapsed) == (False, False)
+    assert said.reason.startswith("not enough held-out images to judge (30; 200 needed)")
+    assert judged(principal_generator(digits, 0), None, few).collapsed  # which shows without any
+
+
+def test_the_first_that_is_fit_passes(digits):
+    said = judged(principal_generator(digits, 8), None, digits)
     assert (said.promoted, said.test) == (True, None)
-    assert said.reason.startswith("first version to pass the gate, coverage 0.")
+    covered = 100 * said.diagnosis["coverage"] / said.diagnosis["reference_coverage"]
+    assert said.reason == f"first version to pass the gate, {covered:.0f} % of the training images' coverage"
 
 
 def test_a_clearly_better_one_passes_with_the_difference_in_nats_and_the_worse_one_does_not(digits):
@@ -171,7 +225,8 @@ LINEAR = {
 
 def finished_run(mlflow_server, digits, name, model, registered="gan-published"):
     """A run whose training ended with the weights of `model`."""
-    settings = config.build({**LINEAR, "registry": {"model": registered}})
+    gate = {**ANY_MODEL, "min_coverage": 0.1}  # flat models, but not the mean image
+    settings = config.build({**LINEAR, "registry": {"model": registered, "gate": gate}})
     run = Run.create(settings, "linear", name, mlflow_server.storage)
     run.save()
     settings = run.configuration
@@ -245,7 +300,7 @@ def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(nights
     assert refused["test"]["sample_sets"] == 4
     strict = models("promote", "gan-nights/4", "--set", "registry.gate.min_coverage=1.0", code=6)
     assert strict.startswith("error: a collapsed model (gan-nights/4): coverage 0.")
-    assert "of the gate's points, 1.0 needed; expected another seed" in strict
+    assert "100% of it needed; expected another seed" in strict
     assert "a collapsed model (gan-nights/2): coverage 0.0" in models("promote", "gan-nights/2", code=6)
     forced = models("promote", "gan-nights/4", "--force", "--reason", "the best draws no fours")
     assert (forced["promoted"], forced["champion"], forced["by"]) == (True, 4, "force")

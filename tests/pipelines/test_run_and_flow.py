@@ -235,6 +235,8 @@ def test_the_average_of_g_is_scored_beside_it_by_name_or_in_its_place(finished, 
     assert [row[key] for key in ("log_likelihood", "sigma")] == [expected["log_likelihood"], expected["sigma"]]
     chosen = config.override(run.configuration, {"evaluate.weights": "averaged"})
     assert Run("small-run", chosen, run.storage).generator().sha256 == trained["averaged_sha256"]
+    unset = config.override(run.configuration, {"evaluate.weights": None})
+    assert Run("small-run", unset, run.storage).generator().sha256 == trained["averaged_sha256"]
     with pytest.raises(ConfigurationError, match=r"evaluate.weights averaged, but algorithm.generator_average is 0"):
         config.override(chosen, {"algorithm.generator_average": 0.0})
 

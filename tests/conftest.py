@@ -38,6 +38,13 @@ settings.load_profile("tests")
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ten times what it takes alone: pyproject.toml has the limit of a test of seconds, an hour is that of one of minutes."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(3600))
+
+
 def seed(name: str) -> None:
     """Make the next draws of the global generators a function of this name."""
     number = zlib.crc32(f"{SEED}{name}".encode())

@@ -138,7 +138,7 @@ def test_beyond_what_may_wait_requests_are_told_to_come_again_and_health_still_a
         if status == 503:
             assert headers["retry-after"] == "1"
             assert json.loads(content)["error"].startswith("busy (POST /samples)")
-    until(lambda: server.ask("POST", "/samples", {"count": 3})[0] == 200, 10)
+    until(lambda: server.ask("POST", "/samples", {"count": 3})[0] == 200)
     _, _, content = server.ask("POST", "/samples", {"count": 3})
     assert np.array_equal(np.load(io.BytesIO(content)), models[0].draw(3, 0))
 
@@ -157,7 +157,7 @@ def test_a_moved_alias_is_followed_without_a_request_lost_and_a_damaged_version_
     thread.start()
     try:
         Moves(Registry(place.uri), NAME).force(versions[1], "a test")
-        until(lambda: json.loads(server.ask("GET", "/model")[2])["version"] == 2, 60)
+        until(lambda: json.loads(server.ask("GET", "/model")[2])["version"] == 2)
     finally:
         stop.set()
         thread.join()
@@ -170,7 +170,7 @@ def test_a_moved_alias_is_followed_without_a_request_lost_and_a_damaged_version_
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:
         Moves(Registry(place.uri), NAME).force(versions[0], "a test")
-        until(lambda: f"still {NAME}/2" in server.process.stderr.readline(), 60)
+        until(lambda: f"still {NAME}/2" in server.process.stderr.readline())
         assert json.loads(server.ask("GET", "/model")[2])["version"] == 2
     finally:
         damaged.write_bytes(content)
@@ -183,7 +183,7 @@ def test_ctrl_c_ends_it_as_asked(registered):
     try:
         assert server.said
         server.process.send_signal(signal.SIGINT)
-        out, err = server.process.communicate(timeout=60)
+        out, err = server.process.communicate()
     finally:
         kill_group(server.process)
     assert (server.process.returncode, out) == (0, ""), err
@@ -210,7 +210,7 @@ def test_a_port_that_is_taken_is_refused(registered, here):
     port = free_port()
     listener = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], stderr=subprocess.DEVNULL)  # fmt: skip
     try:
-        until(lambda: _listens(port), 20)
+        until(lambda: _listens(port))
         failed(here("serve", f"{NAME}/1", "--port", port, "--tracking-uri", place.uri), 2, "port is taken")
     finally:
         listener.kill()

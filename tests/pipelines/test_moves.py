@@ -181,9 +181,9 @@ def test_a_promotion_that_died_before_any_of_its_writes_is_finished_or_done_agai
     def again(writes):
         name = f"{NAME}-{writes}"
         second = survivor.version(name, 2)
-        return Moves(survivor, name, term=6).promote(second, lambda champion: YES)
+        return Moves(survivor, name, term=12).promote(second, lambda champion: YES)
 
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:  # each waits until the dead one counts as dead
+    with concurrent.futures.ThreadPoolExecutor(died) as pool:  # each waits until the dead one counts as dead
         assert list(pool.map(again, range(1, died + 1))) == [YES] * died
     for writes in range(1, died + 1):
         name = f"{NAME}-{writes}"

@@ -31,7 +31,7 @@ def _rendered(name: str) -> str:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl, which renders a kustomization, is not installed")
     return subprocess.run(
-        ["kubectl", "kustomize", str(CLUSTER / name)], check=True, capture_output=True, text=True, timeout=60
+        ["kubectl", "kustomize", str(CLUSTER / name)], check=True, capture_output=True, text=True
     ).stdout
 
 

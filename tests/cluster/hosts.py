@@ -35,7 +35,7 @@ class Namespace:
         code, answer = shell.run(f"{command} sleep infinity & echo $!")
         assert code == 0, answer
         process = int(answer.split()[-1])
-        until(lambda: (Path("/proc") / str(process) / "comm").read_text().strip() == "sleep", 10)
+        until(lambda: (Path("/proc") / str(process) / "comm").read_text().strip() == "sleep")
         return cls(shell, process)
 
     def enter(self, command: str) -> str:

@@ -18,7 +18,7 @@ from tests.cluster.transcript import Shell
 from tests.conftest import free_port
 from tests.pipelines.conftest import environment, failed, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 HEAD = "ray.head.default"
@@ -106,7 +106,7 @@ def test_what_no_node_it_could_add_would_hold_is_refused_before_any_worker_start
 def test_nodes_start_for_a_run_that_ends_with_the_bits_of_one_machine_and_go_when_they_are_idle(
     growing, finished, small_yaml, tmp_path
 ):
-    until(lambda: workers(growing, state="ALIVE") == set(), 120)
+    until(lambda: workers(growing, state="ALIVE") == set())
     before = workers(growing)
     answer = growing.gan(
         "run", small_yaml, "--name", "small-run", "--storage", tmp_path / "shared",
@@ -121,4 +121,4 @@ def test_nodes_start_for_a_run_that_ends_with_the_bits_of_one_machine_and_go_whe
     assert set(trials) | set(trained) <= added
     assert trained == dict.fromkeys(trained, 1)  # one CPU, one worker
     assert len(trained) == 2
-    until(lambda: workers(growing, state="ALIVE") == set(), 120)
+    until(lambda: workers(growing, state="ALIVE") == set())

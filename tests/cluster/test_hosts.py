@@ -15,7 +15,7 @@ from tests.cluster.conftest import MIB, results
 from tests.cluster.transcript import Shell
 from tests.pipelines.conftest import environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "0123456789abcdef" * 4

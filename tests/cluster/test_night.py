@@ -42,7 +42,7 @@ def submit(tmp_path):
             "POLL_SECONDS": "0",
         }
         return subprocess.run(
-            ["bash", str(NIGHT / "submit_night.sh")], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
+            ["bash", str(NIGHT / "submit_night.sh")], cwd=tmp_path, env=environment, capture_output=True, text=True
         )  # fmt: skip
 
     run.folder = tmp_path

@@ -10,7 +10,7 @@ from pipelines.storage import Storage, checkpoint_names
 from tests.cluster.conftest import results
 from tests.pipelines.conftest import failed, gan, kill_group, start_gan, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 TIMES = ("time_ms", "steps_per_second", "images_per_second")
 
 

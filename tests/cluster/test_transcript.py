@@ -63,7 +63,6 @@ def test_a_transcript_is_read_with_its_continued_lines_and_what_is_shown_of_each
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.skipif(not postgresql.installed(), reason="no PostgreSQL server on this machine")
 def test_the_transcript_of_the_readme_happens_as_it_is_written(shell, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -73,7 +72,7 @@ def test_the_transcript_of_the_readme_happens_as_it_is_written(shell, monkeypatc
     answers = {}
     for number, entry in enumerate(entries):
         if entry.command.startswith("gan submit"):
-            until(lambda: listening(int(ports["8265"])), 300)  # as whoever types it has done by then
+            until(lambda: listening(int(ports["8265"])))  # as whoever types it has done by then
         code, answer = shell.run(adapt(entry.command))
         assert code == 0, f"{entry.command}\n{answer}"
         assert transcript.missing(entry.answer, answer) == [], f"{entry.command}\n{answer}"

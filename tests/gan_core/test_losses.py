@@ -43,9 +43,38 @@ def test_where_d_rejects_the_fakes_minimax_has_no_gradient_and_non_saturating_ha
     assert strong.item() == pytest.approx(-1 / (1 + math.exp(-20)), rel=1e-12)
 
 
-def test_each_member_of_a_population_has_its_own_loss():
-    real, fake = torch.randn(3, 7), torch.randn(3, 7)
-    together = discriminator_loss(real, fake)
-    assert together.shape == (3,)
-    for member in range(3):
-        assert torch.equal(together[member], discriminator_loss(real[member], fake[member]))
+def judged(logits: torch.Tensor) -> torch.Tensor:
+    """D's loss where the real logits are the fake ones in reverse."""
+    return discriminator_loss(logits.flip(-1), logits)
+
+
+def drawn(members: int, batch: int, seed: int, dtype: torch.dtype) -> torch.Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(members, batch, generator=random, dtype=dtype) * 10 ** (seed % 5 - 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("loss", [judged, minimax, non_saturating, blend])
+@given(st.integers(2, 5), st.integers(1, 130), st.integers(0, 10**6))
+def test_a_member_of_a_population_has_the_loss_of_it_alone_to_rounding(loss, dtype, members, batch, seed):
+    fake = drawn(members, batch, seed, dtype)
+    together, alone = loss(fake), torch.stack([loss(member.clone()) for member in fake])
+    # Of two softplus, each exp and each log1p is within 2 eps; of two sums in any order, each within batch / 2 eps.
+    size = (non_saturating(fake) - minimax(fake)) / 2 if loss is blend else together.abs()
+    limits = torch.finfo(dtype)
+    assert together.shape == (members,)
+    assert ((together - alone).abs() <= (batch + 8) * limits.eps * size + limits.tiny).all()
+
+
+@pytest.mark.parametrize("loss", [judged, minimax, non_saturating, blend])
+@given(st.integers(2, 5), st.integers(1, 130), st.integers(0, 10**6), st.sampled_from([math.nan, math.inf, 0.0, -1e30]))
+def test_no_other_member_changes_a_bit_of_a_members_loss_or_gradient(loss, members, batch, seed, ruined):
+    fake, mine = drawn(members, batch, seed, torch.float32), seed % members
+    beside = torch.full_like(fake, ruined)
+    beside[mine] = fake[mine]
+    losses, gradients = [], []
+    for logits in (fake.requires_grad_(), beside.requires_grad_()):
+        losses.append(loss(logits))
+        gradients.append(torch.autograd.grad(losses[-1].sum(), logits)[0])
+    assert torch.equal(losses[0][mine], losses[1][mine])
+    assert torch.equal(gradients[0][mine], gradients[1][mine])

@@ -91,7 +91,7 @@ def start_gan(*arguments: object, cwd: Path, **more: str) -> subprocess.Popen[st
     )  # fmt: skip
 
 
-def gan(*arguments: object, cwd: Path, timeout: float = 240, **more: str) -> Answer:
+def gan(*arguments: object, cwd: Path, timeout: float | None = None, **more: str) -> Answer:
     """Run the command to its end."""
     process = start_gan(*arguments, cwd=cwd, **more)
     try:
@@ -136,7 +136,7 @@ def kill_group(process: subprocess.Popen[str]) -> None:
         process.communicate()
 
 
-def until(happened: Callable[[], Any], seconds: float = 120) -> Any:
+def until(happened: Callable[[], Any], seconds: float = 400) -> Any:
     """Wait until something is true, and return it."""
     end = time.monotonic() + seconds
     while not (found := happened()):
@@ -274,7 +274,7 @@ def place(request: pytest.FixtureRequest, database_template: Path, tmp_path_fact
 
 def _healthy(address: str) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=2) as reply:
+        with urllib.request.urlopen(address, timeout=20) as reply:
             return reply.status == 200
     except OSError:
         return False

@@ -47,21 +47,21 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def together(worker: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], seconds: float = 120) -> list[Any]:
+def together(worker: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Run a worker in as many processes as there are arguments, at once, and return what each of them gave."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "mlflow.pyfunc", "mlflow.store.model_registry.sqlalchemy_store"])
     with context.Pool(len(arguments), maxtasksperchild=1) as pool:
-        return pool.starmap_async(worker, arguments, chunksize=1).get(seconds)
+        return pool.starmap(worker, arguments, chunksize=1)
 
 
-def alone(worker: Callable[..., Any], *arguments: Any, seconds: float = 120) -> int | None:
+def alone(worker: Callable[..., Any], *arguments: Any) -> int | None:
     """Run a worker in a process of its own, and return how it ended."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "mlflow.pyfunc", "mlflow.store.model_registry.sqlalchemy_store"])
     process = context.Process(target=worker, args=arguments)
     process.start()
-    process.join(seconds)
+    process.join()
     return process.exitcode
 
 

@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 
 import click
 import numpy as np
@@ -40,15 +39,10 @@ def commands(group=cli, path=("gan",)):
 # Help
 
 
-def test_help_answers_in_under_half_a_second_without_torch_ray_or_mlflow(tmp_path):
+def test_help_answers_without_torch_ray_or_mlflow(tmp_path):
+    """How fast, `make bench` says; what it imports decides."""
     script = "import sys; from pipelines.cli import cli; cli.main(['--help'], standalone_mode=False); print(sorted(sys.modules))"
-    seconds = []
-    for _ in range(5):  # the fastest: what the machine does beside us only adds
-        started = time.perf_counter()
-        answer = gan("--help", cwd=tmp_path)
-        seconds.append(time.perf_counter() - started)
-        assert answer.code == 0
-    assert min(seconds) < 0.5
+    assert gan("--help", cwd=tmp_path).code == 0
     listed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment()).stdout
     for library in ("torch", "ray", "mlflow", "numpy", "sklearn", "pydantic"):
         assert f"'{library}'" not in listed
@@ -188,13 +182,11 @@ def test_checkpoints_of_which_none_is_valid_end_with_4(finished, tmp_path, here)
 def test_an_mlflow_that_does_not_answer_ends_with_5_before_anything_is_trained_and_shows_no_password(
     finished, tmp_path, here
 ):
-    started = time.monotonic()
     uri = f"http://me:s3cr3t@127.0.0.1:{closed_port()}"
     answer = gan("run", finished.yaml, "--tracking-uri", uri, "--storage", "st", cwd=tmp_path)
     failed(answer, 5, "MLflow does not answer", "http://***@127.0.0.1")
     assert "s3cr3t" not in answer.err
     assert list(tmp_path.iterdir()) == []
-    assert time.monotonic() - started < 30  # seconds to import torch on a busy machine, none to train
     failed(here("models", "--storage", "st"), 5, "no such registry")
     assert list(tmp_path.iterdir()) == []
 

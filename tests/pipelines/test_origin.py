@@ -267,7 +267,6 @@ def test_a_search_whose_candidates_do_not_all_fit_is_refused_before_it_starts(re
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_the_command_continues_a_searched_run_to_the_bits_of_one_training(finished, digits, tmp_path):
     command = ("train", finished.yaml, "--continue-from", "small-run", "--set", "algorithm.steps=260")
     where = ("--name", "longer", "--storage", finished.storage, "--json")

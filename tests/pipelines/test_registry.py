@@ -327,7 +327,7 @@ def test_a_stranger_with_plain_mlflow_finds_reads_and_samples_the_champion_as_ga
     Moves(Registry(place.uri), "gan-strange").force(champion, "a test")
     stranger = subprocess.run(
         [sys.executable, "-c", STRANGER, place.uri, "gan-strange", "out.npz"],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert stranger.returncode == 0, stranger.stderr
     told = json.loads(stranger.stdout.splitlines()[-1])

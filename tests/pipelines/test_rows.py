@@ -90,6 +90,6 @@ def test_who_asks_while_rows_are_being_removed_waits_and_then_makes_them_again(s
         time.sleep(0.2)
         assert answers == []
         folder.remove()
-    asking.join(30)
+    asking.join(120)
     assert answers == [None]
     assert storage.within("rows", "a", "readers").names() == ["new"]

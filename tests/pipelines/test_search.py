@@ -195,13 +195,13 @@ def test_a_budget_that_is_over_before_anything_is_scored_is_an_error_that_says_s
 def test_a_budget_that_is_over_chooses_among_those_that_came_farthest(search):
     space = {RATE: {"choice": [0.02, 0.2]}}
     settings = {"candidates": 2, "rungs": [20, 10_000_000], "space": space, "confirm.seeds": 2}
-    record, table, said, _ = search({**settings, "time_budget_s": 25})
+    record, table, said, _ = search({**settings, "time_budget_s": 60})
     assert (record.step, record.finished) == (20, 0)
     assert record.candidate == table.loc[table.log_likelihood.idxmax()].candidate
     (line,) = [line for line in said if "budget" in line]
     assert line == (
-        "tune   the time budget of 25 s is over: 0 of 2 candidates reached step 10000000, 2 were scored before it, "
+        "tune   the time budget of 60 s is over: 0 of 2 candidates reached step 10000000, 2 were scored before it, "
         "0 were not scored"
     )
     assert "tune   no time is left to confirm the best over seeds" in said
-    assert 25 <= record.seconds < 55  # the margin is for a busy machine's processes to end
+    assert 60 <= record.seconds < 600  # not the hours that ten million steps take

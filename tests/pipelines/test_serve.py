@@ -1,5 +1,6 @@
 """`gan serve`: the bits of `gan sample` over HTTP, refusals in JSON, bounded queues, an alias that moves."""
 
+import contextlib
 import http.client
 import io
 import json
@@ -60,15 +61,29 @@ class Server:
         return status, json.loads(content)["error"]
 
 
-@pytest.fixture(scope="module")
-def server(registered):
-    place, _, _ = registered
-    server = Server(place, "--max-samples", 50_000, "--max-waiting", 1, "--follow", "--interval", "0.5")
+@contextlib.contextmanager
+def serving(place, *options):
+    server = Server(place, *options)
     try:
         assert server.said, server.process.communicate()[1]
         yield server
     finally:
         kill_group(server.process)
+
+
+@pytest.fixture(scope="module")
+def server(registered):
+    place, _, _ = registered
+    with serving(place, "--max-samples", 50_000, "--max-waiting", 1) as server:
+        yield server
+
+
+@pytest.fixture
+def following(registered):
+    """A server of one test's own, because what it serves changes."""
+    place, _, _ = registered
+    with serving(place, "--follow", "--interval", "0.5") as server:
+        yield server
 
 
 @pytest.mark.slow
@@ -138,26 +153,27 @@ def test_beyond_what_may_wait_requests_are_told_to_come_again_and_health_still_a
         if status == 503:
             assert headers["retry-after"] == "1"
             assert json.loads(content)["error"].startswith("busy (POST /samples)")
-    until(lambda: server.ask("POST", "/samples", {"count": 3})[0] == 200, 10)
+    until(lambda: server.ask("POST", "/samples", {"count": 3})[0] == 200)
     _, _, content = server.ask("POST", "/samples", {"count": 3})
     assert np.array_equal(np.load(io.BytesIO(content)), models[0].draw(3, 0))
 
 
 @pytest.mark.slow
-def test_a_moved_alias_is_followed_without_a_request_lost_and_a_damaged_version_is_not_served(server, registered):
+def test_a_moved_alias_is_followed_without_a_request_lost_and_a_damaged_version_is_not_served(following, registered):
     place, versions, models = registered
     draws = {f"{NAME}/{number}": model.draw(16, 1) for number, model in enumerate(models, 1)}
     stop, answers = threading.Event(), []
 
     def keep_asking():
         while not stop.is_set():
-            answers.append(server.ask("POST", "/samples", {"count": 16, "seed": 1}))
+            answers.append(following.ask("POST", "/samples", {"count": 16, "seed": 1}))
 
     thread = threading.Thread(target=keep_asking)
     thread.start()
     try:
+        until(lambda: answers)
         Moves(Registry(place.uri), NAME).force(versions[1], "a test")
-        until(lambda: json.loads(server.ask("GET", "/model")[2])["version"] == 2, 60)
+        until(lambda: json.loads(following.ask("GET", "/model")[2])["version"] == 2)
     finally:
         stop.set()
         thread.join()
@@ -170,8 +186,8 @@ def test_a_moved_alias_is_followed_without_a_request_lost_and_a_damaged_version_
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:
         Moves(Registry(place.uri), NAME).force(versions[0], "a test")
-        until(lambda: f"still {NAME}/2" in server.process.stderr.readline(), 60)
-        assert json.loads(server.ask("GET", "/model")[2])["version"] == 2
+        until(lambda: f"still {NAME}/2" in following.process.stderr.readline())
+        assert json.loads(following.ask("GET", "/model")[2])["version"] == 2
     finally:
         damaged.write_bytes(content)
 
@@ -183,7 +199,7 @@ def test_ctrl_c_ends_it_as_asked(registered):
     try:
         assert server.said
         server.process.send_signal(signal.SIGINT)
-        out, err = server.process.communicate(timeout=60)
+        out, err = server.process.communicate()
     finally:
         kill_group(server.process)
     assert (server.process.returncode, out) == (0, ""), err
@@ -210,7 +226,7 @@ def test_a_port_that_is_taken_is_refused(registered, here):
     port = free_port()
     listener = subprocess.Popen([sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"], stderr=subprocess.DEVNULL)  # fmt: skip
     try:
-        until(lambda: _listens(port), 20)
+        until(lambda: _listens(port))
         failed(here("serve", f"{NAME}/1", "--port", port, "--tracking-uri", place.uri), 2, "port is taken")
     finally:
         listener.kill()

@@ -170,7 +170,6 @@ def test_a_place_without_images_is_refused_before_any_task(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("root", ["parquet"], indirect=True)
 def test_a_whole_run_streamed_to_two_workers_has_the_weights_and_scores_of_one_in_memory(root, tmp_path):
     answers = []

@@ -52,13 +52,12 @@ def head():
 
 def submit(head, yaml, storage, *more, token=TOKEN, **variables):
     return gan(
-        "submit", yaml, "--address", head, "--storage", storage, "--json", *more, cwd=storage, timeout=400,
+        "submit", yaml, "--address", head, "--storage", storage, "--json", *more, cwd=storage,
         RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token, **variables,
     )  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_name_submitted_twice_is_one_version_and_a_bad_setting_ends_with_the_job_s_own_code(
     head, small_yaml, tmp_path
 ):

@@ -22,7 +22,7 @@ NAME = "gan-team"
 def local_service(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "cluster.local_service", *map(str, arguments)],
-        cwd=Path(__file__).parents[2], env=environment(), capture_output=True, text=True, timeout=240,
+        cwd=Path(__file__).parents[2], env=environment(), capture_output=True, text=True,
     )  # fmt: skip
 
 

@@ -133,14 +133,16 @@ def test_a_server_that_answers_is_reachable_and_a_database_is_not_asked(place):
     check_reachable(place.uri)
 
 
-def test_a_server_that_never_answers_is_found_out_within_seconds():
+def test_a_server_that_never_answers_is_asked_once():
     with socket.socket() as silent:  # accepts, and never says a word
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        started = time.monotonic()
-        with pytest.raises(RegistryError, match=r"MLflow does not answer.*another --tracking-uri"):
+        with pytest.raises(RegistryError, match=r"MLflow does not answer.*ReadTimeout.*another --tracking-uri"):
             check_reachable(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert time.monotonic() - started < 8  # five seconds to wait, and three for a busy machine
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
 
 
 def test_the_address_is_the_one_given_then_the_environments_then_a_database_in_the_storage(tmp_path, monkeypatch):

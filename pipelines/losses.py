@@ -10,9 +10,7 @@ from gan_core.errors import CheckpointError
 from pipelines import session
 
 LOST_SECONDS = 8.0  # what is lost for so long will not come back; bundles on their way take less
-
-
-A_PROCESS = "a process of its own has ended"
+ENDED = "its raylet or its control service has ended"
 
 
 class Lost(CheckpointError):
@@ -30,7 +28,7 @@ class Lost(CheckpointError):
 
 def behind(error: Exception) -> str | None:
     """What a Ray of our own has lost, if that is why a stage failed."""
-    return error.what if isinstance(error, Lost) else None if session.whole() else A_PROCESS
+    return error.what if isinstance(error, Lost) else None if session.whole() else ENDED
 
 
 def unheld() -> str:
@@ -83,7 +81,7 @@ class Losses:
         On a cluster that was joined it is only said, once: others may hold it, and other nodes be free.
         """
         if not session.whole():
-            return Lost(self.stage, A_PROCESS)
+            return Lost(self.stage, ENDED)
         if time.monotonic() - self.looked < 1:
             return None
         self.looked = time.monotonic()

@@ -65,10 +65,12 @@ def started_here() -> bool:
 
 
 def whole() -> bool:
-    """Whether each process of a Ray started here lives; of one that was joined that is others' business."""
-    from ray._private.services import remaining_processes_alive
+    """Whether raylet and control service of a Ray started here live; one that was joined is others' business."""
+    if not _started_here:
+        return True
+    from ray._private import worker
 
-    return not _started_here or remaining_processes_alive()
+    return not {"raylet", "gcs_server"} & {kind for kind, _ in worker._global_node.dead_processes()}
 
 
 @contextlib.contextmanager

@@ -48,13 +48,14 @@ print(json.dumps({"said": said, "weights": trained.weights_sha256, "unheld": hel
 """
 
 
+@pytest.mark.timeout(1300)
 @pytest.mark.parametrize("when", ["before", "within"])
 def test_a_cpu_lost_to_a_training_is_there_on_a_ray_started_anew(when, small, digits, tmp_path):
     """Ray Train's placement group waited for it without end, and without a word, until its workers were late."""
     (tmp_path / "small.yaml").write_text(SMALL)
     answer = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path / "small.yaml", tmp_path, when],
-        env=environment(), capture_output=True, text=True, timeout=280,
+        env=environment(), capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout.splitlines()[-1])

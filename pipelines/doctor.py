@@ -121,7 +121,7 @@ def _gpus() -> Finding:
 
 
 def _ray(start: bool) -> Finding:
-    address = os.environ.get("RAY_ADDRESS")
+    address = session.address()
     where = f"the cluster of RAY_ADDRESS {address}" if address else "this machine"
     if not start:
         return Finding("cluster", "ok", f"would use {where}; --start tries it")

@@ -1,6 +1,7 @@
 """tune -> train (-> infer) -> evaluate -> register -> report: once, in order, resumable."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -13,14 +14,16 @@ from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.extensions import conditions_of
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
-from pipelines import config, mlflow_client, origin, session
+from pipelines import config, losses, mlflow_client, origin, session
 from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, InferRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
-from pipelines.run import Run
+from pipelines.run import Record, Run
 from pipelines.search.candidates import candidate_configurations
 from pipelines.settings import Configuration, EvaluateSettings, Weights
 from pipelines.storage import check_storage
 from pipelines.stored_images import load
+
+RESTARTS = 3  # of a Ray of our own, in one stage
 
 
 class Flow:
@@ -95,14 +98,37 @@ class Flow:
         pool.shutdown(wait=False)
 
     def join_cluster(self) -> None:
-        """Start or join Ray, once, and check that the run fits."""
+        """Start or join Ray, once, and check that the run fits; a Ray of our own that lost something starts anew."""
         import ray
 
+        if session.started_here() and (lost := losses.still_unheld()):
+            self._leave_cluster(f"{lost} neither free nor held by anything that runs")
         if not ray.is_initialized():
-            self.stack.enter_context(session.cluster())
+            self.stack.enter_context(session.cluster(self.say))
         session.check_resources(self.run.configuration)
         if self.registry is not None and self.registry.done():
             self.registry.result()  # a registry that cannot be opened is an error now, not after hours of work
+
+    def _leave_cluster(self, lost: str) -> None:
+        self.say(f"ray    lost: {lost}; it is started anew")
+        self.stack.close()
+
+    def _on_cluster(self, work: Callable[[], Record]) -> Callable[[], Record]:
+        """A stage's work, done on the cluster; again, from what it has saved, if a Ray of our own loses what it needs."""
+
+        def tried() -> Record:
+            for restarts in itertools.count():
+                self.join_cluster()
+                try:
+                    return work()
+                except Exception as error:
+                    lost = losses.behind(error)
+                    if lost is None or restarts == RESTARTS:
+                        raise
+                self._leave_cluster(lost)
+            raise AssertionError("unreachable")
+
+        return tried
 
     def chosen(self) -> Configuration:
         """The configuration with the search's choice, if the run searches."""
@@ -118,10 +144,10 @@ class Flow:
         if not self.run.configuration.tune.candidates:
             return None
 
+        @self._on_cluster
         def work() -> TuneRecord:
             from pipelines.tune import tune_run
 
-            self.join_cluster()
             return tune_run(self.run.configuration, self.dataset, self.run.folder, self.say)
 
         inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "extension", "tune")]
@@ -131,11 +157,11 @@ class Flow:
         """Train with the chosen settings."""
         chosen = self.chosen()
 
+        @self._on_cluster
         def work() -> TrainRecord:
             from pipelines.publish import curves_follower
             from pipelines.train import train_run
 
-            self.join_cluster()
             follow = curves_follower(self.run, self.registry) if self.registry else None
             return train_run(chosen, self.dataset, self.run.folder, self.say, follow)
 
@@ -147,10 +173,10 @@ class Flow:
     def infer(self) -> InferRecord:
         """Train the net that gives the z of an image, G being fixed."""
 
+        @self._on_cluster
         def work() -> InferRecord:
             from pipelines.infer import infer_run
 
-            self.join_cluster()
             return infer_run(self.run, self.dataset, self.say)
 
         trained, settings = self._done("train"), self.run.configuration
@@ -164,10 +190,10 @@ class Flow:
         """Score the trained generator."""
         seed, settings = self.run.configuration.seed, self._scored()
 
+        @self._on_cluster
         def work() -> EvaluateRecord:
             from pipelines.evaluate import evaluate_generator
 
-            self.join_cluster()
             model = self.run.generator()
             assert isinstance(seed, int)
             beside: dict[str, PortableGenerator] = {}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gan_core.errors import GanError
+from pipelines.losses import Losses, Lost
 from pipelines.session import resources
 from pipelines.storage import Storage
 
@@ -43,7 +44,10 @@ class Shortage:
 
 
 class Progress:
-    """Says, while the driver waits, what rank 0 last showed, and which resources the cluster has lost."""
+    """Says, while the driver waits, what rank 0 last showed, and which resources the cluster has lost.
+
+    If Ray itself has lost them, it ends Ray Train's `controller`, which would wait for them, and keeps `lost`.
+    """
 
     def __init__(
         self,
@@ -54,12 +58,15 @@ class Progress:
         follow: Callable[[], None],
     ) -> None:
         self.run, self.steps, self.say, self.follow = run, steps, say, follow
-        self.shortage = Shortage("train", wanted, say)
+        self.shortage, self.losses = Shortage("train", wanted, say), Losses("train", say)
+        self.controller: Any = None
+        self.lost: Lost | None = None
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "Progress":
         self.thread.start()
+        return self
 
     def __exit__(self, *error: object) -> None:
         self.done.set()
@@ -72,6 +79,7 @@ class Progress:
             if time.monotonic() - followed >= FOLLOW_SECONDS:
                 self.follow()
                 followed = time.monotonic()
+            self._look_for_losses()
             self.shortage.look()
             with contextlib.suppress(GanError):  # a storage that fails once is asked again
                 row = self.run.read_json(LIVE) or row
@@ -82,3 +90,11 @@ class Progress:
                     f"train  step {last}/{self.steps}  V(D,G) {row['value']:.3f}  D right on real {row['real_accuracy']:.0%}, "
                     f"fake {row['fake_accuracy']:.0%}  {row['images_per_second']:,.0f} images/s  about {left:.0f} s left"
                 )
+
+    def _look_for_losses(self) -> None:
+        import ray
+
+        self.lost = self.lost or self.losses.look()
+        if self.lost and self.controller is not None:
+            ray.kill(self.controller)
+            self.controller = None

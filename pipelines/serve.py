@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from gan_core.errors import ConfigurationError, GanError
 from gan_core.extensions.conditional import Classes
 from gan_core.portable import PortableGenerator
+from pipelines import session
 from pipelines.registry import ModelVersion
 from pipelines.sample_requests import MAX_BODY, MEDIA, answer_request, parse_request
 
@@ -173,7 +173,7 @@ def service(settings: ServeSettings, name: str) -> Iterator[Service]:
     try:
         yield running
     finally:
-        if "RAY_ADDRESS" in os.environ:  # our own cluster ends as a whole
+        if session.address() is not None:  # our own cluster ends as a whole
             serve.delete(running.name)
 
 

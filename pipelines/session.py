@@ -6,8 +6,9 @@ import secrets
 import signal
 import socket
 import threading
+import traceback
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gan_core.errors import ConfigurationError
 from pipelines import autoscaling
@@ -30,20 +31,56 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
+# The same of a Ray of our own: how long it waits for its parts, whose 30 s are too short on a busy machine.
+PATIENCE = {
+    "RAY_gcs_server_port_wait_time_s": "90",
+    "RAY_raylet_start_wait_time_s": "90",
+    "RAY_worker_register_timeout_seconds": "180",
+}
+STARTS = 3
 REACHED_WITHIN_S = 10.0
+SOCKET_BYTES = 107  # the longest path of a socket
+SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/dash_MetricsHead"  # Ray's longest under its folder
+
+
+def address() -> str | None:
+    """The cluster that the user names, or None for a Ray of our own; set to nothing it is not set, as for Ray."""
+    return os.environ.get("RAY_ADDRESS") or None
 
 
 def prepare_environment() -> None:
     """Quiet, quick defaults for Ray, to be called before it is imported."""
-    for name, value in ENVIRONMENT.items():
+    for name, value in (ENVIRONMENT | (PATIENCE if address() is None else {})).items():
         os.environ.setdefault(name, value)
-    if not os.environ.keys() & {"RAY_ADDRESS", "RAY_AUTH_MODE"}:  # our own cluster: its token lives as long as it does
+    if address() is None and "RAY_AUTH_MODE" not in os.environ:  # our own cluster: its token lives as long as it does
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
+_started_here = False
+
+
+def started_here() -> bool:
+    """Whether the Ray that is joined is one that `cluster` has started, and may start anew."""
+    return _started_here
+
+
+def whole() -> bool:
+    """Whether raylet and control service of a Ray started here live; one that was joined is others' business."""
+    if not _started_here:
+        return True
+    from ray._private import worker
+
+    return not {"raylet", "gcs_server"} & {kind for kind, _ in worker._global_node.dead_processes()}
+
+
 @contextlib.contextmanager
-def cluster() -> Iterator[None]:
-    """Join the cluster of RAY_ADDRESS, or start one on this machine for as long as the block runs."""
+def cluster(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Join the cluster of RAY_ADDRESS, or start one on this machine for as long as the block runs.
+
+    Raises:
+        ConfigurationError: If there is none, or it does not start.
+    """
+    global _started_here
     prepare_environment()
     import ray
 
@@ -51,22 +88,88 @@ def cluster() -> Iterator[None]:
         yield
         return
     on_termination = signal.getsignal(signal.SIGTERM)
-    try:
-        # Without an address Ray would join whatever `ray start` was last used for, alive or not.
-        address = os.environ.get("RAY_ADDRESS", "local")
-        _reach(address)
-        ray.init(address, log_to_driver=False, logging_level="ERROR", namespace="gan")
-    except (OSError, ValueError, RuntimeError) as error:
-        where = os.environ.get("RAY_ADDRESS", "this machine")
-        raise ConfigurationError(
-            "no Ray cluster", where, str(error).splitlines()[0], "a running cluster in RAY_ADDRESS, or none"
-        ) from error
+    if (named := address()) is not None:
+        _join(named)
+    else:
+        _start(say)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_termination)  # ray.init() puts its own in place
+    _started_here = named is None
     try:
         yield
     finally:
+        _started_here = False
         ray.shutdown()
+
+
+def _init(where: str) -> None:
+    import ray
+
+    ray.init(where, log_to_driver=False, logging_level="ERROR", namespace="gan")
+
+
+def _join(named: str) -> None:
+    try:
+        _reach(named)
+        _init(named)
+    except Exception as error:  # Ray raises bare ones too
+        raise ConfigurationError(
+            "no Ray cluster", named, _first_line(error), "a running cluster in RAY_ADDRESS, or none"
+        ) from error
+
+
+def _start(say: Callable[[str], None]) -> None:
+    """Start a Ray on this machine, and again if it did not come up, which on a busy machine it may not.
+
+    Raises:
+        ConfigurationError: If it did not come up however often it was tried, or never can.
+    """
+    _check_sockets()
+    for start in range(1, STARTS + 1):
+        try:
+            # Without an address Ray would join whatever `ray start` was last used for, alive or not.
+            return _init("local")
+        except Exception as error:  # a bare one where a part of it was too slow
+            _end_parts(error)
+            if start == STARTS:
+                raise ConfigurationError(
+                    "Ray did not start", f"this machine, {start} times", _first_line(error),
+                    "a machine that is less busy; run the same command again, or set RAY_ADDRESS to a running cluster",
+                ) from error  # fmt: skip
+            say(f"ray    did not start: {_first_line(error)}; tried again, {start + 1} of at most {STARTS} times")
+
+
+def _end_parts(error: Exception) -> None:
+    """End the processes of a start that failed: Ray's own shutdown knows only of those that came up."""
+    import ray
+    from ray._private.node import Node
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node):
+            node.kill_all_processes(check_alive=False, wait=True)
+            break
+    ray.shutdown()
+
+
+def _check_sockets() -> None:
+    """Refuse a folder whose name is too long for Ray's sockets, which Ray finds out after half a minute.
+
+    Raises:
+        ConfigurationError: If it is.
+    """
+    from ray._common.utils import get_default_ray_temp_dir
+
+    folder, most = get_default_ray_temp_dir(), SOCKET_BYTES - len(SOCKET)
+    if (length := len(os.fsencode(folder))) > most:
+        raise ConfigurationError(
+            "path too long for Ray's sockets", "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR",
+            f"{folder}, {length} bytes", f"at most {most}: a shorter one in RAY_TMPDIR",
+        )  # fmt: skip
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _reach(address: str) -> None:
@@ -130,7 +233,7 @@ def _available() -> tuple[dict[str, float], str]:
 
     if ray.is_initialized():
         return resources(), "the cluster"
-    if "RAY_ADDRESS" in os.environ:
+    if address() is not None:
         return {"CPU": float("inf"), "GPU": float("inf")}, "the cluster"  # asked again once it is joined
     import torch
 

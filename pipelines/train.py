@@ -19,6 +19,7 @@ from gan_core.training import Report, initial_state, train
 from pipelines.beginning import CHECKPOINTS, Job, begin, resume
 from pipelines.gauges import Gauges
 from pipelines.history import append_history
+from pipelines.losses import own_groups
 from pipelines.progress import LIVE, Progress
 from pipelines.records import TrainRecord
 from pipelines.settings import Configuration, TrainSettings
@@ -43,6 +44,7 @@ def train_run(
     Raises:
         Diverged: If the losses stopped being finite; the last finite checkpoint is kept.
         CheckpointError: If the workers failed more often than `train.max_failures`.
+        Lost: If a Ray started here has lost what they wait for; on another one the training goes on.
     """
     import ray
     import ray.train
@@ -60,9 +62,9 @@ def train_run(
     run.write_json(STOP, False)
     run.delete(LIVE)
     wanted = {"CPU": settings.workers * settings.threads_per_worker, "GPU": settings.workers * int(use_gpu)}
-    with Progress(run, configuration.algorithm.steps, wanted, say, follow or (lambda: None)):
+    with Progress(run, configuration.algorithm.steps, wanted, say, follow or (lambda: None)) as progress:
         try:
-            outcome = _fit(job, ray.put(dataset.train), use_gpu, say)
+            outcome = _fit(job, ray.put(dataset.train), use_gpu, progress)
         except (SystemExit, KeyboardInterrupt):
             _save_before_leaving(run, say)
             raise
@@ -83,7 +85,7 @@ def train_run(
     )
 
 
-def _fit(job: Job, data: Any, use_gpu: bool, say: Callable[[str], None]) -> dict[str, Any]:
+def _fit(job: Job, data: Any, use_gpu: bool, progress: Progress) -> dict[str, Any]:
     """Let Ray Train run the workers to their end, and return what rank 0 does.
 
     Ray starts failed workers again, and we its controller, for which it does not: each time from the
@@ -97,7 +99,7 @@ def _fit(job: Job, data: Any, use_gpu: bool, say: Callable[[str], None]) -> dict
         """Ray's, but Ctrl-C is the command's: Ray's own handler would end the process as if it had succeeded."""
 
         def _register_sigint_handler(self, controller: Any) -> None:
-            pass
+            progress.controller = controller
 
     settings = job.train
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(settings.start_timeout_s)
@@ -123,11 +125,13 @@ def _fit(job: Job, data: Any, use_gpu: bool, say: Callable[[str], None]) -> dict
         )
         try:
             return dict(trainer.fit().return_value)
-        except ray.exceptions.RayActorError:
+        except ray.exceptions.RayActorError as error:
+            if progress.lost:
+                raise progress.lost from error
             if failures > settings.max_failures:
                 raise
             _release_resources()
-            say(
+            progress.say(
                 f"train  Ray Train's controller died; started again, {failures} of at most {settings.max_failures} times"
             )
     raise AssertionError("unreachable")
@@ -139,12 +143,11 @@ def _release_resources() -> None:
     Ray's own cleaner does so only where one Ray is all that runs on the machine.
     """
     import ray
-    from ray.util import placement_group_table, remove_placement_group
+    from ray.util import remove_placement_group
     from ray.util.placement_group import PlacementGroup
 
-    driver = ray.get_runtime_context().get_job_id()
-    for identifier, group in placement_group_table().items():
-        if identifier.endswith(driver) and group["state"] != "REMOVED":  # a group's id ends with its driver's
+    for identifier, group in own_groups().items():
+        if group["state"] != "REMOVED":
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(bytes.fromhex(identifier))))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError
+from pipelines.losses import Losses, Lost
 from pipelines.progress import Shortage
 from pipelines.search.candidates import draw_candidates
 from pipelines.search.trial import Search, trial
@@ -79,6 +80,7 @@ class Trials:
         from ray import tune
         from ray.tune.search import ConcurrencyLimiter
 
+        from pipelines.search.placement import place_patiently
         from pipelines.search.schedulers import Variants
         from pipelines.search.suggestions import Suggestions
 
@@ -87,12 +89,14 @@ class Trials:
         self.run.within("tune", stage).remove()  # Ray's own working memory, which may be damaged; ours is the truth
         limits = {"cpu": settings.resources_per_trial.cpu, "gpu": settings.resources_per_trial.gpu}
         shortage = Shortage("tune", {"CPU": limits["cpu"], "GPU": limits["gpu"]}, self.say)
+        watcher = _watcher(shortage, self.configuration.train.start_timeout_s, Losses("tune", self.say))
         left = self.seconds_left
         search = Search(self.configuration, rungs, self.findings, None if left is None else time.time() + left)
         trainable = tune.with_parameters(trial, search=search, dataset=self.dataset)
         searcher: Any = Variants(self.at_a_time)
         if jobs is None:
             searcher = ConcurrencyLimiter(Suggestions(settings, seed, self.findings), max_concurrent=self.at_a_time)
+        place_patiently()
         tuner = tune.Tuner(
             tune.with_resources(trainable, limits),
             param_space={} if jobs is None else {"job": tune.grid_search(jobs)},
@@ -113,15 +117,14 @@ class Trials:
                 verbose=0,
                 stop={"rung": len(rungs)} if settings.scheduler == "population_based" else None,
                 failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-                callbacks=[
-                    _collector(stage, list(settings.space), self.rows, self.say),
-                    _watcher(shortage, self.configuration.train.start_timeout_s),
-                ],
+                callbacks=[_collector(stage, list(settings.space), self.rows, self.say), watcher],
             ),
         )
         try:
             self.failed += int(tuner.fit().num_errors)
         except Exception as error:
+            if watcher.lost:
+                raise watcher.lost from error
             if shortage.seconds <= self.configuration.train.start_timeout_s:
                 raise
             raise CheckpointError(
@@ -130,15 +133,20 @@ class Trials:
             ) from error  # fmt: skip
 
 
-def _watcher(shortage: Shortage, limit: float) -> Any:
+def _watcher(shortage: Shortage, limit: float, losses: Losses) -> Any:
     from ray.tune import Callback
 
     class Watcher(Callback):  # type: ignore[misc]
-        """Ends a search whose trials no node could run any more, which Ray Tune would wait for without end."""
+        """Ends a search whose trials nothing could run any more, which Ray Tune would wait for without end."""
+
+        lost: Lost | None = None
 
         def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
             if shortage.look() > limit:
                 raise RuntimeError(shortage.missing)
+            self.lost = losses.look()
+            if self.lost:
+                raise self.lost
 
     return Watcher()
 

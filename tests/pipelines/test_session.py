@@ -1,4 +1,4 @@
-"""The local Ray cluster is one's own, whatever was left behind on the machine."""
+"""The local Ray cluster is one's own, whatever was left behind on the machine, and starts with patience."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import free_port
-from tests.pipelines.conftest import environment
+from tests.pipelines.conftest import environment, gan
 
 SCRIPT = """
 from pipelines import session
@@ -48,3 +48,57 @@ def test_a_cluster_that_is_not_there_is_an_error_within_seconds(address):
     assert last.startswith("gan_core.errors.ConfigurationError: no Ray cluster")
     assert dead in last
     assert "Connection refused" in last
+
+
+# Ray's wait for its control service is over before that is up; `gan` says a line, and then it is long again.
+SLOW = """
+import os, sys
+os.environ["RAY_gcs_server_port_wait_time_s"] = "0"
+from pipelines import session
+session.prepare_environment()
+import ray, psutil
+
+def say(line):
+    print(line, len(psutil.Process().children()))
+    if sys.argv[1] == "once":
+        os.environ["RAY_gcs_server_port_wait_time_s"] = "90"
+
+with session.cluster(say):
+    print(session.started_here(), session.whole(), ray.cluster_resources()["CPU"] > 0)
+"""
+
+
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("slow", ["once", "always"])
+def test_a_ray_that_starts_slowly_is_tried_again_and_nothing_is_left_of_it(slow):
+    answer = subprocess.run(
+        [sys.executable, "-c", SLOW, slow], env=environment(), capture_output=True, text=True, timeout=600
+    )
+    lines = [line for line in answer.stdout.splitlines() if line]
+    tries = 1 if slow == "once" else 2
+    assert [line.split()[:4] for line in lines[:tries]] == [["ray", "did", "not", "start:"]] * tries, answer.stdout
+    assert [line.split()[-1] for line in lines[:tries]] == ["0"] * tries, "processes of the first start are left"
+    if slow == "once":
+        assert answer.returncode == 0, answer.stderr
+        assert lines[1:] == ["True True True"]
+    else:
+        last = answer.stderr.splitlines()[-1]
+        assert last.startswith("gan_core.errors.ConfigurationError: Ray did not start (this machine, 3 times)")
+        assert "less busy" in last
+
+
+def test_a_folder_too_long_for_sockets_is_named_before_ray_starts(tmp_path):
+    """Ray says so after half a minute, and the line blamed RAY_ADDRESS."""
+    folder = tmp_path / ("x" * 60)
+    answer = gan("doctor", "--start", cwd=tmp_path, TMPDIR=str(folder), RAY_TMPDIR="")
+    (line,) = [line for line in answer.err.splitlines() if "too long for Ray's sockets" in line]
+    assert str(folder) in line
+    assert "RAY_ADDRESS" not in line.partition("too long")[2].partition(";")[0]
+
+
+def test_an_address_set_to_nothing_is_none(tmp_path):
+    answer = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment(RAY_ADDRESS=""), capture_output=True, text=True, timeout=280
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert int(answer.stdout) >= 1

@@ -67,8 +67,7 @@ class Flow:
             )
         training, shape = self.run.configuration.training(), self.dataset.shape
         initial = initial_state(training, self.dataset.train, shape, conditions)
-        size = sum(tensor.nbytes for named in initial.tensors().values() for tensor in named.values())
-        check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
+        check_storage(self.run.folder, initial.nbytes * (self.run.configuration.train.keep_checkpoints + 1))
         origin.check_data(self.run, self.dataset)
         if self.uri:
             mlflow_client.check_reachable(self.uri)

@@ -1,6 +1,7 @@
 """The Ray cluster a run works on: this machine's, or the one of RAY_ADDRESS."""
 
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -10,8 +11,10 @@ import urllib.parse
 from collections.abc import Iterator
 
 from gan_core.errors import ConfigurationError
-from pipelines import autoscaling
+from pipelines import autoscaling, import_path, liveness
 from pipelines.settings import Configuration
+
+logger = logging.getLogger(__name__)
 
 # Read when Ray is imported, so set before. A value the user has set stays.
 ENVIRONMENT = {
@@ -37,6 +40,7 @@ def prepare_environment() -> None:
     """Quiet, quick defaults for Ray, to be called before it is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    import_path.leave_out_current_folder()
     if not os.environ.keys() & {"RAY_ADDRESS", "RAY_AUTH_MODE"}:  # our own cluster: its token lives as long as it does
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
@@ -50,23 +54,55 @@ def cluster() -> Iterator[None]:
     if ray.is_initialized():  # the caller's own
         yield
         return
-    on_termination = signal.getsignal(signal.SIGTERM)
     try:
         # Without an address Ray would join whatever `ray start` was last used for, alive or not.
         address = os.environ.get("RAY_ADDRESS", "local")
         _reach(address)
-        ray.init(address, log_to_driver=False, logging_level="ERROR", namespace="gan")
+        with _own_termination():
+            ray.init(
+                address,
+                log_to_driver=False,
+                logging_level=_quiet_ray(),
+                namespace="gan",
+                job_config=import_path.ray_job(),
+            )
     except (OSError, ValueError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")
         raise ConfigurationError(
             "no Ray cluster", where, str(error).splitlines()[0], "a running cluster in RAY_ADDRESS, or none"
         ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_termination)  # ray.init() puts its own in place
     try:
-        yield
+        with liveness.watched():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _own_termination() -> Iterator[None]:
+    """Let SIGTERM end this process in its own way: ray.init() puts another in place, which exits with 15."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        if callable(handler):
+            handler(signal.SIGTERM, None)
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _quiet_ray() -> str:
+    """Keep what Ray says of failures off the terminal, unless our own log is for debugging: we say it in a line.
+
+    Returns the level of Ray's own log. What its daemons report Ray prints on stdout, where a result belongs.
+    """
+    from ray._private import worker
+
+    debugging = logger.isEnabledFor(logging.DEBUG)
+    worker._worker_logs_enabled = debugging
+    return "ERROR" if debugging else "CRITICAL"
 
 
 def _reach(address: str) -> None:

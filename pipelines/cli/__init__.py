@@ -1,5 +1,6 @@
 """The `gan` command."""
 
+import contextlib
 import logging
 import os
 import signal
@@ -110,6 +111,23 @@ def main() -> NoReturn:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = _failed(known[1], known[0], debug) if known else 0
     sys.exit(code)
+
+
+def process() -> NoReturn:
+    """The command as a process, whose end stays what it is.
+
+    What is left in a process of a Ray that was interrupted while it started, or that has died, would
+    abort it, or end it with 1, or never end it.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(int(end.code))
+        raise
 
 
 def _failed(text: str, code: int, debug: bool) -> int:

@@ -5,6 +5,6 @@ import sys
 if not sys.flags.safe_path:
     del sys.path[0]  # the current folder, from which nothing of a run is imported
 
-from pipelines.cli import main
+from pipelines.cli import process
 
-main()
+process()

@@ -73,6 +73,11 @@ class State:
             **({AVERAGED: dict(self.averaged.state_dict())} if self.averaged else {}),
         }
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors: what a checkpoint takes, but for its manifest."""
+        return sum(tensor.nbytes for named in self.tensors().values() for tensor in named.values())
+
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]], where: object = "checkpoint") -> None:
         """Take over the values of `tensors`, whose groups, names and shapes must be this state's."""

@@ -14,7 +14,7 @@ from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.extensions import conditions_of
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
-from pipelines import config, losses, mlflow_client, origin, session
+from pipelines import config, liveness, losses, mlflow_client, origin, session
 from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, InferRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Record, Run
@@ -71,8 +71,7 @@ class Flow:
             )
         training, shape = self.run.configuration.training(), self.dataset.shape
         initial = initial_state(training, self.dataset.train, shape, conditions)
-        size = sum(tensor.nbytes for named in initial.tensors().values() for tensor in named.values())
-        check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
+        check_storage(self.run.folder, initial.nbytes * (self.run.configuration.train.keep_checkpoints + 1))
         origin.check_data(self.run, self.dataset)
         if self.uri:
             mlflow_client.check_reachable(self.uri)
@@ -120,7 +119,8 @@ class Flow:
             for restarts in itertools.count():
                 self.join_cluster()
                 try:
-                    return work()
+                    with liveness.watched():
+                        return work()
                 except Exception as error:
                     lost = losses.behind(error)
                     if lost is None or restarts == RESTARTS:
@@ -225,6 +225,7 @@ class Flow:
         def work() -> RegisterRecord:
             from pipelines.publish import publish
 
+            self.stack.close()  # Ray has no part in what follows, and could only end it
             return publish(self.run, self._registry(), self.dataset, self.say)
 
         settings = config.to_plain(self.run.configuration.registry)

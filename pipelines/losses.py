@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from gan_core.errors import CheckpointError
-from pipelines import session
+from pipelines import liveness, session
 
 LOST_SECONDS = 8.0  # what is lost for so long will not come back; bundles on their way take less
-ENDED = "its raylet or its control service has ended"
 
 
 class Lost(CheckpointError):
@@ -28,7 +27,7 @@ class Lost(CheckpointError):
 
 def behind(error: Exception) -> str | None:
     """What a Ray of our own has lost, if that is why a stage failed."""
-    return error.what if isinstance(error, Lost) else None if session.whole() else ENDED
+    return error.what if isinstance(error, Lost) else liveness.lost_part()
 
 
 def unheld() -> str:
@@ -80,8 +79,6 @@ class Losses:
 
         On a cluster that was joined it is only said, once: others may hold it, and other nodes be free.
         """
-        if not session.whole():
-            return Lost(self.stage, ENDED)
         if time.monotonic() - self.looked < 1:
             return None
         self.looked = time.monotonic()

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pipelines import import_path
 from pipelines.settings import Event, NotifySettings
 
 SHOWN = 200  # characters of what a command said about its failure
@@ -69,8 +70,9 @@ def _run_command(settings: NotifySettings, content: bytes) -> str | None:
         given.seek(0)
         try:
             process = subprocess.Popen(
-                settings.command, stdin=given, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
-            )
+                settings.command, stdin=given, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True,
+                env=import_path.environment_of_user(),
+            )  # fmt: skip
         except OSError as error:
             return f"{settings.command[0]} cannot be started: {error.strerror}"
         try:

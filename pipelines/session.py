@@ -1,6 +1,7 @@
 """The Ray cluster a run works on: this machine's, or the one of RAY_ADDRESS."""
 
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -11,8 +12,10 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 
 from gan_core.errors import ConfigurationError
-from pipelines import autoscaling
+from pipelines import autoscaling, import_path
 from pipelines.settings import Configuration
+
+logger = logging.getLogger(__name__)
 
 # Read when Ray is imported, so set before. A value the user has set stays.
 ENVIRONMENT = {
@@ -52,6 +55,7 @@ def prepare_environment() -> None:
     """Quiet, quick defaults for Ray, to be called before it is imported."""
     for name, value in (ENVIRONMENT | (PATIENCE if address() is None else {})).items():
         os.environ.setdefault(name, value)
+    import_path.leave_out_current_folder()
     if address() is None and "RAY_AUTH_MODE" not in os.environ:  # our own cluster: its token lives as long as it does
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
@@ -62,15 +66,6 @@ _started_here = False
 def started_here() -> bool:
     """Whether the Ray that is joined is one that `cluster` has started, and may start anew."""
     return _started_here
-
-
-def whole() -> bool:
-    """Whether raylet and control service of a Ray started here live; one that was joined is others' business."""
-    if not _started_here:
-        return True
-    from ray._private import worker
-
-    return not {"raylet", "gcs_server"} & {kind for kind, _ in worker._global_node.dead_processes()}
 
 
 @contextlib.contextmanager
@@ -87,13 +82,10 @@ def cluster(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     if ray.is_initialized():  # the caller's own
         yield
         return
-    on_termination = signal.getsignal(signal.SIGTERM)
     if (named := address()) is not None:
         _join(named)
     else:
         _start(say)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_termination)  # ray.init() puts its own in place
     _started_here = named is None
     try:
         yield
@@ -105,7 +97,10 @@ def cluster(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
 def _init(where: str) -> None:
     import ray
 
-    ray.init(where, log_to_driver=False, logging_level="ERROR", namespace="gan")
+    with _own_termination():
+        ray.init(
+            where, log_to_driver=False, logging_level=_quiet_ray(), namespace="gan", job_config=import_path.ray_job()
+        )
 
 
 def _join(named: str) -> None:
@@ -170,6 +165,33 @@ def _check_sockets() -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+@contextlib.contextmanager
+def _own_termination() -> Iterator[None]:
+    """Let SIGTERM end this process in its own way: ray.init() puts another in place, which exits with 15."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:
+        if callable(handler):
+            handler(signal.SIGTERM, None)
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _quiet_ray() -> str:
+    """Keep what Ray says of failures off the terminal, unless our own log is for debugging: we say it in a line.
+
+    Returns the level of Ray's own log. What its daemons report Ray prints on stdout, where a result belongs.
+    """
+    from ray._private import worker
+
+    debugging = logger.isEnabledFor(logging.DEBUG)
+    worker._worker_logs_enabled = debugging
+    return "ERROR" if debugging else "CRITICAL"
 
 
 def _reach(address: str) -> None:

@@ -20,7 +20,7 @@ from gan_core.datasets.examples import Examples, check_images
 from gan_core.datasets.images import SUFFIXES, decode_all, split_order
 from gan_core.datasets.stored import StoredImages
 from gan_core.errors import DataError, GanError
-from pipelines import config, image_files, places, rows, session
+from pipelines import config, image_files, liveness, places, rows, session
 from pipelines.storage import Storage
 
 MOST = 10_000  # images of a split that scores are made on, which is in memory
@@ -80,7 +80,7 @@ def _chunks(settings: DataSettings) -> tuple[list[dict[str, Any]], list[list[Any
 
 def _decode(chunks: list[dict[str, Any]], settings: DataSettings, folder: Storage) -> list[list[Any]]:
     """Let Ray Data decode the chunks wherever there is room; the files of rows: name, rows, SHA-256, in order."""
-    with session.cluster():
+    with session.cluster(), liveness.watched():
         import logging
 
         import ray.data

@@ -18,7 +18,7 @@ RECONNECT_SECONDS = 300.0  # how long a cluster that does not answer is waited f
 NOT_YET = "No available agent"  # what a head answers before the part of it that starts jobs is up
 LARGEST = 64_000  # bytes of configuration that an environment variable carries
 # The job writes its configuration down, where Python of the cluster's image finds it, and becomes gan.
-ENTRY = f'file="$(mktemp -d)/run.yaml" && printf %s "${CONFIGURATION}" > "$file" && exec python -m pipelines.cli run "$file"'
+ENTRY = f'file="$(mktemp -d)/run.yaml" && printf %s "${CONFIGURATION}" > "$file" && exec python -P -m pipelines.cli run "$file"'
 
 
 @dataclass(frozen=True)

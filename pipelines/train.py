@@ -16,6 +16,7 @@ from gan_core.errors import CheckpointError, Diverged, GanError
 from gan_core.extensions import conditions_of
 from gan_core.state import AVERAGED
 from gan_core.training import Report, initial_state, train
+from pipelines import liveness
 from pipelines.beginning import CHECKPOINTS, Job, begin, resume
 from pipelines.gauges import Gauges
 from pipelines.history import append_history
@@ -66,7 +67,8 @@ def train_run(
         try:
             outcome = _fit(job, ray.put(dataset.train), use_gpu, progress)
         except (SystemExit, KeyboardInterrupt):
-            _save_before_leaving(run, say)
+            if liveness.lost_part() is None:  # else no worker is there to save
+                _save_before_leaving(run, say)
             raise
         except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
             raise _cause(error, run, settings) from error

@@ -1,5 +1,7 @@
 """The `gan` command."""
 
+import contextlib
+import logging
 import os
 import signal
 import sys
@@ -8,15 +10,35 @@ from typing import NoReturn
 
 import click
 
+from pipelines import import_path
 from pipelines.cli import champion, drawing, imputing, inferring, judging, making, serving, setting_up, submitting
-from pipelines.cli.ending import INTERRUPTED, PREEMPTED, failure
+from pipelines.cli.ending import INTERRUPTED, PREEMPTED, PREEMPTED_LINE, failure
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
 # Torch, Ray and MLflow are imported by the commands that need them: --help answers at once.
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Ended(Exception):
+    """What has ended a command, kept from click: it takes any EOFError for Ctrl-C, any broken pipe for its output's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Commands(click.Group):
+    """Commands whose errors arrive as they are."""
+
+    def invoke(self, context: click.Context) -> None:
+        """Run the command that was asked for."""
+        try:
+            super().invoke(context)
+        except (EOFError, OSError) as error:
+            raise Ended(error) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="adversarial-nets-on-ray")
 def cli() -> None:
     """Adversarial nets as a pipeline: Ray Tune searches, Ray Train trains, a Parzen window judges, MLflow keeps.
@@ -62,6 +84,8 @@ for command in (
 def main() -> NoReturn:
     """Run the command; errors are one line on stderr and an exit code that says of what kind."""
     debug = "--debug" in sys.argv[1:]
+    logging.getLogger("pipelines").setLevel(logging.DEBUG if debug else logging.NOTSET)
+    import_path.leave_out_current_folder()
     preempted = []
 
     def leave(*signal_and_frame: object) -> NoReturn:
@@ -80,15 +104,30 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = _failed("interrupted (gan): by the user; the same command resumes", INTERRUPTED, debug)
     except SystemExit as error:  # Ray turns the one of `leave` into its own
-        code = PREEMPTED if preempted else int(error.code or 0)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = _failed(PREEMPTED_LINE, PREEMPTED, debug) if preempted else int(error.code or 0)
     except Exception as error:
-        known = failure(error)
-        assert known is not None  # of those that are no failure, none comes here
-        code = _failed(known[1], known[0], debug)
+        known = failure(error.error if isinstance(error, Ended) else error)
+        if known is None:  # nobody reads the rest
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = _failed(known[1], known[0], debug) if known else 0
     sys.exit(code)
+
+
+def process() -> NoReturn:
+    """The command as a process, whose end stays what it is.
+
+    What is left in a process of a Ray that was interrupted while it started, or that has died, would
+    abort it, or end it with 1, or never end it.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(int(end.code))
+        raise
 
 
 def _failed(text: str, code: int, debug: bool) -> int:

@@ -1,6 +1,8 @@
 """How a command that makes a run ends: its result, or its exit code and line, and who is told of it."""
 
 import contextlib
+import select
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,16 +16,26 @@ if TYPE_CHECKING:
     from pipelines.settings import NotifySettings
 
 PREEMPTED, INTERRUPTED = 143, 130
+PREEMPTED_LINE = "preempted (gan): by SIGTERM; the same command resumes"
 
 
 def failure(error: Exception) -> tuple[int, str] | None:
     """The exit code and the line of an error that ends a command; None where it is no failure of the command's."""
     if isinstance(error, GanError):
         return error.exit_code, str(error)
-    if isinstance(error, click.exceptions.ClickException | click.Abort | BrokenPipeError):
+    if isinstance(error, click.exceptions.ClickException | click.Abort):
+        return None
+    if isinstance(error, BrokenPipeError) and _reader_has_left():
         return None
     first = str(error).splitlines()[0] if str(error) else ""
     return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads any more what is written to stdout."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return bool(poll.poll(0))
 
 
 @dataclass
@@ -45,8 +57,7 @@ def telling(context: "Context", settings: "NotifySettings", name: str, dry_run: 
     try:
         yield work
     except SystemExit:  # of SIGTERM; Ray turns ours into its own
-        line = "preempted (gan): by SIGTERM; the same command resumes"
-        _tell(context, settings, "preempted", work, stage=work.stage, exit_code=PREEMPTED, error=line)
+        _tell(context, settings, "preempted", work, stage=work.stage, exit_code=PREEMPTED, error=PREEMPTED_LINE)
         raise
     except Exception as error:
         if (known := failure(error)) is not None:

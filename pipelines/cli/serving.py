@@ -49,7 +49,7 @@ def serve(
     from contextlib import closing, suppress
 
     from gan_core.errors import ConfigurationError, GanError
-    from pipelines import session
+    from pipelines import liveness, session
     from pipelines.registry import Registry
     from pipelines.serve import ServeSettings, service
 
@@ -60,7 +60,7 @@ def serve(
     with closing(socket.socket()) as probe:
         if probe.connect_ex((host if host != "0.0.0.0" else "127.0.0.1", port)) == 0:
             raise ConfigurationError("port is taken", "--port", str(port), "one that nobody listens on")
-    with suppress(KeyboardInterrupt), session.cluster(), service(settings, version.name) as running:
+    with suppress(KeyboardInterrupt), session.cluster(), liveness.watched(), service(settings, version.name) as running:
         about = running.show(version, model)
         url = f"http://{host}:{port}"
         context.answer({"url": url, **about}, f"{version} at {url}; Ctrl-C ends it")

@@ -7,12 +7,16 @@ from typing import Any
 
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError
+from gan_core.extensions import conditions_of
+from gan_core.training import initial_state
 from pipelines.losses import Losses, Lost
 from pipelines.progress import Shortage
 from pipelines.search.candidates import draw_candidates
 from pipelines.search.trial import Search, trial
 from pipelines.settings import Configuration
-from pipelines.storage import Storage
+from pipelines.storage import Storage, check_storage
+
+MEMORY_OF_RAY = 2**20  # bytes that Ray Tune keeps of a search beside the weights
 
 
 @dataclass
@@ -117,20 +121,31 @@ class Trials:
                 verbose=0,
                 stop={"rung": len(rungs)} if settings.scheduler == "population_based" else None,
                 failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-                callbacks=[_collector(stage, list(settings.space), self.rows, self.say), watcher],
+                callbacks=[_collector(stage, self.rows, self.say, self._check_storage), watcher],
             ),
         )
         try:
             self.failed += int(tuner.fit().num_errors)
-        except Exception as error:
+        except Exception as error:  # of a full disk Ray Tune makes errors of many names, EOFError is one
             if watcher.lost:
                 raise watcher.lost from error
+            self._check_storage()
             if shortage.seconds <= self.configuration.train.start_timeout_s:
                 raise
             raise CheckpointError(
                 "no room for a trial", "tune.resources_per_trial", f"{shortage.missing}, for {shortage.seconds:.0f} s",
                 "nodes that have it; what was found is kept: run the same command again",
             ) from error  # fmt: skip
+
+    def _check_storage(self) -> None:
+        """End a search whose storage refuses: that is no candidate's fault, and the next would fail as well.
+
+        Raises:
+            CheckpointError: If it does, or if a checkpoint has no room.
+        """
+        conditions = conditions_of(self.configuration.extension, self.dataset)
+        state = initial_state(self.configuration.training(), self.dataset.train, self.dataset.shape, conditions)
+        check_storage(self.run, state.nbytes + MEMORY_OF_RAY)
 
 
 def _watcher(shortage: Shortage, limit: float, losses: Losses) -> Any:
@@ -151,7 +166,12 @@ def _watcher(shortage: Shortage, limit: float, losses: Losses) -> Any:
     return Watcher()
 
 
-def _collector(stage: str, keys: list[str], rows: list[dict[str, Any]], say: Callable[[str], None]) -> Any:
+def _collector(
+    stage: str,
+    rows: list[dict[str, Any]],
+    say: Callable[[str], None],
+    check_storage: Callable[[], None],
+) -> Any:
     from ray.tune import Callback
 
     class Collector(Callback):  # type: ignore[misc]
@@ -173,6 +193,7 @@ def _collector(stage: str, keys: list[str], rows: list[dict[str, Any]], say: Cal
                 say(f"{place}  log-likelihood {row['log_likelihood']:.1f} nats  coverage {row['coverage']:.2f}")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            check_storage()
             say(f"tune   {stage} candidate {trial.config['job']['candidate']} failed; see {trial.path}")
 
     return Collector()

@@ -1,0 +1,166 @@
+"""Each end has its cause, its line and its code: a full disk, SIGTERM and Ctrl-C while Ray starts, a Ray that has died."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from pipelines.cli import cli
+from tests.pipelines.conftest import Answer, environment, failed, kill_group, start_gan, until
+
+GAN = ("-m", "pipelines.cli")
+ROOM = 4 * 2**20  # bytes of a disk, of which the nets of these tests take a part
+
+
+def descendants(pid):
+    """The processes a process has started, and those that they have: number and program."""
+    started = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            program, parent = stat.read_text().rpartition(")")[0].partition("(")[2], stat.read_text().rpartition(")")[2]
+        except OSError:
+            continue
+        started.setdefault(int(parent.split()[1]), []).append((int(stat.parent.name), program))
+    found, todo = [], [pid]
+    while todo:
+        children = started.get(todo.pop(), [])
+        found += children
+        todo += [number for number, _ in children]
+    return found
+
+
+def part(process, program):
+    """The number of Ray's own process of this name, once it is there."""
+    running = lambda: [number for number, name in descendants(process.pid) if name == program]  # noqa: E731
+    return until(lambda: running() or (process.poll() is not None and ["ended"]))[0]
+
+
+def end(process, timeout=240):
+    """How a command ends that has been disturbed, and is not disturbed again."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        kill_group(process)
+    return Answer(process.returncode, out, err)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (EOFError("Ran out of input"), 1, ("unexpected EOFError", "Ran out of input")),
+        (BrokenPipeError(32, "Broken pipe"), 1, ("unexpected BrokenPipeError",)),
+        (KeyboardInterrupt(), 130, ("interrupted (gan): by the user",)),
+    ],
+)
+def test_only_ctrl_c_is_ctrl_c(error, code, words, here, monkeypatch):
+    """Click takes any EOFError for Ctrl-C, and ends without a word on any broken pipe."""
+
+    def broken():
+        raise error
+
+    monkeypatch.setitem(cli.commands, "broken", click.Command("broken", callback=broken))
+    with open(os.devnull, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        answer = here("broken")
+    assert answer.code == code
+    assert all(word in answer.error for word in words), answer.error
+
+
+def test_a_reader_that_has_left_is_no_error(small_yaml, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as output:
+        command = [sys.executable, *GAN, "runs", "--json"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(), stdout=output, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A command that runs another with a small disk mounted on a folder, in a namespace of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = f"mount -t tmpfs -o size={ROOM} none {folder}"
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*unshare, mount], capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    return folder, [*unshare, f'{mount} && exec "$@"', "sh"]
+
+
+@pytest.mark.timeout(600)
+def test_a_disk_that_fills_up_in_a_search_is_said_so(small_yaml, disk, tmp_path):
+    """It was said to be interrupted by the user, after 26 tracebacks: Ray Tune ends with an EOFError."""
+    folder, within = disk
+    words = ["tune", small_yaml, "--name", "it", "--storage", folder, "--json", "--set", "tune.candidates=12"]
+    process = subprocess.Popen(
+        [*within, sys.executable, *GAN, *map(str, words)], cwd=tmp_path, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    seen = Path(f"/proc/{process.pid}/root{folder}")  # as the command sees it
+    until(lambda: list(seen.glob("runs/it/tune/findings/*/*.jsonl")) or process.poll() is not None)
+    with pytest.raises(OSError, match="No space left"):
+        (seen / "filler").write_bytes(bytes(ROOM))
+    failed(end(process), 4, "disk full", f"({folder}/runs/it)", "bytes free", "for checkpoints")
+
+
+SIGNALS = [
+    (sign, moment)
+    for sign in (signal.SIGTERM, signal.SIGINT)
+    for moment in ("before", "gcs_server", "raylet", "ray::IDLE")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sign", "moment"),
+    [pytest.param(*case, marks=() if case[1] in ("gcs_server", "ray::IDLE") else pytest.mark.slow) for case in SIGNALS],
+)
+def test_a_signal_while_ray_starts_ends_with_its_own_line(sign, moment, small_yaml, tmp_path):
+    """Ray has a handler of its own while it starts: exit code 15, no line; and what it leaves half made aborts."""
+    process = start_gan("train", small_yaml, "--name", "it", "--storage", "st", "--json", cwd=tmp_path)
+    until(lambda: (tmp_path / "st" / "runs" / "it" / "run.json").exists() or process.poll() is not None)
+    if moment != "before":
+        part(process, moment)
+    os.kill(process.pid, sign)
+    code, line = {
+        signal.SIGTERM: (143, "error: preempted (gan): by SIGTERM; the same command resumes"),
+        signal.SIGINT: (130, "error: interrupted (gan): by the user; the same command resumes"),
+    }[sign]
+    answer = end(process)
+    failed(answer, code)
+    assert answer.error == line
+
+
+STAGES = {
+    "search": ("tune", "tune/findings/*/*.jsonl", "tune.candidates=12"),
+    "training": ("train", "history/*.jsonl", "algorithm.steps=100000"),
+    "evaluation": ("run", "records/train.json", "tune.candidates=0"),
+}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("program", "stage"),
+    [
+        ("raylet", "training"),
+        ("gcs_server", "search"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+            ("raylet", "search"), ("raylet", "evaluation"), ("gcs_server", "training"), ("gcs_server", "evaluation"),
+        ]),
+    ],
+)  # fmt: skip
+def test_a_ray_that_has_died_is_named(program, stage, small_yaml, tmp_path):
+    """Ray ends its driver from within: exit code 1, no line of ours, and its own log on stdout."""
+    command, happened, setting = STAGES[stage]
+    words = (command, small_yaml, "--name", "it", "--storage", "st", "--json", "--set", setting)
+    process = start_gan(*words, cwd=tmp_path)
+    folder = tmp_path / "st" / "runs" / "it"
+    until(lambda: list(folder.glob(happened)) or process.poll() is not None)
+    os.kill(part(process, program), signal.SIGKILL)
+    failed(end(process), 4, "Ray has died", f"its {program} was ended by SIGKILL", "run the same command again")

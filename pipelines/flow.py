@@ -8,7 +8,7 @@ from typing import Any
 
 from gan_core import networks
 from gan_core.datasets import Dataset
-from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.errors import CheckpointError, ConfigurationError, RegistryError
 from gan_core.extensions import conditions_of
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
@@ -71,7 +71,7 @@ class Flow:
         check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
         origin.check_data(self.run, self.dataset)
         if self.uri:
-            mlflow_client.check_reachable(self.uri)
+            mlflow_client.check_ready(self.uri, self.run.configuration.registry.model)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -194,7 +194,13 @@ class Flow:
         def work() -> RegisterRecord:
             from pipelines.publish import publish
 
-            return publish(self.run, self._registry(), self.dataset, self.say)
+            try:
+                return publish(self.run, self._registry(), self.dataset, self.say)
+            except RegistryError as error:
+                raise RegistryError(
+                    "not registered", self.run.name, str(error),
+                    f"that mended; all else is kept, and gan register {self.run.name} completes it",
+                ) from error  # fmt: skip
 
         settings = config.to_plain(self.run.configuration.registry)
         return self.run.stage(

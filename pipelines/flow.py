@@ -20,6 +20,7 @@ from pipelines.search.candidates import candidate_configurations
 from pipelines.settings import Configuration, Weights
 from pipelines.storage import check_storage
 from pipelines.stored_images import load
+from pipelines.tracking import check_ready
 
 
 class Flow:
@@ -71,7 +72,7 @@ class Flow:
         check_storage(self.run.folder, size * (self.run.configuration.train.keep_checkpoints + 1))
         origin.check_data(self.run, self.dataset)
         if self.uri:
-            mlflow_client.check_ready(self.uri, self.run.configuration.registry.model)
+            check_ready(self.uri, self.run.configuration.registry.model)
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -12,8 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from gan_core.errors import RegistryError
-from pipelines import places
-from pipelines.storage import Storage, check_storage
+from pipelines.storage import Storage
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -38,6 +37,13 @@ def tracking_uri(given: str | None, storage: Storage) -> str:
 def own_database(storage: Storage) -> str:
     """The database that a storage on a disk has, from the first run on that is registered there."""
     return f"sqlite:///{storage.local}/mlflow.db" if storage.local else ""
+
+
+def recorded(uri: str) -> str:
+    """An address as a record keeps it: without an account, and the same from every folder."""
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    return redacted(uri).rstrip("/")
 
 
 def redacted(text: str) -> str:
@@ -107,37 +113,6 @@ def database_exists(uri: str) -> bool:
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
 
 
-def check_ready(uri: str, experiment: str) -> None:
-    """Open what the end of a run will need, so that what is wrong with it is found before hours of work.
-
-    Nothing is written: a database that is not there is made by the run.
-
-    Raises:
-        RegistryError: If it cannot be reached or used, or the experiment is in the trash.
-        CheckpointError: If a local folder for the experiment's files, or for the database, cannot be written.
-    """
-    check_reachable(uri)
-    if uri.startswith("sqlite:///"):
-        path = Path(uri.removeprefix("sqlite:///"))
-        check_storage(Storage.at(path.parent), wanted=0)
-        if path.exists() and not os.access(path, os.W_OK):
-            raise RegistryError("read-only database", uri, "it cannot be written", ANOTHER)
-    if is_file_store(uri) or not has_tables(uri):
-        return
-    client = open_client(uri)
-    with registry_errors(uri):
-        found = client.get_experiment_by_name(experiment)
-    if found is None:
-        return
-    if found.lifecycle_stage == "deleted":
-        raise RegistryError(
-            "experiment in the trash", f"{redacted(uri)}: {experiment}", "MLflow takes no run for it",
-            f"another registry.model, or it restored: {restoring(uri, found.experiment_id)}",
-        )  # fmt: skip
-    if found.artifact_location and places.local_folder(found.artifact_location) is not None:
-        check_storage(Storage.at(found.artifact_location), wanted=0)
-
-
 def contents(uri: str) -> tuple[str, list[str]]:
     """How many models are registered, and the names of the experiments in the trash."""
     from mlflow.entities import ViewType
@@ -147,11 +122,6 @@ def contents(uri: str) -> tuple[str, list[str]]:
         models = client.search_registered_models(max_results=1000)
         deleted = client.search_experiments(view_type=ViewType.DELETED_ONLY)
     return f"{len(models)}{'+' if models.token else ''}", [found.name for found in deleted]
-
-
-def restoring(uri: str, experiment_id: str) -> str:
-    """The command that takes an experiment out of the trash."""
-    return f"MLFLOW_TRACKING_URI={redacted(uri)} mlflow experiments restore --experiment-id {experiment_id}"
 
 
 def check_reachable(uri: str) -> None:
@@ -220,7 +190,7 @@ def has_tables(uri: str) -> bool:
         return False
     current, tables = _schema(uri)
     known, newest = _revisions()
-    if current is None and tables:
+    if current is None and tables and uri.startswith("sqlite:"):  # a database server may be shared with others
         raise RegistryError("not MLflow's database", redacted(uri), f"it holds {', '.join(tables[:3])}", ANOTHER)
     if current not in (None, newest):
         whose, remedy = "a newer", ANOTHER
@@ -247,7 +217,8 @@ def _schema(uri: str) -> tuple[str | None, list[str]]:
         engine = sqlalchemy.create_engine(uri, **options)
         try:
             with engine.connect() as connection:
-                tables = sorted(sqlalchemy.inspect(connection).get_table_names())
+                names = sqlalchemy.inspect(connection).get_table_names()
+                tables = sorted(name for name in names if not name.startswith("alembic_"))
                 return MigrationContext.configure(connection).get_current_revision(), tables
         finally:
             engine.dispose()

@@ -162,10 +162,10 @@ class Protection:
         if known is not None and known.aliases:
             return "its version holds an alias"
         where = record["tracking_uri"]
-        asked = self.registry is not None and where == mlflow_client.redacted(self.uri)
+        asked = self.registry is not None and where == mlflow_client.recorded(self.uri)
         if asked or (where is None and known is not None and known.tags.get("run") == run.name):
             return None
-        return f"registered in {where or 'a registry it does not name'}, which was not asked: --tracking-uri"
+        return f"registered in {where or 'a registry it does not name'}, which has not answered: --tracking-uri asks it"
 
 
 def runs_of(registry: Registry, model: str, numbers: Collection[int]) -> set[str]:

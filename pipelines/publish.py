@@ -22,7 +22,7 @@ from gan_core.portable import PortableGenerator
 from pipelines import config, figures, origin, report, sources
 from pipelines.history import read_history
 from pipelines.infer import trained_inference
-from pipelines.mlflow_client import redacted
+from pipelines.mlflow_client import recorded
 from pipelines.records import RegisterRecord, ReportRecord
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from pipelines.registry.moves import Moves
@@ -169,7 +169,7 @@ def _promote(
         verdict.promoted,
         verdict.reason,
         verdict.collapsed,
-        redacted(registry.uri),
+        recorded(registry.uri),
     )
 
 

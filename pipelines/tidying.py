@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from gan_core.checkpoint import MALFORMED
 from gan_core.errors import GanError
 from pipelines import mlflow_client, overview, rows
 from pipelines.registry import Registry
@@ -38,7 +39,7 @@ def tidy(run: Run, uri: str, say: Callable[[str], None], warn: Callable[[str], N
         for unread in rows.remove_unread(run.storage, run_names(run.storage)) if settings.keep_runs is not None else ():
             removed += 1
             say(f"tidy   removed rows {unread.rows}, which no run reads, {overview.bytes_text(unread.bytes)}")
-    except GanError as error:
+    except (GanError, *MALFORMED) as error:  # whatever is wrong with the registry's answers
         warn(f"tidy   {'not finished' if removed else 'nothing was removed'} after {run.name}: {error}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gan_core.errors import Diverged, GanError
+from gan_core.errors import Diverged, GanError, visible
 
 if TYPE_CHECKING:
     from pipelines.cli.context import Context
@@ -22,7 +22,7 @@ def failure(error: Exception) -> tuple[int, str] | None:
         return error.exit_code, str(error)
     if isinstance(error, click.exceptions.ClickException | click.Abort | BrokenPipeError):
         return None
-    first = str(error).splitlines()[0] if str(error) else ""
+    first = visible(str(error).splitlines()[0]) if str(error) else ""
     return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
 
 

@@ -1,4 +1,4 @@
-"""Versions put away: archived, deleted or pruned, and never one that an alias or a recent move needs, or may need."""
+"""Versions put away: archived, deleted or pruned, and never one that an alias or a recent move needs."""
 
 import contextlib
 import datetime

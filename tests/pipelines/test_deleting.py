@@ -114,6 +114,13 @@ def test_retention_removes_nothing_unless_the_registry_has_answered(silence, nig
     assert [line.partition(":")[0] for line in warned] == ["tidy   nothing was removed after night-3"]
 
 
+@pytest.mark.parametrize("silence", ["empty", "no models"])
+def test_an_empty_answer_is_not_a_registry_without_models(silence, nights, here, monkeypatch):
+    """Both are `{}`: a proxy's answer, or that of a server which is not up yet, would be taken for the truth."""
+    address = nights.silenced(silence, monkeypatch)
+    failed(here("models", "--tracking-uri", address), 5, "no registry's answer", "gan doctor")
+
+
 @pytest.mark.parametrize("where", ["http://elsewhere:5000", None])
 def test_a_run_registered_elsewhere_is_kept(where, nights, here):
     """The registry that was asked cannot know whether a version in another holds an alias."""
@@ -135,5 +142,5 @@ def test_a_run_registered_elsewhere_is_kept(where, nights, here):
         nights.storage.uri,
     )
     (kept,) = [one["kept"] for one in answer.json["runs"] if one["run"] == "night-3"]
-    assert kept.startswith(f"registered in {where or 'a registry it does not name'}, which was not asked")
+    assert kept.startswith(f"registered in {where or 'a registry it does not name'}, which has not answered")
     assert nights.left[0] == {"night-1", "night-2", "night-3"}

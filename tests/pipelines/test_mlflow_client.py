@@ -12,7 +12,8 @@ import pytest
 
 from gan_core.errors import CheckpointError, RegistryError
 from pipelines import doctor
-from pipelines.mlflow_client import check_ready, open_client
+from pipelines.mlflow_client import open_client, recorded
+from pipelines.tracking import check_ready
 from tests.pipelines.conftest import environment, failed
 
 NAME = "gan-ready"
@@ -155,6 +156,13 @@ def test_an_experiment_whose_files_cannot_be_written_is_refused(registry_uri, tm
     with pytest.raises(CheckpointError, match="storage refused"):
         check_ready(registry_uri, NAME)
     check_ready(registry_uri, "gan-other")
+
+
+def test_a_record_names_a_registry_the_same_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert recorded("sqlite:///it.db") == recorded(f"sqlite:///{tmp_path}/it.db") == f"sqlite:///{tmp_path}/it.db"
+    assert recorded("http://me:secret@host:5000/") == "http://***@host:5000"
+    assert recorded("http://host:5000") != recorded("http://host:5001")
 
 
 def run(command):

@@ -11,11 +11,16 @@ class GanError(Exception):
 
     def __init__(self, what: str, where: object, got: str, expected: str = "") -> None:
         text = f"{what} ({where}): {got}" + (f"; expected {expected}" if expected else "")
-        super().__init__(" ".join(text.splitlines()))
+        super().__init__(visible(" ".join(text.splitlines())))
         self._parts = (what, where, got, expected)
 
     def __reduce__(self) -> tuple[type["GanError"], tuple[str, object, str, str]]:
         return type(self), self._parts  # so that it survives the way back from a Ray worker
+
+
+def visible(text: object) -> str:
+    """A text of others on one line: what a terminal would obey (escape codes, newlines, bidirectional marks) as `\\x1b`."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text))
 
 
 class ConfigurationError(GanError):

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from gan_core.errors import GanError
+from gan_core.errors import GanError, visible
 from pipelines import mlflow_client, session
 from pipelines.storage import Storage, check_storage
 
@@ -156,27 +155,19 @@ def _mlflow(tracking_uri: Callable[[], str]) -> Finding:
     try:
         uri = tracking_uri()
         shown = mlflow_client.redacted(uri)
-        if not mlflow_client.database_exists(uri):
-            return Finding("tracking", "ok", f"{shown}, not there yet; the first gan run makes it")
-        if uri.startswith("sqlite:///"):
-            return _sqlite(uri, shown)
         mlflow_client.check_reachable(uri)
-        if not uri.startswith(("http://", "https://")):
-            mlflow_client.open_client(uri)
+        if not mlflow_client.has_tables(uri):
+            return Finding("tracking", "ok", f"{shown}, not there yet; the first gan run makes it")
+        count, deleted = mlflow_client.contents(uri)
     except GanError as error:
-        return Finding("tracking", "fail", str(error), "--tracking-uri or MLFLOW_TRACKING_URI of a server that answers")
-    return Finding("tracking", "ok", f"{shown} answers")
-
-
-def _sqlite(uri: str, shown: str) -> Finding:
-    path = uri.removeprefix("sqlite:///")
-    try:
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=ANSWER_SECONDS) as database:
-            (count,) = database.execute("select count(*) from registered_models").fetchone()
-        database.close()
-    except sqlite3.Error as error:
-        return Finding("tracking", "fail", f"{shown}: {error}", "a database of MLflow, or another --tracking-uri")
-    return Finding("tracking", "ok", f"{shown}, {count} registered models")
+        return Finding("tracking", "fail", str(error))
+    if not deleted:
+        return Finding("tracking", "ok", f"{shown}, {count} registered models")
+    named = ", ".join(map(visible, deleted[:5]))
+    return Finding(
+        "tracking", "warn", f"{shown}, {count} registered models, in its trash: {named}",
+        "mlflow experiments restore, before a run registers a model of such a name",
+    )  # fmt: skip
 
 
 def _lines(path: str) -> list[str]:

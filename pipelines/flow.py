@@ -10,7 +10,7 @@ from typing import Any
 
 from gan_core import networks
 from gan_core.datasets import Dataset
-from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.errors import CheckpointError, ConfigurationError, RegistryError
 from gan_core.extensions import conditions_of
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
@@ -22,6 +22,7 @@ from pipelines.search.candidates import candidate_configurations
 from pipelines.settings import Configuration, EvaluateSettings, Weights
 from pipelines.storage import check_storage
 from pipelines.stored_images import load
+from pipelines.tracking import check_ready
 
 RESTARTS = 3  # of a Ray of our own, in one stage
 
@@ -74,7 +75,7 @@ class Flow:
         check_storage(self.run.folder, initial.nbytes * (self.run.configuration.train.keep_checkpoints + 1))
         origin.check_data(self.run, self.dataset)
         if self.uri:
-            mlflow_client.check_reachable(self.uri)
+            check_ready(self.uri, self.run.configuration.registry.model)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -226,7 +227,13 @@ class Flow:
             from pipelines.publish import publish
 
             self.stack.close()  # Ray has no part in what follows, and could only end it
-            return publish(self.run, self._registry(), self.dataset, self.say)
+            try:
+                return publish(self.run, self._registry(), self.dataset, self.say)
+            except RegistryError as error:
+                raise RegistryError(
+                    "not registered", self.run.name, str(error),
+                    f"that mended; all else is kept, and gan register {self.run.name} completes it",
+                ) from error  # fmt: skip
 
         settings = config.to_plain(self.run.configuration.registry)
         return self.run.stage(

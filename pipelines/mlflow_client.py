@@ -1,12 +1,15 @@
 """Reaching MLflow: which server or database, whether it answers, a client, and its errors in one line."""
 
 import contextlib
+import functools
+import json
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from gan_core.errors import RegistryError
 from pipelines.storage import Storage
@@ -16,6 +19,8 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # The client's own retries can create a thing twice; ours look first.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+PATIENCE = 30  # seconds for an answer to what deletes; an upload may take longer
+ANOTHER = "another --tracking-uri: a server, or sqlite:////folder/mlflow.db"
 
 
 def tracking_uri(given: str | None, storage: Storage) -> str:
@@ -26,7 +31,19 @@ def tracking_uri(given: str | None, storage: Storage) -> str:
         raise RegistryError(
             "no MLflow", storage.uri, "a storage without a database of its own", "--tracking-uri or MLFLOW_TRACKING_URI"
         )
-    return f"sqlite:///{storage.local / 'mlflow.db'}"
+    return own_database(storage)
+
+
+def own_database(storage: Storage) -> str:
+    """The database that a storage on a disk has, from the first run on that is registered there."""
+    return f"sqlite:///{storage.local}/mlflow.db" if storage.local else ""
+
+
+def recorded(uri: str) -> str:
+    """An address as a record keeps it: without an account, and the same from every folder."""
+    if uri.startswith("sqlite:///"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    return redacted(uri).rstrip("/")
 
 
 def redacted(text: str) -> str:
@@ -46,32 +63,49 @@ def _without_secrets(text: str, uri: str) -> str:
 @contextlib.contextmanager
 def registry_errors(uri: str) -> Iterator[None]:
     """MLflow's and its database's errors in one line, credentials removed."""
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError, OSError, ImportError) as error:
+    except (
+        MlflowException, RequestException, SQLAlchemyError, OSError, ImportError, ParseError, json.JSONDecodeError,
+    ) as error:  # fmt: skip
         reason = _without_secrets((str(error).strip().splitlines() or [type(error).__name__])[0], uri)
         raise RegistryError(
-            "MLflow refused",
-            redacted(uri),
-            reason,
-            "a server that answers; all else is kept: gan register RUN completes it",
+            "MLflow refused", redacted(uri), reason, "a server or a database that answers, or another --tracking-uri"
         ) from error
 
 
 @contextlib.contextmanager
 def without_retries() -> Iterator[None]:
     """For what must not be sent twice: a server may have done it, and then failed to say so."""
-    name = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-    before = os.environ[name]
-    os.environ[name] = "0"
+    with _variables(MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"):
+        yield
+
+
+@contextlib.contextmanager
+def without_waiting() -> Iterator[None]:
+    """For what deletes: a server that is slow to answer counts as one that does not, and nothing is sent twice."""
+    patience = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", str(PATIENCE))
+    with _variables(MLFLOW_HTTP_REQUEST_TIMEOUT=patience), without_retries():
+        yield
+
+
+@contextlib.contextmanager
+def _variables(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:
-        os.environ[name] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def database_exists(uri: str) -> bool:
@@ -79,12 +113,24 @@ def database_exists(uri: str) -> bool:
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
 
 
+def contents(uri: str) -> tuple[str, list[str]]:
+    """How many models are registered, and the names of the experiments in the trash."""
+    from mlflow.entities import ViewType
+
+    client = open_client(uri)
+    with registry_errors(uri):
+        models = client.search_registered_models(max_results=1000)
+        deleted = client.search_experiments(view_type=ViewType.DELETED_ONLY)
+    return f"{len(models)}{'+' if models.token else ''}", [found.name for found in deleted]
+
+
 def check_reachable(uri: str) -> None:
-    """Ask a server for its health and whether it knows us, so that either is found before hours of work.
+    """Ask a server for its health and whether it knows us, and a database for its tables.
 
     Raises:
-        RegistryError: If it does not answer within five seconds, or refuses the account.
+        RegistryError: If it does not answer within five seconds, refuses the account, or is of no use to MLflow.
     """
+    _check_kind(uri)
     if uri.startswith(("http://", "https://")):
         import requests
 
@@ -111,25 +157,81 @@ def check_reachable(uri: str) -> None:
                 "MLflow refused the account", redacted(uri), f"{asked.status_code} {asked.reason}",
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account it knows",
             )  # fmt: skip
-    _check_database(uri)
+    has_tables(uri)
 
 
-def _check_database(uri: str) -> None:
-    """Connect to a database server once: MLflow itself would try for a hundred seconds.
+def is_file_store(uri: str) -> bool:
+    """Whether MLflow would keep a folder of files there, as before it had databases."""
+    return uri.startswith("file:") or (":" not in uri and uri not in ("databricks", "databricks-uc", "uc"))
+
+
+def _check_kind(uri: str) -> None:
+    """Refuse what MLflow 3.17 refuses when a run ends, and a database that is gone when its process is."""
+    if uri in ("sqlite:", "sqlite://", "sqlite:///", "sqlite:///:memory:"):
+        raise RegistryError("nothing would be kept", uri, "a database in memory", ANOTHER)
+    if is_file_store(uri) and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
+        raise RegistryError(
+            "MLflow refuses a folder of files", uri, "its file store takes no more runs",
+            f"{ANOTHER}; mlflow migrate-filestore moves what is there",
+        )  # fmt: skip
+
+
+def has_tables(uri: str) -> bool:
+    """Whether a server or MLflow's tables are there; a run makes what is not, a look-up may not. It only reads.
+
+    MLflow itself would wait a hundred seconds for a database server, and migrate some older tables unasked.
 
     Raises:
-        RegistryError: If it cannot be reached within five seconds.
+        RegistryError: If a database cannot be reached within five seconds, or is of another version of MLflow.
     """
-    if "://" in uri and not uri.startswith(("http://", "https://", "sqlite:", "file:", "databricks")):
-        import sqlalchemy
+    if is_file_store(uri) or uri.startswith(("http://", "https://", "databricks", "uc:")):
+        return True
+    if not database_exists(uri):
+        return False
+    current, tables = _schema(uri)
+    known, newest = _revisions()
+    if current is None and tables and uri.startswith("sqlite:"):  # a database server may be shared with others
+        raise RegistryError("not MLflow's database", redacted(uri), f"it holds {', '.join(tables[:3])}", ANOTHER)
+    if current not in (None, newest):
+        whose, remedy = "a newer", ANOTHER
+        if current in known:
+            whose, remedy = "an older", f"back it up, then mlflow db upgrade {redacted(uri)}"
+        raise RegistryError(
+            f"database of {whose} MLflow", redacted(uri), f"tables of revision {current}", f"{newest}; {remedy}"
+        )
+    return current is not None
 
-        with registry_errors(uri):
-            known = uri.startswith(("postgres", "mysql"))
-            engine = sqlalchemy.create_engine(uri, connect_args={"connect_timeout": 5} if known else {})
-            try:
-                engine.connect().close()
-            finally:
-                engine.dispose()
+
+def _schema(uri: str) -> tuple[str | None, list[str]]:
+    """The revision of MLflow's tables in a database, and the names of all its tables."""
+    import sqlalchemy
+    from alembic.migration import MigrationContext
+
+    options: dict[str, Any] = {}
+    if uri.startswith("sqlite:///"):
+        place = f"file:{quote(uri.removeprefix('sqlite:///'))}?mode=ro"
+        options["creator"] = lambda: sqlite3.connect(place, uri=True, timeout=5)
+    elif uri.startswith(("postgres", "mysql")):
+        options["connect_args"] = {"connect_timeout": 5}
+    with registry_errors(uri):
+        engine = sqlalchemy.create_engine(uri, **options)
+        try:
+            with engine.connect() as connection:
+                names = sqlalchemy.inspect(connection).get_table_names()
+                tables = sorted(name for name in names if not name.startswith("alembic_"))
+                return MigrationContext.configure(connection).get_current_revision(), tables
+        finally:
+            engine.dispose()
+
+
+@functools.cache
+def _revisions() -> tuple[set[str], str]:
+    """The revisions of its tables that this MLflow knows, and the one it needs."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    scripts = ScriptDirectory.from_config(_get_alembic_config(db_url=""))
+    return {script.revision for script in scripts.walk_revisions()}, str(scripts.get_current_head())
 
 
 def open_client(uri: str, create: bool = False) -> Any:
@@ -138,11 +240,11 @@ def open_client(uri: str, create: bool = False) -> Any:
     Raises:
         RegistryError: If it cannot be reached, or is an sqlite file that is not there.
     """
-    if not create and not database_exists(uri):
+    _check_kind(uri)
+    if not has_tables(uri) and not create:
         raise RegistryError(
             "no such registry", redacted(uri), "no database there", "a run to have registered a model: gan run CONFIG"
         )
-    _check_database(uri)
     import logging
 
     import mlflow

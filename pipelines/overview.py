@@ -2,16 +2,17 @@
 
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gan_core.checkpoint import checkpoint_step
-from gan_core.errors import ConfigurationError
-from pipelines import config, ownership
+from gan_core.checkpoint import MALFORMED, checkpoint_step
+from gan_core.errors import ConfigurationError, GanError, visible
+from pipelines import config, mlflow_client, ownership
 from pipelines.registry import Registry
-from pipelines.run import Run
-from pipelines.storage import checkpoint_names
+from pipelines.registry.lookup import unusable
+from pipelines.run import Run, run_names
+from pipelines.storage import Storage, checkpoint_names
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 SCORES = ("log_likelihood", "standard_error", "sigma", "coverage")
@@ -41,6 +42,22 @@ def status(run: Run) -> dict[str, Any]:
         "log_likelihood": records.get("evaluate", {}).get("log_likelihood"),
         "report": records.get("report", {}).get("report"),
     }
+
+
+def entries(storage: Storage) -> list[tuple[dict[str, Any], str]]:
+    """Every run's status, and the same in a line; of one that cannot be read, why, as its `reason`."""
+    found = []
+    for name in run_names(storage):
+        try:
+            # A folder without run.json is that of a command killed before it had begun.
+            if storage.within("runs", name).read("run.json") is not None:
+                known = status(Run.open(name, storage))
+                found.append((known, progress(known)))
+        except (GanError, *MALFORMED) as error:
+            reason = str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {visible(error)}"
+            known = {"run": name, "state": "unreadable", "reason": reason}
+            found.append((known, f"{visible(name):<40} unreadable  {reason}"))
+    return found
 
 
 def saved_step(run: Run) -> int | None:
@@ -82,7 +99,9 @@ class Leaving:
             )
 
 
-def prunable(runs: Sequence[Run], leaving: Leaving, aliased: Collection[str]) -> list[dict[str, Any]]:
+def prunable(
+    runs: Sequence[Run], leaving: Leaving, protection: Callable[[Run], str | None] = lambda run: None
+) -> list[dict[str, Any]]:
     """Every run that the conditions name, with its bytes and age, and why it is kept if it is."""
     found = []
     for run in runs:
@@ -94,7 +113,7 @@ def prunable(runs: Sequence[Run], leaving: Leaving, aliased: Collection[str]) ->
         state = status(run)["state"]
         if leaving.state not in (None, state) or now - written < (leaving.older_than or 0):
             continue
-        kept = "running" if state == "running" else "its version holds an alias" if run.name in aliased else None
+        kept = "running" if state == "running" else protection(run)
         chosen.append({"run": run.name, "state": state, "bytes": size, "age_seconds": now - written, "kept": kept})
     return chosen
 
@@ -108,10 +127,58 @@ def remove(run: Run) -> bool:
         return gone
 
 
-def runs_with_alias(registry: Registry) -> set[str]:
-    """Names of the runs whose registered versions hold an alias."""
-    versions = [version for name in registry.models() for version in registry.versions(name)]
-    return {version.tags["run"] for version in versions if version.aliases and "run" in version.tags}
+@dataclass(frozen=True)
+class Protection:
+    """What a registry, asked before anything is removed, says of runs; None: the storage's own, which is not there yet."""
+
+    uri: str
+    registry: Registry | None
+    runs: Collection[str]  # that made versions which are needed, by the versions' tags
+
+    @classmethod
+    def ask(cls, uri: str, storage: Storage) -> "Protection":
+        """Which runs made versions that hold an alias.
+
+        Raises:
+            RegistryError: If the registry does not answer, or what it answers cannot be true.
+        """
+        if uri == mlflow_client.own_database(storage) and not mlflow_client.database_exists(uri):
+            return cls(uri, None, ())
+        registry = Registry(uri)
+        made = [runs_of(registry, name, set(registry.aliases_of(name).values())) for name in registry.models()]
+        return cls(uri, registry, set().union(*made))
+
+    def __call__(self, run: Run) -> str | None:
+        """Why the run is kept, if it is. Its own record counts too: it may name a registry that was not asked.
+
+        Raises:
+            RegistryError: If the registry does not answer.
+        """
+        if run.name in self.runs:
+            return "its version holds an alias"
+        if (record := run.record("register")) is None:
+            return None
+        known = self.registry.version(record["model"], record["version"]) if self.registry else None
+        if known is not None and known.aliases:
+            return "its version holds an alias"
+        where = record["tracking_uri"]
+        asked = self.registry is not None and where == mlflow_client.recorded(self.uri)
+        if asked or (where is None and known is not None and known.tags.get("run") == run.name):
+            return None
+        return f"registered in {where or 'a registry it does not name'}, which has not answered: --tracking-uri asks it"
+
+
+def runs_of(registry: Registry, model: str, numbers: Collection[int]) -> set[str]:
+    """Names of the runs that made these versions of a model; of those that were deleted, none.
+
+    Raises:
+        RegistryError: If there is no version that an alias is on, which cannot be.
+    """
+    versions = {number: registry.version(model, number) for number in numbers}
+    for alias, number in registry.aliases_of(model).items():
+        if number in versions and versions[number] is None:
+            raise unusable(registry.uri, f"no version {model}/{number}, which is {alias}")
+    return {version.tags["run"] for version in versions.values() if version and "run" in version.tags}
 
 
 def seconds(text: str) -> float:
@@ -137,7 +204,7 @@ def bytes_text(size: float) -> str:
 
 def progress(found: Mapping[str, Any]) -> str:
     """A status in one line."""
-    parts = [f"{found['run']:<40} {found['state']:<8}"]
+    parts = [f"{visible(found['run']):<40} {found['state']:<8}"]
     if found["state"] == "running":
         parts.append(str(found["stage"]))
     if found["state"] != "done" and found["step"] is not None:

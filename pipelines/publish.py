@@ -22,6 +22,7 @@ from gan_core.portable import PortableGenerator
 from pipelines import config, figures, origin, report, sources
 from pipelines.history import read_history
 from pipelines.infer import trained_inference
+from pipelines.mlflow_client import recorded
 from pipelines.records import RegisterRecord, ReportRecord
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from pipelines.registry.moves import Moves
@@ -161,7 +162,15 @@ def _promote(
     )
     say(f"gate   {version}: {verdict.reason}")
     alias = CHAMPION if verdict.promoted else CHALLENGER
-    return RegisterRecord(version.name, version.version, alias, verdict.promoted, verdict.reason, verdict.collapsed)
+    return RegisterRecord(
+        version.name,
+        version.version,
+        alias,
+        verdict.promoted,
+        verdict.reason,
+        verdict.collapsed,
+        recorded(registry.uri),
+    )
 
 
 def _tags(run: Run, records: dict[str, dict[str, Any]]) -> dict[str, Any]:

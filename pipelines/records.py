@@ -80,6 +80,7 @@ class RegisterRecord:
     promoted: bool
     reason: str
     collapsed: bool = False
+    tracking_uri: str | None = None  # of the registry, without an account; an earlier version did not note it
 
 
 @dataclass(frozen=True)

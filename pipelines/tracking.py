@@ -1,15 +1,25 @@
 """MLflow runs: what the driver, their one writer, copies from a run's own history and records."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gan_core.datasets import Dataset
-from pipelines.mlflow_client import registry_errors
+from gan_core.errors import RegistryError
+from pipelines.mlflow_client import (
+    ANOTHER,
+    check_reachable,
+    has_tables,
+    is_file_store,
+    open_client,
+    redacted,
+    registry_errors,
+)
 from pipelines.places import without_options
-from pipelines.storage import Storage
+from pipelines.storage import Storage, check_storage
 
 RUN_TAG, STAGE_TAG = "gan.run", "gan.stage"
 
@@ -116,6 +126,38 @@ class Tracking:
                 (Path(folder) / name).write_bytes(content)
             if files:
                 self.client.log_artifacts(run_id, folder)
+
+
+def check_ready(uri: str, experiment: str) -> None:
+    """Open what the end of a run will need, so that what is wrong with it is found before hours of work.
+
+    Nothing is written: a database that is not there is made by the run.
+
+    Raises:
+        RegistryError: If it cannot be reached or used, or the experiment is in the trash.
+        CheckpointError: If a local folder for the experiment's files, or for the database, cannot be written.
+    """
+    check_reachable(uri)
+    if uri.startswith("sqlite:///"):
+        path = Path(uri.removeprefix("sqlite:///"))
+        check_storage(Storage.at(path.parent), wanted=0)
+        if path.exists() and not os.access(path, os.W_OK):
+            raise RegistryError("read-only database", uri, "it cannot be written", ANOTHER)
+    if is_file_store(uri) or not has_tables(uri):
+        return
+    client = open_client(uri)
+    with registry_errors(uri):
+        found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    if found.lifecycle_stage == "deleted":
+        restore = f"MLFLOW_TRACKING_URI={redacted(uri)} mlflow experiments restore --experiment-id"
+        raise RegistryError(
+            "experiment in the trash", f"{redacted(uri)}: {experiment}", "MLflow takes no run for it",
+            f"another registry.model, or it restored: {restore} {found.experiment_id}",
+        )  # fmt: skip
+    if (found.artifact_location or "").startswith(("/", "file://")):
+        check_storage(Storage.at(found.artifact_location), wanted=0)
 
 
 def _experiment(client: Any, name: str, location: str | None) -> str:

@@ -5,7 +5,7 @@ import click
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, common
 from pipelines.cli.ending import collapsed
-from pipelines.cli.models import gate_inputs, open_registry, overridden
+from pipelines.cli.models import gate_inputs, open_registry, overridden, registry_to_delete_from
 
 
 @click.command("promote")
@@ -83,9 +83,9 @@ def archive(context: Context, reference: str) -> None:
     """
     from pipelines.registry import retention
 
-    registry = open_registry(context)
-    version = registry.resolve(reference)
-    retention.archive(registry, version)
+    with registry_to_delete_from(context) as registry:
+        version = registry.resolve(reference)
+        retention.archive(registry, version)
     context.answer({"name": version.name, "version": version.version, "archived": True}, f"archived {version}")
 
 
@@ -102,14 +102,14 @@ def delete(context: Context, reference: str, yes: bool) -> None:
     """
     from pipelines.registry import retention
 
-    registry = open_registry(context)
-    version = registry.resolve(reference)
-    retention.check_free(registry, version)
-    if not yes:
-        raise ConfigurationError(
-            "not deleted", version, "this cannot be undone", "--yes to do it, or gan models archive"
-        )
-    retention.delete(registry, version)
+    with registry_to_delete_from(context) as registry:
+        version = registry.resolve(reference)
+        retention.check_free(registry, version)
+        if not yes:
+            raise ConfigurationError(
+                "not deleted", version, "this cannot be undone", "--yes to do it, or gan models archive"
+            )
+        retention.delete(registry, version)
     context.answer({"name": version.name, "version": version.version, "deleted": True}, f"deleted {version}")
 
 
@@ -130,8 +130,8 @@ def prune(context: Context, name: str, keep: int, yes: bool) -> None:
     """
     from pipelines.registry import retention
 
-    registry = open_registry(context)
-    versions = (retention.prune if yes else retention.to_prune)(registry, name, keep)
+    with registry_to_delete_from(context) as registry:
+        versions = (retention.prune if yes else retention.to_prune)(registry, name, keep)
     numbers = [version.version for version in versions]
     named = ", ".join(map(str, versions))
     text = (

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gan_core.errors import ConfigurationError, GanError
+from gan_core.errors import ConfigurationError, GanError, visible
 
 
 class Context:
@@ -26,11 +26,11 @@ class Context:
     def say(self, text: str) -> None:
         """Text for people, on stderr."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(harmless(text), err=True)
 
     def warn(self, text: str) -> None:
         """What people should know even where they asked for quiet."""
-        click.echo(text, err=True)
+        click.echo(harmless(text), err=True)
 
     def trouble(self, error: GanError, wait: float) -> None:
         """A failure that is not the end."""
@@ -41,7 +41,12 @@ class Context:
         if self.as_json:
             click.echo(json.dumps(result))
         else:
-            click.echo(text, err=True)
+            click.echo(harmless(text), err=True)
+
+
+def harmless(text: str) -> str:
+    """Lines for people, in which others may have written: a terminal obeys nothing but their ends."""
+    return "\n".join(map(visible, text.split("\n")))
 
 
 class ListByDefault(click.Group):

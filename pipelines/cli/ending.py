@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gan_core.errors import Diverged, GanError
+from gan_core.errors import Diverged, GanError, visible
 
 if TYPE_CHECKING:
     from pipelines.cli.context import Context
@@ -27,7 +27,7 @@ def failure(error: Exception) -> tuple[int, str] | None:
         return None
     if isinstance(error, BrokenPipeError) and _reader_has_left():
         return None
-    first = str(error).splitlines()[0] if str(error) else ""
+    first = visible(str(error).splitlines()[0]) if str(error) else ""
     return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
 
 

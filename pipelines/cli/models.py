@@ -1,10 +1,13 @@
 """Commands that look registered models up: list, watch, show, compare, history."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from gan_core.errors import RegistryError, visible
 from pipelines.cli.context import Context, ListByDefault, common
 
 
@@ -46,12 +49,7 @@ def models_list(
     """
     registry = open_registry(context)
     versions = [version.to_json() for version in registry.find(name, data_digest, config_digest, best)]
-    lines = [
-        f"{v['name']}/{v['version']:<4} {','.join(v['aliases']) or '-':<22} {v['metrics'].get('log_likelihood', float('nan')):8.1f} nats  "
-        f"coverage {v['metrics'].get('coverage', float('nan')):.2f}  run {v['tags'].get('run', '-')}"
-        for v in versions
-    ]
-    context.answer({"models": versions}, "\n".join(lines) or "no registered models")
+    context.answer({"models": versions}, "\n".join(map(_line, versions)) or "no registered models")
 
 
 @models.command("watch")
@@ -76,7 +74,7 @@ def models_watch(context: Context, reference: str, interval: float, once: bool) 
 
     with suppress(KeyboardInterrupt):
         for version in open_registry(context).watch(reference, interval, context.trouble):
-            context.answer(version.to_json(), f"{version}  {', '.join(version.aliases)}")
+            context.answer(version.to_json(), f"{version}  {visible(', '.join(version.aliases))}")
             if once:
                 return
 
@@ -92,8 +90,12 @@ def models_show(context: Context, reference: str) -> None:
       gan models show gan-digits@champion --json
     """
     version = open_registry(context).resolve(reference).to_json()
-    lines = [f"{version['name']}/{version['version']}  {', '.join(version['aliases'])}"]
-    lines += [f"  {key:<24} {value}" for key, value in sorted(version["tags"].items()) if key != "metrics"]
+    lines = [f"{version['name']}/{version['version']}  {visible(', '.join(version['aliases']))}"]
+    if "unreadable" in version:
+        lines.append(f"  {'unreadable':<24} {version['unreadable']}")
+    lines += [
+        f"  {visible(key):<24} {visible(value)}" for key, value in sorted(version["tags"].items()) if key != "metrics"
+    ]
     context.answer(version, "\n".join(lines))
 
 
@@ -159,12 +161,27 @@ def models_history(context: Context, name: str) -> None:
     """
     from pipelines.registry.moves import Moves
 
-    moves = [move.to_json() for move in Moves(open_registry(context), name).history()]
+    moves = Moves(open_registry(context), name).entries()
     lines = [
-        f"{move['when']}  {move['from'] or '-'} -> {move['to'] or '-'}  {move['by']:<8}  {move['reason']}"
+        f"unreadable {visible(move['tag'])}: {visible(move['unreadable'])}"
+        if "unreadable" in move
+        else f"{visible(move['when'])}  {visible(move['from'] or '-')} -> {visible(move['to'] or '-')}  "
+        f"{visible(move['by']):<8}  {visible(move['reason'])}"
         for move in moves
     ]
     context.answer({"name": name, "moves": moves}, "\n".join(lines) or f"{name} has had no champion yet")
+
+
+def _line(version: dict[str, Any]) -> str:
+    """A version in one line; what others wrote in it can do nothing to a terminal."""
+    named = f"{visible(version['name'])}/{version['version']:<4} {visible(','.join(version['aliases'])) or '-':<22} "
+    if "unreadable" in version:
+        return f"{named}{version['unreadable']}"
+    value, covered = (version["metrics"].get(name) for name in ("log_likelihood", "coverage"))
+    score = (
+        f"{'-' if value is None else f'{value:.1f}':>8} nats  coverage {'-' if covered is None else f'{covered:.2f}'}"
+    )
+    return f"{named}{score}  run {visible(version['tags'].get('run', '-'))}"
 
 
 def open_registry(context: Context) -> Any:
@@ -172,6 +189,15 @@ def open_registry(context: Context) -> Any:
     from pipelines.registry import Registry
 
     return Registry(context.tracking_uri())
+
+
+@contextmanager
+def registry_to_delete_from(context: Context) -> Iterator[Any]:
+    """The same, for a command that puts something away: one that answers slowly counts as one that does not."""
+    from pipelines.mlflow_client import without_waiting
+
+    with without_waiting():
+        yield open_registry(context)
 
 
 def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> tuple[Any, Any]:
@@ -186,7 +212,12 @@ def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> t
         document, reader = config.to_plain(run.configuration), run.name
     except ConfigurationError:
         known = {"name": version.tags["data"]} if "data" in version.tags else {}
-        document, reader = {"data": json.loads(version.tags.get("data_settings", json.dumps(known)))}, "registry"
+        try:
+            document, reader = {"data": json.loads(version.tags.get("data_settings", json.dumps(known)))}, "registry"
+        except ValueError as error:
+            raise RegistryError(
+                "unreadable data_settings", version, str(error), "JSON; or --set data.name and the storage of its run"
+            ) from error
         context.say(f"run of {version} is not in {context.storage.uri}: its data set, and default settings of the gate")
     for override in overrides:
         config.apply_override(document, override)

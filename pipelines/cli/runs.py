@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gan_core.errors import CheckpointError, GanError
+from gan_core.errors import CheckpointError, RegistryError, visible
 from pipelines.cli.context import Context, ListByDefault, common, open_run
 
 
@@ -32,9 +32,9 @@ def runs_list(context: Context) -> None:
     """
     from pipelines import overview
 
-    found = [overview.status(run) for run in _all(context)]
-    text = "\n".join(map(overview.progress, found)) or f"no runs in {context.storage.uri}"
-    context.answer({"runs": found}, text)
+    found = overview.entries(context.storage)
+    text = "\n".join(line for _, line in found) or f"no runs in {context.storage.uri}"
+    context.answer({"runs": [run for run, _ in found]}, text)
 
 
 @runs.command("status")
@@ -115,21 +115,31 @@ def runs_compare(context: Context, names: tuple[str, ...]) -> None:
 def runs_prune(context: Context, older_than: str | None, keep: int | None, state: str | None, yes: bool) -> None:
     """Remove the folders of runs that every given condition names; never one that runs or whose version holds an alias.
 
-    With them go rows of streamed images that no run reads any more.
+    A registry that does not answer is asked in vain, and nothing is removed; what cannot be read is kept.
+    With the runs go rows of streamed images that no run reads any more.
 
     \b
     Examples:
       gan runs prune --older-than 30d --state stopped
       gan runs prune --keep 10 --yes
     """
-    from pipelines import overview, rows
-    from pipelines.run import run_names
+    from pipelines import mlflow_client, overview, rows
+    from pipelines.run import Run, run_names
 
     leaving = overview.Leaving(overview.seconds(older_than) if older_than else None, keep, state)
-    aliased, refusal = _aliased(context)
-    if refusal:
-        context.say(f"the registry was not asked which versions hold an alias: {refusal}")
-    chosen = overview.prunable(_all(context), leaving, aliased)
+    entries = [entry for entry, _ in overview.entries(context.storage)]
+    unreadable = [entry for entry in entries if entry["state"] == "unreadable"]
+    runs = [Run.open(entry["run"], context.storage) for entry in entries if entry["state"] != "unreadable"]
+    try:
+        with mlflow_client.without_waiting():
+            protection = overview.Protection.ask(context.tracking_uri(), context.storage)
+            chosen = overview.prunable(runs, leaving, protection)
+    except RegistryError as error:
+        raise RegistryError("nothing was removed", "gan runs prune", str(error)) from error
+    if protection.registry is None:
+        context.say(f"no registry in {context.storage.uri} yet: no version holds an alias")
+    for entry in unreadable:
+        context.say(f"{visible(entry['run']):<40} kept: {entry['reason']}")
     for one in chosen:
         if yes and not one["kept"] and not overview.remove(open_run(context, one["run"])):
             one["kept"] = "running"
@@ -148,29 +158,11 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
             "rows": list(map(asdict, unread)),
             "bytes": freed,
             "removed": yes,
-            "registry_asked": refusal is None,
+            "registry_asked": protection.registry is not None,
+            "unreadable": unreadable,
         },
         f"{overview.bytes_text(freed)} {'freed' if yes else 'would be freed; --yes does it'}",
     )
-
-
-def _all(context: Context) -> list[Any]:
-    from pipelines.run import Run, run_names
-
-    names = run_names(context.storage)
-    # A folder without run.json is that of a command killed before it had begun.
-    return [Run.open(n, context.storage) for n in names if context.storage.within("runs", n).read("run.json")]
-
-
-def _aliased(context: Context) -> tuple[set[str], str | None]:
-    """The runs whose versions hold an alias, or why the registry could not be asked."""
-    from pipelines import overview
-    from pipelines.registry import Registry
-
-    try:
-        return overview.runs_with_alias(Registry(context.tracking_uri())), None
-    except GanError as error:
-        return set(), str(error)
 
 
 def _shown(value: Any) -> str:
@@ -178,4 +170,4 @@ def _shown(value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
-    return "-" if value is None else str(value)
+    return "-" if value is None else visible(value)

@@ -5,6 +5,7 @@ import difflib
 import os
 import re
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from gan_core.extensions.inference import Inference
 from gan_core.extensions.portable_encoder import WEIGHTS as ENCODER_FILE
 from gan_core.extensions.portable_encoder import load_inference
 from gan_core.portable import FILES, PortableGenerator, load_generator
-from pipelines.mlflow_client import open_client, registry_errors
+from pipelines.mlflow_client import open_client, redacted, registry_errors
 from pipelines.registry.model_version import ARCHIVED_TAG, DUPLICATE_TAG, KEY_TAG, ModelVersion, best_of, version_of
 from pipelines.registry.reference import checked_alias, checked_name, parse_reference
 from pipelines.registry.watching import changes, ignored
@@ -31,6 +32,9 @@ class Registry:
 
     A look-up never creates a database; `create` is for those about to register. Searches ask for
     `page_size` entries at a time, and for all pages.
+
+    An empty answer is not believed alone. A server says `{}` where a search finds nothing, and so does much
+    that is no registry, or is not up yet; MLflow's client reads it as an empty list, or as a model without a name.
     """
 
     def __init__(self, uri: str, create: bool = False, page_size: int = 200) -> None:
@@ -40,11 +44,19 @@ class Registry:
     def models(self) -> list[str]:
         """Names of the registered models."""
         with registry_errors(self.uri):
-            return sorted(model.name for model in self._pages(self.client.search_registered_models))
+            names = sorted(model.name for model in self._pages(self.client.search_registered_models))
+        if not names:  # no version either, and only a registry says of a name that there is no such model
+            if found := self.search(""):
+                raise unusable(self.uri, f"no models, and {len(found)} versions")
+            self._model(f"gan-{uuid.uuid4().hex}")
+        return names
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, newest first."""
-        return self.search(f"name='{checked_name(name)}'")
+        found = self.search(f"name='{checked_name(name)}'")
+        if not found and (model := self._model(name)) is not None and model.latest_versions:
+            raise unusable(self.uri, f"no versions of {name}, whose latest is {model.latest_versions[0].version}")
+        return found
 
     def resolve(self, reference: str) -> ModelVersion:
         """The version meant by NAME@ALIAS or NAME/VERSION.
@@ -75,8 +87,12 @@ class Registry:
     def version(self, name: str, number: int) -> ModelVersion | None:
         """A version by its number, if it is there."""
         with registry_errors(self.uri):
-            item = _existing(lambda: self.client.get_model_version(checked_name(name), str(number)))
-            return None if item is None else version_of(item, self.registered(name).aliases)
+            item = _existing(lambda: self.client.get_model_version(name, str(number)))
+        if item is None:
+            return None
+        if (item.name, str(item.version)) != (name, str(number)):
+            raise unusable(self.uri, f"nothing about {name}/{number}")
+        return version_of(item, self.aliases_of(name))
 
     def holder(self, name: str, alias: str) -> ModelVersion | None:
         """The version that holds an alias, if one does."""
@@ -105,7 +121,7 @@ class Registry:
                 of_tag = self.by_tag(tag, digest, name)
                 found = of_tag if found is None else [version for version in found if version in of_tag]
         if found is None:
-            found = [version for one in names for version in self.versions(one)]
+            found = self.search("") if name is None else self.versions(name)
         if best is None:
             return found
         chosen = (best_of([version for version in found if version.name == one], best) for one in names)
@@ -129,17 +145,31 @@ class Registry:
         return self.search(f"{named}tags.`{tag}`='{digest}'")
 
     def search(self, query: str) -> list[ModelVersion]:
-        """Versions by MLflow's own filter, all pages of them, by name and then newest first."""
+        """Versions by MLflow's own filter ("": all), all pages of them, by name and then newest first."""
         with registry_errors(self.uri):
-            found = self._pages(self.client.search_model_versions, filter_string=query)
-            # search_model_versions() leaves aliases out; the registered model has them.
-            aliases = {name: self.registered(name).aliases for name in {item.name for item in found}}
+            found = self._pages(self.client.search_model_versions, filter_string=query or None)
+        # search_model_versions() leaves aliases out; the registered model has them.
+        aliases = {name: self.aliases_of(name) for name in {item.name for item in found}}
         versions = [version_of(item, aliases[item.name]) for item in found]
         return sorted(versions, key=lambda version: (version.name, -version.version))
 
     def aliases(self, name: str) -> dict[str, int]:
         """The model's aliases and the versions that hold them."""
-        return {alias: int(number) for alias, number in self.registered(name).aliases.items()}
+        self.registered(name)
+        return self.aliases_of(name)
+
+    def aliases_of(self, name: str) -> dict[str, int]:
+        """The same, of a model of any name, also one that gan would not give it; none if it is gone."""
+        model = self._model(name)
+        return {alias: int(number) for alias, number in model.aliases.items()} if model is not None else {}
+
+    def _model(self, name: str) -> Any:
+        """MLflow's entity of a registered model of any name, or None if there is none."""
+        with registry_errors(self.uri):
+            found = _existing(lambda: self.client.get_registered_model(name))
+        if found is not None and found.name != name:
+            raise unusable(self.uri, f"nothing about {name}")
+        return found
 
     def registered(self, name: str) -> Any:
         """MLflow's entity of a registered model: its aliases and tags, as of one moment.
@@ -147,9 +177,7 @@ class Registry:
         Raises:
             RegistryError: If there is none; the nearest names are listed.
         """
-        checked_name(name)
-        with registry_errors(self.uri):
-            found = _existing(lambda: self.client.get_registered_model(name))
+        found = self._model(checked_name(name))
         if found is None:
             names = self.models()
             near = difflib.get_close_matches(name, names, n=3) or names[:3]
@@ -236,6 +264,11 @@ def _checked(loaded: Loaded, tag: str, version: ModelVersion) -> Loaded:
     if loaded.sha256 != version.tags[tag]:
         raise CheckpointError("weights differ from the tag", version, loaded.sha256[:12], version.tags[tag][:12])
     return loaded
+
+
+def unusable(uri: str, answer: str) -> RegistryError:
+    """The error of a registry whose answers cannot be true."""
+    return RegistryError("no registry's answer", redacted(uri), answer, "an MLflow server that is up: gan doctor")
 
 
 def _existing(get: Callable[[], Any]) -> Any:

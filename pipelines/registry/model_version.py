@@ -1,9 +1,13 @@
 """A registered model's version, as one looks it up, and the best of several."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from gan_core.errors import RegistryError
+from pipelines.settings import MODEL_NAME
 
 KEY_TAG, DUPLICATE_TAG, ARCHIVED_TAG = "gan.key", "gan.duplicate_of", "gan.archived"
 
@@ -27,14 +31,40 @@ class ModelVersion:
         """Whether it was put away: it can be loaded, and never becomes champion."""
         return ARCHIVED_TAG in self.tags
 
+    def metrics(self) -> dict[str, Any]:
+        """Its numbers, of which a version that was not made here may have none.
+
+        Raises:
+            RegistryError: If its name or its tags are not of a kind that gan writes.
+        """
+        if not MODEL_NAME.fullmatch(self.name):
+            raise RegistryError("not a model name of ours", self, "others' model", "letters, digits, _ . -")
+        text = self.tags.get("metrics", "{}")
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict) or not all(map(_finite, found.values())):
+            raise RegistryError("unreadable metrics", self, text[:80], "a JSON object of finite numbers")
+        sigma = self.tags.get("sigma", found.get("sigma", 1.0))
+        if not _positive(sigma) or not _positive(found.get("sigma", 1.0)):
+            raise RegistryError("unreadable sigma", self, f"{sigma}"[:80], "a positive number")
+        return found
+
     def metric(self, name: str) -> float | None:
-        """One of its numbers, if it has it."""
-        value = json.loads(self.tags.get("metrics", "{}")).get(name)
-        return float(value) if isinstance(value, int | float) else None
+        """One of its numbers, if it has it and all can be read."""
+        try:
+            value = self.metrics().get(name)
+        except RegistryError:
+            return None
+        return None if value is None else float(value)
 
     def to_json(self) -> dict[str, Any]:
-        """The contract of `gan models show --json`."""
-        metrics = json.loads(self.tags.get("metrics", "{}"))
+        """The contract of `gan models show --json`; of a version that cannot be read, `unreadable` says why."""
+        try:
+            metrics, unreadable = self.metrics(), {}
+        except RegistryError as error:
+            metrics, unreadable = {}, {"unreadable": str(error)}
         named = {key: self.tags.get(key, "") for key in ("generator_sha256", "data_digest", "config_digest", "commit")}
         return {
             "name": self.name,
@@ -43,7 +73,19 @@ class ModelVersion:
             "tags": dict(self.tags),
             "metrics": metrics,
             **named,
+            **unreadable,
         }
+
+
+def _finite(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
+
+
+def _positive(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value)) and float(value) > 0
+    except (ValueError, TypeError):
+        return False
 
 
 def version_of(item: Any, aliases: Mapping[str, Any]) -> ModelVersion:

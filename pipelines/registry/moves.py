@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from gan_core.checkpoint import MALFORMED
 from gan_core.errors import RegistryError
 from pipelines.mlflow_client import registry_errors
 from pipelines.registry.lease import TERM, Lease, LeaseLost
@@ -70,10 +71,20 @@ class Moves:
         tags = self.registry.registered(self.name).tags
         try:
             return [Move.parse(tags[tag]) for tag in sorted(tags) if tag.startswith(MOVE_TAG)]
-        except (ValueError, KeyError, TypeError) as error:
+        except MALFORMED as error:
             raise RegistryError(
                 "unreadable history", self.name, str(error), f"{MOVE_TAG}* tags as gan writes them"
             ) from error
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All moves for people to read, oldest first; of a tag that is none, `unreadable` is its text."""
+        tags, found = self.registry.registered(self.name).tags, []
+        for tag in sorted(tag for tag in tags if tag.startswith(MOVE_TAG)):
+            try:
+                found.append(Move.parse(tags[tag]).to_json())
+            except MALFORMED:
+                found.append({"tag": tag, "unreadable": tags[tag]})
+        return found
 
     def challenge(self, version: ModelVersion) -> None:
         """Make the version challenger, unless a newer one is."""

@@ -43,9 +43,10 @@ def contender(registry: Registry, version: ModelVersion) -> Contender:
     """A registered version, loaded for the gate.
 
     Raises:
-        RegistryError: If it was not registered by gan, or has no sigma.
+        RegistryError: If it was not registered by gan, or has no sigma that can be one.
         CheckpointError: If its weights are damaged.
     """
+    version.metrics()
     model = registry.load(version)
     try:
         return Contender(str(version), model, float(version.tags["sigma"]), version.tags.get("data_digest", ""))

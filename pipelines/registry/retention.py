@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from gan_core.errors import RegistryError
 from pipelines.mlflow_client import registry_errors
-from pipelines.registry.lookup import ARCHIVED_TAG, KEY_TAG, ModelVersion, Registry
+from pipelines.registry.lookup import ARCHIVED_TAG, KEY_TAG, ModelVersion, Registry, unusable
 from pipelines.registry.moves import Moves
 
 RECENT = 5  # moves of the champion whose versions are kept, so that they can be undone
@@ -16,7 +16,7 @@ def archive(registry: Registry, version: ModelVersion) -> None:
     """Put a version away: it can be loaded and compared, and never becomes champion.
 
     Raises:
-        RegistryError: If an alias is on it.
+        RegistryError: If an alias is on it, or the registry does not answer.
     """
     with _unused(registry, version):
         registry.tag(version, {ARCHIVED_TAG: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")})
@@ -26,7 +26,7 @@ def delete(registry: Registry, version: ModelVersion) -> None:
     """Delete a version and its files; its number is never used again.
 
     Raises:
-        RegistryError: If an alias is on it.
+        RegistryError: If an alias is on it, or the registry does not answer.
     """
     with _unused(registry, version):
         _delete(registry, version)
@@ -35,8 +35,9 @@ def delete(registry: Registry, version: ModelVersion) -> None:
 @contextlib.contextmanager
 def _unused(registry: Registry, version: ModelVersion) -> Iterator[None]:
     """No alias is on the version, and none can be moved to it meanwhile."""
-    with Moves(registry, version.name).lease().held():
+    with Moves(registry, version.name).lease().held() as lease:
         check_free(registry, version)
+        lease.check()  # if answers took so long that others may hold it, an alias may have been moved
         yield
 
 
@@ -55,10 +56,12 @@ def needed(registry: Registry, name: str) -> set[int]:
 
 def prune(registry: Registry, name: str, keep: int) -> list[ModelVersion]:
     """Delete the versions of `to_prune`, and return them."""
-    moves = Moves(registry, name)
-    with moves.lease().held():
+    with Moves(registry, name).lease().held() as lease:
         pruned = to_prune(registry, name, keep)
         for version in pruned:
+            check_free(registry, version)
+            lease.check()
+            lease.renew()
             _delete(registry, version)
     return pruned
 
@@ -77,10 +80,13 @@ def check_free(registry: Registry, version: ModelVersion) -> None:
 
 
 def _delete(registry: Registry, version: ModelVersion) -> None:
+    key = version.tags.get(KEY_TAG)
+    same = [] if key is None else registry.by_tag(KEY_TAG, key)  # a duplicate or a copy would be of the same files
+    if key is not None and version not in same:  # an answer that leaves out what is there may leave out others
+        raise unusable(registry.uri, f"no version of the key of {version}")
     with registry_errors(registry.uri):
         registry.client.delete_model_version(version.name, str(version.version))
-    key = version.tags.get(KEY_TAG)
-    if key is not None and not registry.by_tag(KEY_TAG, key):  # a duplicate or a copy would be of the same files
+    if same == [version]:
         with contextlib.suppress(Exception):  # the version is gone; what is left of its files `mlflow gc` frees
             _delete_files(registry, version.source.removeprefix("models:/"))
 

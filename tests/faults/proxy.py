@@ -1,7 +1,9 @@
-"""A small HTTP proxy before a real server, that fails on demand: before it acts, after it acted, or by losing the reply."""
+"""A small HTTP proxy before a real server, that fails on demand: before it acts, after it acted, by losing, emptying or delaying the reply."""
 
+import contextlib
 import http.client
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-Kind = Literal["before", "after", "lost"]  # a 503 before or after the server acted; no reply after it acted
+# A 503 before or after the server acted; no reply after it acted; `{}` without asking it; its answer, too late.
+Kind = Literal["before", "after", "lost", "empty", "slow"]
 
 
 @dataclass
@@ -19,10 +22,12 @@ class Faults:
     path: str = ""  # the end of the request's path
     kind: Kind = "before"
     left: int = 0
+    reads: bool = False  # whether a GET may be one
+    delay: float = 0.0  # seconds, of what is slow
     done: list[str] = field(default_factory=list)  # methods and paths of those that failed
 
     def due(self, method: str, path: str) -> bool:
-        due = self.left > 0 and method != "GET" and urlsplit(path).path.endswith(self.path)
+        due = self.left > 0 and (self.reads or method != "GET") and urlsplit(path).path.endswith(self.path)
         if due:
             self.left -= 1
             self.done.append(f"{method} {path}")
@@ -43,6 +48,11 @@ def failing(server: str) -> Iterator[tuple[str, Faults]]:
             if due and faults.kind == "before":
                 self.answer(503, b"")
                 return
+            if due and faults.kind == "empty":
+                self.answer(200, b"{}", "application/json")
+                return
+            if due and faults.kind == "slow":
+                time.sleep(faults.delay)
             connection = http.client.HTTPConnection(behind.hostname, behind.port, timeout=60)
             try:
                 headers = {
@@ -55,17 +65,18 @@ def failing(server: str) -> Iterator[tuple[str, Faults]]:
                 connection.close()
             if due and faults.kind == "lost":
                 self.close_connection = True
-            elif due:
+            elif due and faults.kind == "after":
                 self.answer(503, b"")
             else:
                 self.answer(reply.status, content, reply.getheader("Content-Type"))
 
         def answer(self, status: int, content: bytes, kind: str | None = None) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind or "text/plain")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            with contextlib.suppress(ConnectionError):  # who was kept waiting may have gone
+                self.send_response(status)
+                self.send_header("Content-Type", kind or "text/plain")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = forward  # noqa: N815
 

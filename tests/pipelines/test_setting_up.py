@@ -151,7 +151,7 @@ def test_a_run_that_is_not_trained_and_a_record_that_is_damaged_are_errors_in_on
     for command in (("evaluate", "fresh"), ("sample", "fresh", "--output", "x.png"), ("figure", "fig2", "fresh", "--output", "x.png")):  # fmt: skip
         failed(here(*command, "--storage", "st"), 4, "not trained yet (fresh)", "gan train CONFIG --name fresh")
     run.folder.write_json("records/train.json", {"inputs": "", "record": {"step": 3}})
-    for command in (("runs", "status", "fresh"), ("evaluate", "fresh"), ("runs",), ("report", "fresh")):
+    for command in (("runs", "status", "fresh"), ("evaluate", "fresh"), ("report", "fresh")):
         answer = here(*command, "--storage", "st")
         assert answer.code == 4, answer.err
     (run.folder.local / "run.json").write_text(json.dumps({"run": "fresh"}))

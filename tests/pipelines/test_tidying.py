@@ -164,7 +164,7 @@ def test_a_registry_that_does_not_answer_costs_a_line_and_no_run(nights, registr
     tidy(run, f"sqlite:///{tmp_path}/none.db", said.append, warned.append)
     assert left(nights) == {"night-1", "night-2"}
     assert (len(warned), said) == (1, [])
-    assert warned[0].startswith("tidy   not done after night-2: no such registry")
+    assert warned[0].startswith("tidy   nothing was removed after night-2: no such registry")
 
 
 def files_of(registry, version):

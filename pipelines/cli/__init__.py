@@ -1,15 +1,18 @@
 """The `gan` command."""
 
+import json
 import os
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import click
 
+from gan_core.errors import GanError
 from pipelines.cli import champion, drawing, imputing, inferring, judging, making, serving, setting_up, submitting
-from pipelines.cli.ending import INTERRUPTED, PREEMPTED, failure
+from pipelines.cli.ending import BY_SIGTERM, INTERRUPTED, PREEMPTED, failure
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
@@ -62,7 +65,7 @@ for command in (
 def main() -> NoReturn:
     """Run the command; errors are one line on stderr and an exit code that says of what kind."""
     debug = "--debug" in sys.argv[1:]
-    preempted = []
+    preempted, stdout = [], sys.stdout
 
     def leave(*signal_and_frame: object) -> NoReturn:
         preempted.append(True)
@@ -80,19 +83,25 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = _failed("interrupted (gan): by the user; the same command resumes", INTERRUPTED, debug)
     except SystemExit as error:  # Ray turns the one of `leave` into its own
-        code = PREEMPTED if preempted else int(error.code or 0)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        if preempted:
+            code = _failed(BY_SIGTERM, PREEMPTED, debug)
+        else:  # click replaces stdout, and ends with 1, where nobody reads on: no failure
+            code = int(error.code or 0) if sys.stdout is stdout else 0
     except Exception as error:
         known = failure(error)
         assert known is not None  # of those that are no failure, none comes here
-        code = _failed(known[1], known[0], debug)
+        code = _failed(known[1], known[0], debug, error.result if isinstance(error, GanError) else {})
     sys.exit(code)
 
 
-def _failed(text: str, code: int, debug: bool) -> int:
+def _failed(text: str, code: int, debug: bool, result: Mapping[str, Any] | None = None) -> int:
+    """Say why on stderr; with --json, however little of the command line was understood, also as the object on stdout."""
     if debug:
         traceback.print_exc()
     click.echo(f"error: {text}", err=True)
+    if "--json" in sys.argv[1:]:
+        try:
+            click.echo(json.dumps({**(result or {}), "error": text, "exit_code": code}))
+        except BrokenPipeError:  # nor is Python to write what is left when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

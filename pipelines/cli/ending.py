@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gan_core.errors import Diverged, GanError
+from pipelines import installed
 
 if TYPE_CHECKING:
     from pipelines.cli.context import Context
     from pipelines.settings import NotifySettings
 
 PREEMPTED, INTERRUPTED = 143, 130
+BY_SIGTERM = "preempted (gan): by SIGTERM; the same command resumes"
 
 
 def failure(error: Exception) -> tuple[int, str] | None:
@@ -22,6 +24,8 @@ def failure(error: Exception) -> tuple[int, str] | None:
         return error.exit_code, str(error)
     if isinstance(error, click.exceptions.ClickException | click.Abort | BrokenPipeError):
         return None
+    if isinstance(error, ModuleNotFoundError) and (known := installed.missing(error)) is not None:
+        return known.exit_code, str(known)
     first = str(error).splitlines()[0] if str(error) else ""
     return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
 
@@ -45,8 +49,7 @@ def telling(context: "Context", settings: "NotifySettings", name: str, dry_run: 
     try:
         yield work
     except SystemExit:  # of SIGTERM; Ray turns ours into its own
-        line = "preempted (gan): by SIGTERM; the same command resumes"
-        _tell(context, settings, "preempted", work, stage=work.stage, exit_code=PREEMPTED, error=line)
+        _tell(context, settings, "preempted", work, stage=work.stage, exit_code=PREEMPTED, error=BY_SIGTERM)
         raise
     except Exception as error:
         if (known := failure(error)) is not None:

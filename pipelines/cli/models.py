@@ -51,7 +51,9 @@ def models_list(
         f"coverage {v['metrics'].get('coverage', float('nan')):.2f}  run {v['tags'].get('run', '-')}"
         for v in versions
     ]
-    context.answer({"models": versions}, "\n".join(lines) or "no registered models")
+    if not lines:
+        context.say("no registered models")
+    context.answer({"models": versions}, "\n".join(lines))
 
 
 @models.command("watch")
@@ -164,7 +166,9 @@ def models_history(context: Context, name: str) -> None:
         f"{move['when']}  {move['from'] or '-'} -> {move['to'] or '-'}  {move['by']:<8}  {move['reason']}"
         for move in moves
     ]
-    context.answer({"name": name, "moves": moves}, "\n".join(lines) or f"{name} has had no champion yet")
+    if not lines:
+        context.say(f"{name} has had no champion yet")
+    context.answer({"name": name, "moves": moves}, "\n".join(lines))
 
 
 def open_registry(context: Context) -> Any:

@@ -10,6 +10,7 @@ from pipelines import installed
 
 try:
     import click
+    import psycopg  # noqa: F401  # looked for now: not once a database runs that nothing can ask
 except ModuleNotFoundError as error:
     sys.stderr.write(f"error: {installed.missing(error, 'services')}\n")
     sys.exit(2)

@@ -63,4 +63,9 @@ def missing(error: ModuleNotFoundError, extra: str = "pipelines") -> Configurati
     module = (error.name or "").partition(".")[0]
     if not module or module in OURS or module in sys.stdlib_module_names:
         return None
-    return ConfigurationError("not installed", module, f"it comes with the extra {extra}", remedy(extra))
+    return not_installed(module, extra)
+
+
+def not_installed(what: str, extra: str) -> ConfigurationError:
+    """What a command says that lacks something of an extra."""
+    return ConfigurationError("not installed", what, f"it comes with the extra {extra}", remedy(extra))

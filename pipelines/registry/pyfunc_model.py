@@ -23,8 +23,8 @@ class Generator(PythonModel):  # type: ignore[misc]
         """Read the weights, once."""
         self.model = load_generator(Path(context.artifacts["generator"]))
 
-    # MLflow infers no signature from an array's type hint, and says nothing: the signature is given.
-    def predict(self, context: Any, model_input: np.ndarray | None, params: dict[str, Any] | None = None) -> np.ndarray:
+    # MLflow infers no signature from an array's type hint, and says nothing, as it would of one with None: it is given.
+    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Images of the given z (count, noise size); or `num_samples` new ones, drawn from `seed`, whatever z is.
 
         Of a conditional model `condition` is their class; without it (-1), classes are drawn from `seed`.

@@ -7,7 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from gan_core.errors import ConfigurationError
-from pipelines import doctor, installed
+from pipelines import installed
 
 
 def main() -> NoReturn:
@@ -35,6 +35,8 @@ def _without(failure: ConfigurationError, arguments: list[str]) -> int:
 
 def _examined(arguments: list[str], failure: ConfigurationError) -> tuple[dict[str, Any], ConfigurationError]:
     """`gan doctor` with its options, and what it ends with."""
+    from pipelines import doctor
+
     parser = argparse.ArgumentParser("gan doctor", description="Say what is installed and what there is.")
     parser.add_argument("--storage", default=os.environ.get("GAN_STORAGE", "gan-storage"))
     parser.add_argument("--tracking-uri")

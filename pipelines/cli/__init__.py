@@ -12,7 +12,7 @@ import click
 
 from gan_core.errors import GanError
 from pipelines.cli import champion, drawing, imputing, inferring, judging, making, serving, setting_up, submitting
-from pipelines.cli.ending import BY_SIGTERM, INTERRUPTED, PREEMPTED, failure
+from pipelines.cli.ending import INTERRUPTED, PREEMPTED, PREEMPTED_LINE, failure
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 
@@ -84,7 +84,7 @@ def main() -> NoReturn:
         code = _failed("interrupted (gan): by the user; the same command resumes", INTERRUPTED, debug)
     except SystemExit as error:  # Ray turns the one of `leave` into its own
         if preempted:
-            code = _failed(BY_SIGTERM, PREEMPTED, debug)
+            code = _failed(PREEMPTED_LINE, PREEMPTED, debug)
         else:  # click replaces stdout, and ends with 1, where nobody reads on: no failure
             code = int(error.code or 0) if sys.stdout is stdout else 0
     except Exception as error:

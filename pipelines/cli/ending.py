@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipelines.settings import NotifySettings
 
 PREEMPTED, INTERRUPTED = 143, 130
-BY_SIGTERM = "preempted (gan): by SIGTERM; the same command resumes"
+PREEMPTED_LINE = "preempted (gan): by SIGTERM; the same command resumes"
 
 
 def failure(error: Exception) -> tuple[int, str] | None:
@@ -49,7 +49,7 @@ def telling(context: "Context", settings: "NotifySettings", name: str, dry_run: 
     try:
         yield work
     except SystemExit:  # of SIGTERM; Ray turns ours into its own
-        _tell(context, settings, "preempted", work, stage=work.stage, exit_code=PREEMPTED, error=BY_SIGTERM)
+        _tell(context, settings, "preempted", work, stage=work.stage, exit_code=PREEMPTED, error=PREEMPTED_LINE)
         raise
     except Exception as error:
         if (known := failure(error)) is not None:

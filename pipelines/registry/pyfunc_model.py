@@ -23,7 +23,7 @@ class Generator(PythonModel):  # type: ignore[misc]
         """Read the weights, once."""
         self.model = load_generator(Path(context.artifacts["generator"]))
 
-    # MLflow infers no signature from an array's type hint, and says nothing, as it would of one with None: it is given.
+    # The signature is given. Of an array's type hint MLflow infers none, and says nothing; of `| None` it would warn.
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Images of the given z (count, noise size); or `num_samples` new ones, drawn from `seed`, whatever z is.
 

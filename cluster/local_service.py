@@ -5,10 +5,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import click
+from gan_core.errors import ConfigurationError, GanError, RegistryError
+from pipelines import installed
+
+try:
+    import click
+    import psycopg  # noqa: F401  # looked for now: not once a database runs that nothing can ask
+except ModuleNotFoundError as error:
+    sys.stderr.write(f"error: {installed.missing(error, 'services')}\n")
+    sys.exit(2)
 
 from cluster.mlflow_server import ADMINISTRATOR, Service
-from gan_core.errors import ConfigurationError, GanError, RegistryError
 
 folder_argument = click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 
@@ -82,6 +89,11 @@ def main() -> None:
     except GanError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (missing := installed.missing(error, "services")) is None:
+            raise
+        click.echo(f"error: {missing}", err=True)
+        sys.exit(missing.exit_code)
 
 
 if __name__ == "__main__":

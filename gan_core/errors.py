@@ -1,13 +1,18 @@
 """Errors that say what was given, what is allowed and what to do."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 
 class GanError(Exception):
     """A fault a user can mend, in one line: what (where): got; expected.
 
-    `exit_code` is the status the `gan` command ends with.
+    `exit_code` is the status the `gan` command ends with; `result` is what it has found all the same.
     """
 
     exit_code = 1
+    result: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, what: str, where: object, got: str, expected: str = "") -> None:
         text = f"{what} ({where}): {got}" + (f"; expected {expected}" if expected else "")

@@ -1,4 +1,4 @@
-"""What this machine offers a run: each part with a verdict, and what to do about it."""
+"""What this machine offers a run: each part with a verdict, and what to do about it, said even where little is installed."""
 
 import os
 import shutil
@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from gan_core.errors import GanError, visible
-from pipelines import mlflow_client, session
-from pipelines.storage import Storage, check_storage
+from gan_core.errors import ConfigurationError, GanError, visible
+from pipelines import installed
 
-PACKAGE = "adversarial-nets-on-ray"
+# All else is imported by the part that needs it, and may be missing.
+
 # A training worker is 0.9 GB, Ray's own processes 2 GB.
 MEMORY, DISK, SHARED = 4e9, 5e9, 1e9  # bytes, below which there is a warning
 LEAST = 1e8  # bytes on the disk, without which nothing can be kept
@@ -31,46 +31,59 @@ class Finding:
     found: str
     advice: str = ""
 
+    def __str__(self) -> str:
+        advice = f"; {'needs' if self.verdict == 'fail' else 'better'} {self.advice}" if self.advice else ""
+        return f"{self.verdict:<5} {self.part:<14} {self.found}{advice}"
 
-def examine(storage: Storage, tracking_uri: Callable[[], str], start_ray: bool) -> Iterator[Finding]:
+
+def verdict(findings: list[Finding]) -> tuple[dict[str, Any], ConfigurationError | None]:
+    """All findings as one result, and the failure they are, if one is."""
+    failed = [finding for finding in findings if finding.verdict == "fail"]
+    result = {"verdict": "fail" if failed else "ok", "findings": [vars(finding) for finding in findings]}
+    if not failed:
+        return result, None
+    got = "; ".join(f"{one.part}: {one.found}" for one in failed)
+    return result, ConfigurationError("not ready", "gan doctor", got, failed[0].advice)
+
+
+def examine(storage: str, tracking_uri: str | None, start_ray: bool) -> Iterator[Finding]:
     """Look at each part in turn; nothing is created, and Ray is started only if asked for."""
     yield _python()
     yield from _packages()
     yield _cores()
     yield _memory()
     yield _shared_memory()
-    yield _gpus()
-    yield _ray(start_ray)
-    yield _storage(storage)
-    yield _mlflow(tracking_uri)
+    yield _looked("gpus", _gpus)
+    yield _looked("cluster", lambda: _ray(start_ray))
+    yield _looked("storage", lambda: _storage(storage))
+    yield _looked("tracking", lambda: _mlflow(tracking_uri, storage))
+
+
+def _looked(part: str, look: Callable[[], Finding]) -> Finding:
+    """What a part is that needs packages to be looked at."""
+    try:
+        return look()
+    except ImportError as error:
+        return Finding(part, "fail", f"cannot be looked at: {error}", installed.remedy())
 
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    from packaging.specifiers import SpecifierSet
-
-    wanted = str(metadata.metadata(PACKAGE)["Requires-Python"])
-    good = SpecifierSet(wanted).contains(version)
+    wanted = str(metadata.metadata(installed.PACKAGE)["Requires-Python"])
+    good = installed.allows(wanted, version)
     return Finding("python", "ok" if good else "fail", version, "" if good else f"Python {wanted}")
 
 
 def _packages() -> Iterator[Finding]:
     """Each package that ours asks for, against the versions that it allows."""
-    from packaging.requirements import Requirement
-
-    for text in metadata.requires(PACKAGE) or []:
-        wanted = Requirement(text)
-        if wanted.marker is not None and not wanted.marker.evaluate({"extra": "pipelines"}):
-            continue
+    for package in installed.wanted("pipelines"):
         try:
-            version = metadata.version(wanted.name)
+            version = metadata.version(package.name)
         except metadata.PackageNotFoundError:
-            yield Finding(
-                wanted.name, "fail", "not installed", f"make setup, or pip install '{wanted.name}{wanted.specifier}'"
-            )
+            yield Finding(package.name, "fail", "not installed", installed.remedy())
             continue
-        good = wanted.specifier.contains(version, prereleases=True)
-        yield Finding(wanted.name, "ok" if good else "fail", version, "" if good else f"a version {wanted.specifier}")
+        good = package.allows(version)
+        yield Finding(package.name, "ok" if good else "fail", version, "" if good else f"a version {package.versions}")
 
 
 def _cores() -> Finding:
@@ -120,6 +133,8 @@ def _gpus() -> Finding:
 
 
 def _ray(start: bool) -> Finding:
+    from pipelines import session
+
     address = session.address()
     where = f"the cluster of RAY_ADDRESS {address}" if address else "this machine"
     if not start:
@@ -136,8 +151,11 @@ def _ray(start: bool) -> Finding:
         return Finding("cluster", "fail", str(error), "a running cluster in RAY_ADDRESS, or none")
 
 
-def _storage(storage: Storage) -> Finding:
+def _storage(place: str) -> Finding:
+    from pipelines.storage import Storage, check_storage
+
     try:
+        storage = Storage.at(place)
         check_storage(storage, wanted=int(LEAST))
         runs = len(storage.within("runs").names())
     except (GanError, OSError) as error:
@@ -151,9 +169,12 @@ def _storage(storage: Storage) -> Finding:
     return Finding("storage", "warn" if advice else "ok", found, advice)
 
 
-def _mlflow(tracking_uri: Callable[[], str]) -> Finding:
+def _mlflow(tracking_uri: str | None, place: str) -> Finding:
+    from pipelines import mlflow_client
+    from pipelines.storage import Storage
+
     try:
-        uri = tracking_uri()
+        uri = mlflow_client.tracking_uri(tracking_uri, Storage.at(place))
         shown = mlflow_client.redacted(uri)
         mlflow_client.check_reachable(uri)
         if not mlflow_client.has_tables(uri):

@@ -10,7 +10,7 @@ from typing import Any
 from gan_core.errors import ConfigurationError, GanError
 from gan_core.extensions.conditional import Classes
 from gan_core.portable import PortableGenerator
-from pipelines import session
+from pipelines import installed, session
 from pipelines.registry import ModelVersion
 from pipelines.sample_requests import MAX_BODY, MEDIA, answer_request, parse_request
 
@@ -154,12 +154,16 @@ def service(settings: ServeSettings, name: str) -> Iterator[Service]:
     """A Serve application on the cluster that is joined, for as long as the block runs.
 
     Raises:
-        ConfigurationError: If the cluster has no room for the replicas, or the port is taken.
+        ConfigurationError: If the cluster has no room for the replicas, or the port is taken, or Ray has no Serve.
     """
     import logging
 
     import ray
-    from ray import serve
+
+    try:
+        from ray import serve
+    except ModuleNotFoundError as error:  # Ray raises its own, which names no module
+        raise installed.not_installed("ray[serve]", "services") from error
 
     cpus = ray.cluster_resources().get("CPU", 0)
     if settings.replicas > cpus:

@@ -1,15 +1,18 @@
 """The `gan` command."""
 
 import contextlib
+import json
 import logging
 import os
 import signal
 import sys
 import traceback
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import click
 
+from gan_core.errors import GanError
 from pipelines import import_path
 from pipelines.cli import champion, drawing, imputing, inferring, judging, making, serving, setting_up, submitting
 from pipelines.cli.ending import INTERRUPTED, PREEMPTED, PREEMPTED_LINE, failure
@@ -106,10 +109,12 @@ def main() -> NoReturn:
     except SystemExit as error:  # Ray turns the one of `leave` into its own
         code = _failed(PREEMPTED_LINE, PREEMPTED, debug) if preempted else int(error.code or 0)
     except Exception as error:
-        known = failure(error.error if isinstance(error, Ended) else error)
+        cause = error.error if isinstance(error, Ended) else error
+        known = failure(cause)
         if known is None:  # nobody reads the rest
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = _failed(known[1], known[0], debug) if known else 0
+        result = cause.result if isinstance(cause, GanError) else {}
+        code = _failed(known[1], known[0], debug, result) if known else 0
     sys.exit(code)
 
 
@@ -130,8 +135,14 @@ def process() -> NoReturn:
         raise
 
 
-def _failed(text: str, code: int, debug: bool) -> int:
+def _failed(text: str, code: int, debug: bool, result: Mapping[str, Any] | None = None) -> int:
+    """Say why on stderr; with --json, however little of the command line was understood, also as the object on stdout."""
     if debug:
         traceback.print_exc()
     click.echo(f"error: {text}", err=True)
+    if "--json" in sys.argv[1:]:
+        try:
+            click.echo(json.dumps({**(result or {}), "error": text, "exit_code": code}))
+        except BrokenPipeError:  # nor is Python to write what is left when it ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

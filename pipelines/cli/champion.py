@@ -47,9 +47,11 @@ def promote(context: Context, reference: str, force: bool, reason: str, override
         "reason": verdict.reason,
         "test": verdict.test,
     }
-    context.answer(result, f"{version} is {'champion' if verdict.promoted else 'not promoted'}: {verdict.reason}")
-    if verdict.collapsed:
-        raise collapsed(str(version), verdict.reason)
+    context.answer(
+        result,
+        f"{version} is {'champion' if verdict.promoted else 'not promoted'}: {verdict.reason}",
+        collapsed(str(version), verdict.reason) if verdict.collapsed else None,
+    )
 
 
 @click.command("rollback")

@@ -5,26 +5,38 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gan_core.errors import ConfigurationError, GanError, visible
 
+if TYPE_CHECKING:
+    from pipelines.storage import Storage
+
 
 class Context:
     """What is the same for every command: how to speak, and where things are."""
 
-    def __init__(self, storage: str, tracking_uri: str | None, as_json: bool, quiet: bool) -> None:
-        from pipelines import mlflow_client
+    def __init__(self, place: str, given_uri: str | None, as_json: bool, quiet: bool) -> None:
+        self.place, self.given_uri = place, given_uri
+        self.as_json, self.quiet = as_json, quiet
+
+    @functools.cached_property
+    def storage(self) -> "Storage":
+        """Where runs are kept."""
         from pipelines.storage import Storage
 
-        self.as_json, self.quiet = as_json, quiet
-        self.storage = Storage.at(storage)
-        self.tracking_uri = functools.partial(mlflow_client.tracking_uri, tracking_uri, self.storage)
+        return Storage.at(self.place)
+
+    def tracking_uri(self) -> str:
+        """The MLflow server or database."""
+        from pipelines import mlflow_client
+
+        return mlflow_client.tracking_uri(self.given_uri, self.storage)
 
     def say(self, text: str) -> None:
-        """Text for people, on stderr."""
+        """Progress and notes for people, on stderr."""
         if not self.quiet:
             click.echo(harmless(text), err=True)
 
@@ -36,12 +48,26 @@ class Context:
         """A failure that is not the end."""
         self.say(f"{error}; looking again in {wait:g} s")
 
-    def answer(self, result: Any, text: str) -> None:
-        """The result: one JSON object as the last line of stdout, or text for people, wanted in quiet too."""
+    def show(self, text: str) -> None:
+        """A line of the result as soon as it is known; progress with --json, whose object will say it too."""
         if self.as_json:
-            click.echo(json.dumps(result))
+            self.say(text)
         else:
-            click.echo(harmless(text), err=True)
+            click.echo(harmless(text))
+
+    def answer(self, result: Any, text: str, failure: GanError | None = None) -> None:
+        """The result, on stdout, in quiet too: one JSON object as the last line, or text for people.
+
+        Raises:
+            GanError: `failure`, for a result that is one as well: `main` prints both as one object.
+        """
+        if self.as_json and failure is None:
+            click.echo(json.dumps(result))
+        elif text and not self.as_json:
+            click.echo(harmless(text))
+        if failure is not None:
+            failure.result = result
+            raise failure
 
 
 def harmless(text: str) -> str:

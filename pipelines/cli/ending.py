@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gan_core.errors import Diverged, GanError, visible
+from pipelines import installed
 
 if TYPE_CHECKING:
     from pipelines.cli.context import Context
@@ -27,6 +28,8 @@ def failure(error: Exception) -> tuple[int, str] | None:
         return None
     if isinstance(error, BrokenPipeError) and _reader_has_left():
         return None
+    if isinstance(error, ModuleNotFoundError) and (known := installed.missing(error)) is not None:
+        return known.exit_code, str(known)
     first = visible(str(error).splitlines()[0]) if str(error) else ""
     return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
 

@@ -78,7 +78,7 @@ def evaluate(
             scores_of_it = _evaluate_reference(context, reference, sigma, folds, features, inception)
             scored.append({"reference": reference, **scores_of_it})
             if len(references) > 1:
-                context.say(f"{reference}\n{_lines(scored[-1])}")
+                context.show(f"{reference}\n{_lines(scored[-1])}")
         if len(references) > 1:
             _answer_together(context, scored)
             return

@@ -218,6 +218,7 @@ def _work(
         tidy(run, flow.uri, context.say, context.warn)
     if result.get("promoted") and "register" not in done:
         tell_promotion(context, run.configuration.notify, work, result)
-    context.answer(result, summary_of(run, stages, already))
+    failure = None
     if (registered := run.record("register")) and "register" in stages and registered["collapsed"]:
-        raise collapsed(f"{registered['model']}/{registered['version']}", registered["reason"])
+        failure = collapsed(f"{registered['model']}/{registered['version']}", registered["reason"])
+    context.answer(result, summary_of(run, stages, already), failure)

@@ -49,7 +49,9 @@ def models_list(
     """
     registry = open_registry(context)
     versions = [version.to_json() for version in registry.find(name, data_digest, config_digest, best)]
-    context.answer({"models": versions}, "\n".join(map(_line, versions)) or "no registered models")
+    if not versions:
+        context.say("no registered models")
+    context.answer({"models": versions}, "\n".join(map(_line, versions)))
 
 
 @models.command("watch")
@@ -169,7 +171,9 @@ def models_history(context: Context, name: str) -> None:
         f"{visible(move['by']):<8}  {visible(move['reason'])}"
         for move in moves
     ]
-    context.answer({"name": name, "moves": moves}, "\n".join(lines) or f"{name} has had no champion yet")
+    if not lines:
+        context.say(f"{name} has had no champion yet")
+    context.answer({"name": name, "moves": moves}, "\n".join(lines))
 
 
 def _line(version: dict[str, Any]) -> str:

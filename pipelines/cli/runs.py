@@ -33,8 +33,9 @@ def runs_list(context: Context) -> None:
     from pipelines import overview
 
     found = overview.entries(context.storage)
-    text = "\n".join(line for _, line in found) or f"no runs in {context.storage.uri}"
-    context.answer({"runs": [run for run, _ in found]}, text)
+    if not found:
+        context.say(f"no runs in {context.storage.uri}")
+    context.answer({"runs": [run for run, _ in found]}, "\n".join(line for _, line in found))
 
 
 @runs.command("status")
@@ -144,13 +145,13 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
         if yes and not one["kept"] and not overview.remove(open_run(context, one["run"])):
             one["kept"] = "running"
         fate = f"kept: {one['kept']}" if one["kept"] else "removed" if yes else "would go"
-        context.say(f"{one['run']:<40} {one['state']:<8} {overview.bytes_text(one['bytes']):>9}  {fate}")
+        context.show(f"{one['run']:<40} {one['state']:<8} {overview.bytes_text(one['bytes']):>9}  {fate}")
     gone = {one["run"] for one in chosen if not one["kept"]}
     left = [name for name in run_names(context.storage) if name not in gone]
     unread = list((rows.remove_unread if yes else rows.unread)(context.storage, left, leaving.older_than))
     for found in unread:
         size = overview.bytes_text(found.bytes)
-        context.say(f"rows {found.rows:<35} {'unread':<8} {size:>9}  {'removed' if yes else 'would go'}")
+        context.show(f"rows {found.rows:<35} {'unread':<8} {size:>9}  {'removed' if yes else 'would go'}")
     freed = sum(one["bytes"] for one in chosen if not one["kept"]) + sum(found.bytes for found in unread)
     context.answer(
         {

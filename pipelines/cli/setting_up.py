@@ -19,23 +19,14 @@ def doctor(context: Context, start: bool) -> None:
       gan doctor
       gan doctor --start --json
     """
-    from pipelines.doctor import Finding, examine
+    from pipelines.doctor import examine, verdict
 
-    def show(finding: Finding) -> Finding:
-        advice = f"; {'needs' if finding.verdict == 'fail' else 'better'} {finding.advice}" if finding.advice else ""
-        context.say(f"{finding.verdict:<5} {finding.part:<14} {finding.found}{advice}")
-        return finding
-
-    found = [show(finding) for finding in examine(context.storage, context.tracking_uri, start)]
-    failed = [finding for finding in found if finding.verdict == "fail"]
-    context.answer(
-        {"verdict": "fail" if failed else "ok", "findings": [vars(finding) for finding in found]},
-        "" if failed else "ready",
-    )
-    if failed:
-        raise ConfigurationError(
-            "not ready", "gan doctor", "; ".join(f"{one.part}: {one.found}" for one in failed), failed[0].advice
-        )
+    findings = []
+    for finding in examine(context.place, context.given_uri, start):
+        findings.append(finding)
+        context.show(str(finding))
+    result, failure = verdict(findings)
+    context.answer(result, "" if failure else "ready", failure)
 
 
 @click.command()

@@ -6,6 +6,7 @@ import click
 
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, configured
+from pipelines.cli.ending import INTERRUPTED
 
 
 @click.command()
@@ -90,10 +91,9 @@ def submit(
     try:
         code = cluster.follow(job.id, show, context.say)
     except KeyboardInterrupt:
-        context.answer(
-            {**result, "exit_code": None},
-            f"left job {job.id} running; the same command attaches again; ray job stop {job.id} --address {address} ends it",
-        )
-        sys.exit(130)
-    context.answer({**result, "exit_code": code}, f"job {job.id} has ended with exit code {code}")
+        text = f"left job {job.id} running; the same command attaches again; ray job stop {job.id} --address {address} ends it"
+        context.answer({**result, "error": text, "exit_code": INTERRUPTED}, text)
+        sys.exit(INTERRUPTED)
+    text = f"job {job.id} has ended with exit code {code}"
+    context.answer({**result, **({"error": text} if code else {}), "exit_code": code}, text)
     sys.exit(code)

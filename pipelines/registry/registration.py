@@ -75,8 +75,8 @@ def _upload(uri: str, run_id: str, model: PortableGenerator | Inference, tags: M
     from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
     generator = model.model if isinstance(model, Inference) else model
+    # No schema of the input: MLflow's arrays are never optional, and whoever draws by `num_samples` has no z.
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, generator.noise.size))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *generator.image_shape))]),
         params=ParamSchema([ParamSpec(name, "long", default) for name, default in PARAMETERS.items()]),
     )

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from gan_core.checkpoint import tensors_digest
-from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from gan_core.extensions import conditions_of
 from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
@@ -180,8 +180,18 @@ def test_a_registered_model_keeps_its_classes_for_us_and_for_plain_mlflow(runs, 
     params = {**PARAMETERS, "seed": 5, "condition": 4}
     images = plain.predict(z, params=params)
     assert np.array_equal(images, model.images(torch.zeros(2, 8), model.conditions.all_of(4, 2)))
-    drawn = plain.predict(z, params={**PARAMETERS, "num_samples": 3, "seed": 5})
-    assert np.array_equal(drawn, model.draw(3, 5))
+    for none_or_any in (None, [], np.zeros((1, 1))):
+        drawn = plain.predict(none_or_any, params={"num_samples": 3, "seed": 5})
+        assert np.array_equal(drawn, model.draw(3, 5))
+    for wrong, got in (
+        (z[:, :7], r"an array of shape \[2, 7\]"),
+        (z[0], r"an array of shape \[8\]"),
+        (None, "nothing"),
+    ):
+        with pytest.raises(
+            DataError, match=rf"no z of this model \(predict\): {got}; expected \(count, 8\), or num_samples"
+        ):
+            plain.predict(wrong)
     assert np.array_equal(
         plain.predict(z, params=PARAMETERS), model.images(torch.zeros(2, 8), model.prior_condition(2, 0))
     )

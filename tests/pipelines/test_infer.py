@@ -71,7 +71,7 @@ def test_the_same_command_again_says_that_all_is_done(place, small_yaml, here):
     overrides = [word for text in SET for word in ("--set", text)]
     before = (place / "runs/inferred/records/infer.json").read_bytes()
     answer = here("run", small_yaml, "--name", "inferred", "--storage", place, *overrides)
-    assert (answer.code, "was done already" in answer.err) == (0, True), answer.err
+    assert (answer.code, "was done already" in answer.out) == (0, True), answer.err
     assert (place / "runs/inferred/records/infer.json").read_bytes() == before
 
 

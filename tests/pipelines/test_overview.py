@@ -189,7 +189,7 @@ def test_runs_are_compared_by_the_settings_in_which_they_differ_and_by_their_sco
     assert found["settings"] == {"algorithm.steps": [200, 300], "noise.size": [8, 9]}
     assert found["scores"]["log_likelihood"] == [None, None]
     people = here("runs", "compare", "one", "two", "--storage", storage.uri)
-    assert "noise.size" in people.err
+    assert "noise.size" in people.out
     failed(here("runs", "compare", "one", "--storage", storage.uri), 2, "two runs or more")
 
 

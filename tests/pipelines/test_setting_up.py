@@ -35,7 +35,7 @@ def test_doctor_finds_what_is_installed_here_good_enough_and_creates_nothing(tmp
     assert found["torch"]["found"] == metadata.version("torch")
     assert str(len(os.sched_getaffinity(0))) in found["cores"]["found"]
     assert list(tmp_path.iterdir()) == []
-    assert "ready" in here("doctor").err
+    assert "ready" in here("doctor").out
 
 
 def test_doctor_says_what_is_wrong_and_ends_with_2(tmp_path, here):
@@ -63,11 +63,12 @@ def test_doctor_tells_a_database_of_mlflow_from_another(registry_uri, tmp_path, 
 def test_a_package_that_is_missing_or_too_old_is_said_with_what_is_wanted(monkeypatch):
     wanted = ["nosuchpackage>=2", "numpy>=999", "torch", "pytest>=999; extra == 'dev'"]
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: wanted)
-    found = {one.part: one for one in doctor.examine(Storage.at("x"), lambda: "sqlite:////no.db", False)}
+    found = {one.part: one for one in doctor.examine("x", "sqlite:////no.db", False)}
     assert (found["nosuchpackage"].verdict, found["nosuchpackage"].found) == ("fail", "not installed")
     assert found["numpy"].verdict == "fail"
     assert found["numpy"].advice == "a version >=999"
     assert found["torch"].verdict == "ok"
+    assert found["nosuchpackage"].advice.startswith("pip install 'adversarial-nets-on-ray[pipelines]'")
     assert "pytest" not in found
 
 

@@ -38,6 +38,11 @@ settings.load_profile("tests")
 MNIST = Path(__file__).parents[2] / "shared" / "data" / "mnist"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """pytest-randomly's seed is of the order alone: it would make what a test draws a function of it."""
+    config.option.randomly_reset_seed = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Ten times what it takes alone: pyproject.toml has the limit of a test of seconds, an hour is that of one of minutes."""
     for item in items:

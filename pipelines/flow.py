@@ -96,6 +96,7 @@ class Flow:
         pool = ThreadPoolExecutor(1)
         self.registry = pool.submit(_open_registry, self.uri)
         pool.shutdown(wait=False)
+        self.stack.callback(pool.shutdown)  # however the work ends: none is left half made
 
     def join_cluster(self) -> None:
         """Start or join Ray, once, and check that the run fits; a Ray of our own that lost something starts anew."""

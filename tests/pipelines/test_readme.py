@@ -79,7 +79,7 @@ def test_make_run_answers_as_shown_and_leaves_what_the_example_reads(tmp_path):
     )  # fmt: skip
     assert run.returncode == 0
     shown, answered = (
-        [re.sub(r"digits-[0-9a-f]{8}", "RUN", masked(line)) for line in text.replace(f"{tmp_path}/", "").splitlines()]
+        [masked(line) for line in re.sub(r"digits-[0-9a-f]{8}", "RUN", text.replace(f"{tmp_path}/", "")).splitlines()]
         for text in (block(ANSWER), run.stdout)
     )
     assert [line for line in answered if line in shown] == shown, run.stdout

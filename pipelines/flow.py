@@ -14,7 +14,7 @@ from gan_core.errors import CheckpointError, ConfigurationError, RegistryError
 from gan_core.extensions import conditions_of
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
-from pipelines import config, liveness, losses, mlflow_client, origin, session
+from pipelines import config, liveness, lost_resources, mlflow_client, origin, session
 from pipelines.ownership import working_on
 from pipelines.records import EvaluateRecord, InferRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
 from pipelines.run import Record, Run
@@ -102,7 +102,7 @@ class Flow:
         """Start or join Ray, once, and check that the run fits; a Ray of our own that lost something starts anew."""
         import ray
 
-        if session.started_here() and (lost := losses.still_unheld()):
+        if session.started_here() and (lost := lost_resources.still_unheld()):
             self._leave_cluster(f"{lost} neither free nor held by anything that runs")
         if not ray.is_initialized():
             self.stack.enter_context(session.cluster(self.say))
@@ -124,7 +124,7 @@ class Flow:
                     with liveness.watched():
                         return work()
                 except Exception as error:
-                    lost = losses.behind(error)
+                    lost = lost_resources.behind(error)
                     if lost is None or restarts == RESTARTS:
                         raise
                 self._leave_cluster(lost)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gan_core.errors import GanError
-from pipelines.losses import Losses, Lost
+from pipelines.lost_resources import Losses, Lost
 from pipelines.session import resources
 from pipelines.storage import Storage
 

@@ -20,7 +20,7 @@ from pipelines import liveness
 from pipelines.beginning import CHECKPOINTS, Job, begin, resume
 from pipelines.gauges import Gauges
 from pipelines.history import append_history
-from pipelines.losses import own_groups
+from pipelines.lost_resources import own_groups
 from pipelines.progress import LIVE, Progress
 from pipelines.records import TrainRecord
 from pipelines.settings import Configuration, TrainSettings

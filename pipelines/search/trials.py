@@ -9,7 +9,7 @@ from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError
 from gan_core.extensions import conditions_of
 from gan_core.training import initial_state
-from pipelines.losses import Losses, Lost
+from pipelines.lost_resources import Losses, Lost
 from pipelines.progress import Shortage
 from pipelines.search.candidates import draw_candidates
 from pipelines.search.trial import Search, trial

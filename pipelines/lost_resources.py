@@ -1,4 +1,4 @@
-"""What Ray has lost: CPUs and GPUs that are neither free nor held by anything that runs, or a part of itself."""
+"""CPUs and GPUs that Ray has lost: neither free nor held by anything that runs."""
 
 import math
 import time

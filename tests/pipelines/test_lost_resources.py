@@ -15,7 +15,7 @@ STEPS = 1500  # some seconds: it is not over before it is disturbed
 # killed in the middle.
 SCRIPT = """
 import json, sys, threading, time
-from pipelines import config, losses, session
+from pipelines import config, lost_resources, session
 from pipelines.flow import Flow
 from pipelines.run import Run
 from pipelines.storage import Storage, checkpoint_names
@@ -32,7 +32,7 @@ def take():
     ray.get(Taker.options(name="taker", lifetime="detached").remote().there.remote())
 
 def found_nothing():
-    losses.still_unheld = look
+    lost_resources.still_unheld = look
     take()
     return ""
 
@@ -42,7 +42,7 @@ def kill_raylet():
     [raylet] = [child for child in psutil.Process().children() if child.name() == "raylet"]
     raylet.kill()
 
-look, said = losses.still_unheld, []
+look, said = lost_resources.still_unheld, []
 run = Run.create(config.load(path, ["tune.candidates=0", "algorithm.steps=" + steps]), "small", "it", Storage.at(folder))
 flow = Flow(run, "", said.append)
 with flow.working():
@@ -52,9 +52,9 @@ with flow.working():
     elif when == "killed":
         threading.Thread(target=kill_raylet, daemon=True).start()
     else:
-        losses.still_unheld = found_nothing
+        lost_resources.still_unheld = found_nothing
     trained = flow.train()
-    held = losses.unheld()
+    held = lost_resources.unheld()
 print(json.dumps({"said": said, "weights": trained.weights_sha256, "unheld": held}))
 """
 

@@ -148,7 +148,8 @@ def _ray(start: bool) -> Finding:
             found = ", ".join(f"{resources.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
         return Finding("cluster", "ok", f"{where} answers: {found}, after {time.monotonic() - started:.0f} s")
     except GanError as error:
-        return Finding("cluster", "fail", str(error), "a running cluster in RAY_ADDRESS, or none")
+        found, _, advice = str(error).partition("; expected ")
+        return Finding("cluster", "fail", found, advice)
 
 
 def _storage(place: str) -> Finding:

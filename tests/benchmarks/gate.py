@@ -17,14 +17,14 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
 from gan_core import datasets
-from gan_core.diagnosis import Diagnosis, diagnose
+from gan_core.diagnosis import MOST, Diagnosis, diagnose
 from gan_core.threads import one_thread
 from pipelines.registry.promotion import refusal
 from pipelines.settings import GateSettings
 
 SETTINGS = GateSettings()
-SAMPLES = 2000  # of a model, and training images
-SIDE = 32  # of the drawn shapes
+SAMPLES = 1000  # of a model, and training images; as many as points, of more
+SIDE = 16  # of the drawn shapes
 
 Draw = Callable[[int], np.ndarray]  # so many samples
 
@@ -66,8 +66,8 @@ def shapes(count: int = 25_000) -> World:
     random = np.random.default_rng(0)
     forms, places, radii = (
         random.integers(4, size=count),
-        random.uniform(10, 22, (2, count)),
-        random.uniform(5, 10, count),
+        random.uniform(5, 11, (2, count)),
+        random.uniform(2.5, 5, count),
     )
     colours = random.random((count, 2, 3)).astype(np.float32)
     y, x = np.mgrid[:SIDE, :SIDE]
@@ -85,10 +85,10 @@ def shapes(count: int = 25_000) -> World:
 
 
 def split(world: World, points: int, random: np.random.Generator) -> Split:
-    """So many points, as many to choose sigma on (10 to 1,000), and of the rest half, or SAMPLES, to train on."""
+    """So many points, as many to choose sigma on (10 to 1,000), and of the rest half, or SAMPLES and more, to train on."""
     order = random.permutation(len(world.images))
     validation = min(max(10, points), 1000)
-    training = min(SAMPLES, (len(order) - points - validation) // 2)
+    training = min(max(SAMPLES, min(points, MOST)), (len(order) - points - validation) // 2)
     parts = np.split(order, np.cumsum([points, validation, training]))
     return Split(*(world.images[part] for part in parts), world.modes[parts[3]])
 
@@ -162,7 +162,7 @@ def main(root: str | None, points: tuple[int, ...], trials: int, only: tuple[str
             for trial in range(trials if count <= 1000 else max(2, trials // 10)):
                 random = np.random.default_rng([trial, count])
                 seen = split(world, count, random)
-                samples = min(SAMPLES, len(seen.training), len(seen.fresh))
+                samples = min(len(seen.training), len(seen.fresh))
                 for kind, name, draw in models(seen, random):
                     with one_thread():
                         found = diagnose(seen.points, draw(samples), seen.training, seen.validation)

@@ -64,7 +64,7 @@ def cluster() -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=_quiet_ray(),
                 namespace="gan",
-                job_config=import_path.ray_job(),
+                job_config=import_path.ray_job(address),
             )
     except (OSError, ValueError, RuntimeError) as error:
         where = os.environ.get("RAY_ADDRESS", "this machine")

@@ -21,8 +21,13 @@ def environment_of_user() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if (name, value) != (SAFE_PATH, OURS)}
 
 
-def ray_job() -> Any:
-    """What ray.init() is told of this driver: its workers import from where Python finds packages, and nowhere else."""
+def ray_job(address: str) -> Any:
+    """What ray.init() is told of this driver: its workers import from where Python finds packages, and nowhere else.
+
+    None for a driver of `ray://`, of whose folders Ray tells its workers nothing.
+    """
+    if address.startswith("ray://"):
+        return None
     from ray.job_config import JobConfig
 
     class Job(JobConfig):  # type: ignore[misc]

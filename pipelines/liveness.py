@@ -22,7 +22,8 @@ class RayLost(CheckpointError):
 def watched() -> Iterator[None]:
     """End the block if a part of the Ray that this process has started dies.
 
-    Ray itself ends its driver 15 seconds after its raylet and 60 after its GCS, from C++, with exit code 1.
+    Ray itself ends its driver 15 seconds after its raylet and 60 after its GCS, from C++, with exit code 1;
+    and at once where the driver is just asking the raylet for an object, which nothing in this process can prevent.
 
     Raises:
         RayLost: If so, in place of whatever else that has led to.

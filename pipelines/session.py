@@ -99,7 +99,11 @@ def _init(where: str) -> None:
 
     with _own_termination():
         ray.init(
-            where, log_to_driver=False, logging_level=_quiet_ray(), namespace="gan", job_config=import_path.ray_job()
+            where,
+            log_to_driver=False,
+            logging_level=_quiet_ray(),
+            namespace="gan",
+            job_config=import_path.ray_job(where),
         )
 
 

@@ -151,7 +151,7 @@ STAGES = {
         ("raylet", "training"),
         ("gcs_server", "search"),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in [
-            ("raylet", "search"), ("raylet", "evaluation"), ("gcs_server", "training"), ("gcs_server", "evaluation"),
+            ("raylet", "search"), ("gcs_server", "training"), ("gcs_server", "evaluation"),
         ]),
     ],
 )  # fmt: skip

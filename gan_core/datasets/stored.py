@@ -76,7 +76,7 @@ class StoredImages:
         if self.known_variance is None:
             mean = self.means()
             differences = (block - mean for block in self.blocks())
-            self.known_variance = sum(float(np.vdot(one, one)) for one in differences) / len(self)
+            self.known_variance = sum(float(np.square(one).sum()) for one in differences) / len(self)
         return self.known_variance
 
     def _opened(self) -> list[np.ndarray]:

@@ -117,7 +117,8 @@ def work(rank: int, workers: int, folder: Path) -> None:
         distributed.destroy_process_group()
 
 
-def test_1_2_and_4_processes_get_the_same_bits(tmp_path):
+def test_1_2_and_4_processes_get_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # a server of forks imports from nowhere else
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     for workers in (1, 2, 4):

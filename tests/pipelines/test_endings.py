@@ -75,7 +75,7 @@ def test_a_reader_that_has_left_is_no_error(small_yaml, tmp_path):
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as output:
-        command = [sys.executable, *GAN, "runs", "--json"]
+        command = [sys.executable, *GAN, "runs", "--json", "-q"]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment(), stdout=output, stderr=subprocess.PIPE, text=True
         )

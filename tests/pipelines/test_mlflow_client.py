@@ -19,6 +19,12 @@ from tests.pipelines.conftest import environment, failed
 NAME = "gan-ready"
 
 
+def tracking_finding(uri, storage):
+    """What `gan doctor` says of MLflow."""
+    (found,) = (one for one in doctor.examine(str(storage), uri, False) if one.part == "tracking")
+    return found
+
+
 def state(folder):
     return {path: hashlib.md5(path.read_bytes()).digest() for path in folder.rglob("*") if path.is_file()}
 
@@ -93,7 +99,7 @@ def test_what_a_run_could_not_end_with_is_refused_before_it_begins(kind, words, 
     for refuse in (lambda: check_ready(uri, NAME), lambda: open_client(uri)):
         with pytest.raises(RegistryError, match=words):
             refuse()
-    found = doctor._mlflow(lambda: uri)
+    found = tracking_finding(uri, tmp_path)
     assert (found.verdict, re.search(words, found.found) is not None) == ("fail", True)
     assert state(tmp_path) == before
 
@@ -103,7 +109,7 @@ def test_a_database_that_the_run_will_make_is_ready_and_not_made(kind, kinds, tm
     uri = kinds(kind)
     before = state(tmp_path)
     check_ready(uri, NAME)
-    assert doctor._mlflow(lambda: uri).verdict == "ok"
+    assert tracking_finding(uri, tmp_path).verdict == "ok"
     with pytest.raises(RegistryError, match="no such registry"):
         open_client(uri)
     assert state(tmp_path) == before
@@ -125,18 +131,18 @@ def test_a_folder_of_files_is_ready_if_mlflow_is_told_to_take_it(kinds, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_experiment_in_the_trash_is_refused_until_it_is_restored(place):
+def test_an_experiment_in_the_trash_is_refused_until_it_is_restored(place, tmp_path):
     """MLflow gives it by its name as if nothing were wrong, and takes no run for it: known only at a run's end."""
     check_ready(place.uri, NAME)
     client = open_client(place.uri)
     client.delete_experiment(client.create_experiment(NAME))
     with pytest.raises(RegistryError, match=rf"experiment in the trash \(.*{NAME}\)") as refused:
         check_ready(place.uri, NAME)
-    found = doctor._mlflow(lambda: place.uri)
+    found = tracking_finding(place.uri, tmp_path)
     assert (found.verdict, f"in its trash: {NAME}" in found.found) == ("warn", True)
     run(str(refused.value).partition("it restored: ")[2])
     check_ready(place.uri, NAME)
-    assert doctor._mlflow(lambda: place.uri).verdict == "ok"
+    assert tracking_finding(place.uri, tmp_path).verdict == "ok"
 
 
 def test_a_dry_run_finds_an_experiment_in_the_trash(registry_uri, small_yaml, here):

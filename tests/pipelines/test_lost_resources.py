@@ -14,7 +14,7 @@ STEPS = 1500  # some seconds: it is not over before it is disturbed
 # A training by the flow in a process of its own. A CPU is taken before the stage, or when it has begun; or the raylet is
 # killed in the middle.
 SCRIPT = """
-import json, sys, threading, time
+import json, signal, sys, threading, time
 from pipelines import config, lost_resources, session
 from pipelines.flow import Flow
 from pipelines.run import Run
@@ -22,6 +22,7 @@ from pipelines.storage import Storage, checkpoint_names
 
 path, folder, steps, when = sys.argv[1:]
 session.prepare_environment()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as `gan` does
 import ray, psutil
 
 def take():
@@ -54,7 +55,7 @@ with flow.working():
     else:
         lost_resources.still_unheld = found_nothing
     trained = flow.train()
-    held = lost_resources.unheld()
+    held = look()
 print(json.dumps({"said": said, "weights": trained.weights_sha256, "unheld": held}))
 """
 

@@ -1,5 +1,6 @@
 """What the tests share: shape checks, seeds, one thread, a Ray cluster, an MLflow database to copy, PostgreSQL, and where MNIST is."""
 
+import multiprocessing
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,19 @@ def ray_cluster() -> Iterator[None]:
                 raise
     yield
     ray.shutdown()
+
+
+def fork_server(*preloaded: str) -> Any:
+    """Processes forked from one that has imported these modules, if it is not running yet.
+
+    It imports from where the tests are, which else a child of ours does not: `tests` may be another package's too.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(preloaded))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+        forkserver.ensure_running()
+    return context
 
 
 def free_port() -> int:

@@ -1,6 +1,5 @@
 """Virtual shards: one binary tree of additions, to the bit, over any number of real processes."""
 
-import multiprocessing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from gan_core.networks.convolutional import (
 )
 from gan_core.networks.dense import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
 from gan_core.training import TrainingSettings, initial_state, train
+from tests.conftest import fork_server
 
 VIRTUAL, BATCH = 4, 40
 # 1 + 2^-24 is 1 in float32, 2^-24 + 2^-24 is not nothing: the order of addition shows.
@@ -117,10 +117,8 @@ def work(rank: int, workers: int, folder: Path) -> None:
         distributed.destroy_process_group()
 
 
-def test_1_2_and_4_processes_get_the_same_bits(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # a server of forks imports from nowhere else
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+def test_1_2_and_4_processes_get_the_same_bits(tmp_path):
+    context = fork_server(__name__)
     for workers in (1, 2, 4):
         processes = [context.Process(target=work, args=(rank, workers, tmp_path)) for rank in range(workers)]
         for process in processes:

@@ -1,6 +1,5 @@
 """What processes that race for one registry do; kept apart so that a fork server can import it once."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -16,10 +15,12 @@ from pipelines.registry.promotion import Verdict, judge_version
 from pipelines.registry.registration import register
 from pipelines.storage import Storage
 from pipelines.tracking import Tracking
+from tests.conftest import fork_server
 from tests.pipelines.conftest import principal_generator
 
 SIGMA = 0.2154
 COUNTER = "test.counter"
+PRELOADED = (__name__, "mlflow.pyfunc", "mlflow.store.model_registry.sqlalchemy_store")
 
 
 class Mortal:
@@ -49,17 +50,14 @@ def kill_self() -> None:
 
 def together(worker: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Run a worker in as many processes as there are arguments, at once, and return what each of them gave."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "mlflow.pyfunc", "mlflow.store.model_registry.sqlalchemy_store"])
+    context = fork_server(*PRELOADED)
     with context.Pool(len(arguments), maxtasksperchild=1) as pool:
         return pool.starmap(worker, arguments, chunksize=1)
 
 
 def alone(worker: Callable[..., Any], *arguments: Any) -> int | None:
     """Run a worker in a process of its own, and return how it ended."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "mlflow.pyfunc", "mlflow.store.model_registry.sqlalchemy_store"])
-    process = context.Process(target=worker, args=arguments)
+    process = fork_server(*PRELOADED).Process(target=worker, args=arguments)
     process.start()
     process.join()
     return process.exitcode

@@ -49,6 +49,7 @@ def classify_run(
         nets |= {"E": encoder_layers(inference.encoder), "E untrained": encoder_layers(fresh)}
     for count in counts:
         few_labels(labels, count, seed, 0)  # too many or too few is an error now
+    say(f"{'features':<26}" + "".join(f"{f'{count} labels':>17}" for count in counts))
     found = []
     for name, pair in feature_sets(dataset, nets):
         row = accuracies(name, pair, dataset.train, dataset.test, counts, draws, seed)

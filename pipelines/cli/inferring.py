@@ -104,7 +104,6 @@ def classify(context: Context, reference: str, counts: tuple[int, ...], draws: i
     from pipelines.classify import classify_run
 
     run = origin_run(context, reference)
-    context.show(f"{'features':<26}" + "".join(f"{f'{count} labels':>17}" for count in counts))
     found = classify_run(run, load_dataset(context, reference), counts, draws, seed, context.show)
     result = {"reference": reference, "run": run.name, "draws": draws, "seed": seed, "accuracies": found}
     context.answer(result, f"mean accuracy on the test images, and its standard error over {draws} draws of the labels")

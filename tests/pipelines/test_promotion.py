@@ -250,32 +250,32 @@ def finished_run(mlflow_server, digits, name, model, registered="gan-published")
     return run
 
 
-@pytest.fixture(scope="module")
-def nights(mlflow_server, digits):
+def five_nights(mlflow_server, digits, name):
     """Five nights of one model: what each one's gate said, and who held the aliases after it."""
     registry, best, told = Registry(mlflow_server.uri), principal_generator(digits, 8), []
-    for name, model in [("fair", principal_generator(digits, 2)), ("collapsed", principal_generator(digits, 0)),
+    for night, model in [("fair", principal_generator(digits, 2)), ("collapsed", principal_generator(digits, 0)),
                         ("best", best), ("equal", mirrored(best)), ("worse", principal_generator(digits, 3))]:  # fmt: skip
         said = []
-        run = finished_run(mlflow_server, digits, name, model, "gan-nights")
+        run = finished_run(mlflow_server, digits, f"{name}-{night}", model, name)
         record = publish(run, registry, digits, said.append)
-        told.append((record, said, registry.aliases("gan-nights")))
+        told.append((record, said, registry.aliases(name)))
     return told
 
 
-def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenger(nights, mlflow_server, digits):
-    registry = Registry(mlflow_server.uri)
+def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenger(mlflow_server, digits):
+    registry, nights = Registry(mlflow_server.uri), five_nights(mlflow_server, digits, "gan-left")
     for number, (record, said, aliases) in enumerate(nights, 1):
         promoted = number in (1, 3)
-        assert (record.model, record.version, record.promoted) == ("gan-nights", number, promoted), record.reason
+        assert (record.model, record.version, record.promoted) == ("gan-left", number, promoted), record.reason
         assert record.alias == ("champion" if promoted else "challenger")
-        assert said == [f"gate   gan-nights/{number}: {record.reason}"]
+        assert said == [f"gate   gan-left/{number}: {record.reason}"]
         assert aliases == {"challenger": number, "champion": 1 if number < 3 else 3}
-        assert registry.resolve(f"gan-nights/{number}").tags["gate"] == record.reason
-    assert registry.load(registry.resolve("gan-nights@champion")).sha256 == principal_generator(digits, 8).sha256
+        assert registry.resolve(f"gan-left/{number}").tags["gate"] == record.reason
+    assert registry.load(registry.resolve("gan-left@champion")).sha256 == principal_generator(digits, 8).sha256
 
 
-def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(nights, mlflow_server, here):
+def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(mlflow_server, digits, here):
+    nights = five_nights(mlflow_server, digits, "gan-nights")
     where = ("--tracking-uri", mlflow_server.uri, "--storage", mlflow_server.storage.uri, "--json")
 
     def models(*arguments, code=0):

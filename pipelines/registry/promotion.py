@@ -106,32 +106,40 @@ def refusal(seen: Diagnosis, settings: GateSettings) -> Verdict | None:
 
     That samples are all alike shows with any number of held-out images; the rest only with enough of them.
     """
-    covered, known = seen.coverage, seen.reference_coverage
-    faults = [
+    faults = (  # what is wrong, whether the training has failed by it, and in words
         (
             seen.duplicates > settings.max_duplicates,
+            True,
             f"collapsed: {seen.duplicates:.0%} of samples are duplicates, at most {settings.max_duplicates:.0%} allowed",
         ),
         (
             seen.points < settings.min_points,
+            False,
             f"not enough held-out images to judge ({seen.points}; {settings.min_points} needed); by hand: gan models promote --force",
         ),
         (
             seen.relative_coverage < settings.min_coverage,
-            f"collapsed: coverage {covered:.2f} of {seen.count} held-out images, the training images' own is {known:.2f}; {settings.min_coverage:.0%} of it needed",
+            True,
+            f"collapsed: coverage {seen.coverage:.2f} of {seen.count} held-out images, the training images' own is "
+            f"{seen.reference_coverage:.2f}; {settings.min_coverage:.0%} of it needed",
         ),
         (
             settings.min_skill is not None and seen.skill < settings.min_skill,
-            f"far from the data: skill {seen.skill:.2f} where the mean image has 0 and the training images 1; {settings.min_skill} needed",
+            True,
+            f"far from the data: skill {seen.skill:.2f} where the mean image has 0 and the training images 1; "
+            f"{settings.min_skill} needed",
         ),
         (
             seen.copying < settings.min_copying,
-            f"copies: samples are {seen.copying:.2f} times as far from the training images as held-out images are; {settings.min_copying} needed",
+            False,
+            f"copies: samples are {seen.copying:.2f} times as far from the training images as held-out images are; "
+            f"{settings.min_copying} needed",
         ),
-    ]
-    reason = next((reason for found, reason in faults if found), None)
-    failed = reason is not None and reason.startswith(("collapsed", "far"))
-    return None if reason is None else Verdict(False, reason, collapsed=failed, diagnosis=asdict(seen))
+    )
+    for found, failed, reason in faults:
+        if found:
+            return Verdict(False, reason, collapsed=failed, diagnosis=asdict(seen))
+    return None
 
 
 def decide(challenger: np.ndarray, champion: np.ndarray, name: str, settings: GateSettings) -> Verdict:

@@ -1,4 +1,4 @@
-"""What is wrong with a model's samples, if anything: collapse, missing modes, noise or copies, seen beside real images."""
+"""What is wrong with a model's samples, if anything: collapse, noise or copies, seen beside real images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

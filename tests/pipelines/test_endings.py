@@ -149,9 +149,8 @@ STAGES = {
     ("program", "stage"),
     [
         ("raylet", "training"),
-        ("gcs_server", "search"),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in [
-            ("raylet", "search"), ("gcs_server", "training"), ("gcs_server", "evaluation"),
+            ("gcs_server", "search"), ("raylet", "search"), ("gcs_server", "training"), ("gcs_server", "evaluation"),
         ]),
     ],
 )  # fmt: skip

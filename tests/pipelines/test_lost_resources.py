@@ -61,7 +61,14 @@ print(json.dumps({"said": said, "weights": trained.weights_sha256, "unheld": hel
 
 
 @pytest.mark.timeout(1300)
-@pytest.mark.parametrize(("when", "lost"), [("before", "1 CPU"), ("within", "1 CPU"), ("killed", "its raylet")])
+@pytest.mark.parametrize(
+    ("when", "lost"),
+    [
+        ("before", "1 CPU"),
+        pytest.param("within", "1 CPU", marks=pytest.mark.slow),
+        pytest.param("killed", "its raylet", marks=pytest.mark.slow),
+    ],
+)
 def test_what_ray_loses_is_there_on_one_started_anew(when, lost, small, digits, tmp_path):
     """Ray Train waited for a lost CPU without end, and without a word, until its workers were late."""
     (tmp_path / "small.yaml").write_text(SMALL)

@@ -46,6 +46,7 @@ def promote(context: Context, reference: str, force: bool, reason: str, override
         "by": "force" if force else "gate",
         "reason": verdict.reason,
         "test": verdict.test,
+        "diagnosis": verdict.diagnosis,
     }
     context.answer(
         result,

@@ -298,6 +298,7 @@ def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(mlflow
     assert (refused["promoted"], refused["champion"], refused["by"]) == (False, 3, "gate")
     assert refused["reason"].startswith("not better than gan-nights/3: ")
     assert refused["test"]["sample_sets"] == 4
+    assert (refused["diagnosis"]["points"], refused["diagnosis"]["count"]) == (300, 300)
     strict = models("promote", "gan-nights/4", "--set", "registry.gate.min_coverage=1.0", code=6)
     assert strict.startswith("error: a collapsed model (gan-nights/4): coverage 0.")
     assert "100% of it needed; expected another seed" in strict

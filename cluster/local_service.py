@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.errors import ConfigurationError, GanError, RegistryError
-from pipelines import installed
+from pipelines.runtime import installed
 
 try:
     import click

@@ -13,16 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gan_core.checkpoint import MALFORMED, read_checkpoint, tensors_digest, write_checkpoint, write_durably
-from gan_core.conditions import NOTHING, AnyGenerator, Conditions
+from gan_core.conditions.base import NOTHING, AnyGenerator, Conditions
+from gan_core.conditions.observed import Observed
+from gan_core.conditions.settings import conditions_from, described
 from gan_core.datasets import PixelRange
 from gan_core.errors import CheckpointError, ConfigurationError
-from gan_core.extensions import conditions_from, described
-from gan_core.extensions.observed import Observed
 from gan_core.networks import GENERATOR_SETTINGS, GeneratorSettings, architecture_of, make_generator
 from gan_core.noise import NoiseSettings, draw_noise
-from gan_core.plain_settings import read_settings
 from gan_core.randomness import stream
 from gan_core.state import load_tensors
+from gan_core.strict_json import read_settings
 from gan_core.threads import one_thread
 from gan_core.training import sample
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gan_core.conditions import AnyGenerator
+from gan_core.conditions.base import AnyGenerator
 from gan_core.errors import CheckpointError
 from gan_core.networks import Discriminator
 from gan_core.optimizers import Moments, OptimizerName, average_update, zero_moments

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from gan_core import networks
 from gan_core.algorithm1 import AlgorithmSettings, Batch, StepOutcome, train_step
-from gan_core.conditions import NOTHING, Conditions
+from gan_core.conditions.base import NOTHING, Conditions
+from gan_core.conditions.settings import ExtensionSettings
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Examples
 from gan_core.draws import DrawSource
 from gan_core.errors import DataError, Diverged
-from gan_core.extensions import ExtensionSettings
 from gan_core.networks import Architecture
 from gan_core.networks.dense import NetworkSettings
 from gan_core.noise import NoiseSettings, draw_noise

@@ -7,7 +7,7 @@ import sys
 from typing import Any, NoReturn
 
 from gan_core.errors import ConfigurationError
-from pipelines import installed
+from pipelines.runtime import installed
 
 
 def main() -> NoReturn:
@@ -35,7 +35,7 @@ def _without(failure: ConfigurationError, arguments: list[str]) -> int:
 
 def _examined(arguments: list[str], failure: ConfigurationError) -> tuple[dict[str, Any], ConfigurationError]:
     """`gan doctor` with its options, and what it ends with."""
-    from pipelines import doctor
+    from pipelines import diagnostics
 
     parser = argparse.ArgumentParser("gan doctor", description="Say what is installed and what there is.")
     parser.add_argument("--storage", default=os.environ.get("GAN_STORAGE", "gan-storage"))
@@ -43,9 +43,9 @@ def _examined(arguments: list[str], failure: ConfigurationError) -> tuple[dict[s
     for names in (["--start"], ["--json"], ["--debug"], ["-q", "--quiet"]):
         parser.add_argument(*names, action="store_true")
     given, findings = parser.parse_args(arguments), []
-    for finding in doctor.examine(given.storage, given.tracking_uri, given.start):
+    for finding in diagnostics.examine(given.storage, given.tracking_uri, given.start):
         findings.append(finding)
         if not given.json:
             sys.stdout.write(f"{finding}\n")
-    result, worse = doctor.verdict(findings)
+    result, worse = diagnostics.verdict(findings)
     return result, worse or failure

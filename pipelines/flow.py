@@ -9,20 +9,23 @@ from functools import cached_property
 from typing import Any
 
 from gan_core import networks
+from gan_core.conditions.settings import conditions_of
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, ConfigurationError, RegistryError
-from gan_core.extensions import conditions_of
 from gan_core.portable import PortableGenerator
 from gan_core.training import initial_state
-from pipelines import config, liveness, lost_resources, mlflow_client, origin, session
-from pipelines.ownership import working_on
-from pipelines.records import EvaluateRecord, InferRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
-from pipelines.run import Record, Run
-from pipelines.search.candidates import candidate_configurations
-from pipelines.settings import Configuration, EvaluateSettings, Weights
+from pipelines import config
+from pipelines.config import Configuration, EvaluateSettings, Weights
+from pipelines.config.candidates import candidate_configurations
+from pipelines.data.streaming import load
+from pipelines.registry import mlflow_client
+from pipelines.registry.tracking import check_ready
+from pipelines.runs import warm_start
+from pipelines.runs.records import EvaluateRecord, InferRecord, RegisterRecord, ReportRecord, TrainRecord, TuneRecord
+from pipelines.runs.run import Record, Run
+from pipelines.runs.run_lease import working_on
+from pipelines.runtime import liveness, lost_resources, ray_session
 from pipelines.storage import check_storage
-from pipelines.stored_images import load
-from pipelines.tracking import check_ready
 
 RESTARTS = 3  # of a Ray of our own, in one stage
 
@@ -73,7 +76,7 @@ class Flow:
         training, shape = self.run.configuration.training(), self.dataset.shape
         initial = initial_state(training, self.dataset.train, shape, conditions)
         check_storage(self.run.folder, initial.nbytes * (self.run.configuration.train.keep_checkpoints + 1))
-        origin.check_data(self.run, self.dataset)
+        warm_start.check_data(self.run, self.dataset)
         if self.uri:
             check_ready(self.uri, self.run.configuration.registry.model)
 
@@ -84,8 +87,8 @@ class Flow:
 
     def unchanged(self) -> Any:
         """The model's newest version, if this run would be made from the same data and settings, its seed apart."""
-        from pipelines.publish import unchanged
         from pipelines.registry import Registry
+        from pipelines.stages.register import unchanged
 
         return (
             unchanged(self.run, Registry(self.uri), self.dataset) if mlflow_client.database_exists(self.uri) else None
@@ -102,11 +105,11 @@ class Flow:
         """Start or join Ray, once, and check that the run fits; a Ray of our own that lost something starts anew."""
         import ray
 
-        if session.started_here() and (lost := lost_resources.still_unheld()):
+        if ray_session.started_here() and (lost := lost_resources.still_unheld()):
             self._leave_cluster(f"{lost} neither free nor held by anything that runs")
         if not ray.is_initialized():
-            self.stack.enter_context(session.cluster(self.say))
-        session.check_resources(self.run.configuration)
+            self.stack.enter_context(ray_session.cluster(self.say))
+        ray_session.check_resources(self.run.configuration)
         if self.registry is not None and self.registry.done():
             self.registry.result()  # a registry that cannot be opened is an error now, not after hours of work
 
@@ -148,7 +151,7 @@ class Flow:
 
         @self._on_cluster
         def work() -> TuneRecord:
-            from pipelines.tune import tune_run
+            from pipelines.stages.tune import tune_run
 
             return tune_run(self.run.configuration, self.dataset, self.run.folder, self.say)
 
@@ -161,8 +164,8 @@ class Flow:
 
         @self._on_cluster
         def work() -> TrainRecord:
-            from pipelines.publish import curves_follower
-            from pipelines.train import train_run
+            from pipelines.stages.mlflow_runs import curves_follower
+            from pipelines.stages.train import train_run
 
             follow = curves_follower(self.run, self.registry) if self.registry else None
             return train_run(chosen, self.dataset, self.run.folder, self.say, follow)
@@ -177,7 +180,7 @@ class Flow:
 
         @self._on_cluster
         def work() -> InferRecord:
-            from pipelines.infer import infer_run
+            from pipelines.stages.train_encoder import infer_run
 
             return infer_run(self.run, self.dataset, self.say)
 
@@ -194,7 +197,7 @@ class Flow:
 
         @self._on_cluster
         def work() -> EvaluateRecord:
-            from pipelines.evaluate import evaluate_generator
+            from pipelines.stages.evaluate import evaluate_generator
 
             model = self.run.generator()
             assert isinstance(seed, int)
@@ -225,7 +228,7 @@ class Flow:
         """Copy the run into MLflow, register the model, and let the gate decide on `champion`."""
 
         def work() -> RegisterRecord:
-            from pipelines.publish import publish
+            from pipelines.stages.register import publish
 
             self.stack.close()  # Ray has no part in what follows, and could only end it
             try:
@@ -245,7 +248,7 @@ class Flow:
         """Write the run's page, and hand it to MLflow."""
 
         def work() -> ReportRecord:
-            from pipelines.publish import write_report
+            from pipelines.stages.report import write_report
 
             return write_report(self.run, self.dataset, self._registry() if self.run.record("register") else None)
 

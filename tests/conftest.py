@@ -27,7 +27,7 @@ from hypothesis import settings  # noqa: E402
 from cluster import postgresql  # noqa: E402
 from cluster.mlflow_server import RUNS, Service  # noqa: E402
 from gan_core import threads  # noqa: E402
-from pipelines.session import prepare_environment  # noqa: E402
+from pipelines.runtime.ray_session import prepare_environment  # noqa: E402
 
 prepare_environment()
 
@@ -168,7 +168,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def database_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: creating one takes seconds, copying it none."""
-    from pipelines.mlflow_client import open_client
+    from pipelines.registry.mlflow_client import open_client
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     open_client(f"sqlite:///{path}", create=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gan_core.datasets.stored import BLOCK, StoredImages
+from gan_core.datasets.memory_mapped import BLOCK, StoredImages
 from gan_core.errors import DataError
 
 REFERENCES = 10_000  # of images that are not in memory: how many others are compared with

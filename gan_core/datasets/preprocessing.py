@@ -31,3 +31,8 @@ def contrast_normalised(dataset: Dataset) -> Dataset:
     """The data set with every split's images normalised."""
     parts = [Examples(normalise_contrast(part.images), part.labels) for part in dataset.splits().values()]
     return Dataset(dataset.name, dataset.shape, *parts)
+
+
+def to_bytes(images: np.ndarray) -> np.ndarray:
+    """Pixels in [0, 1] as 8-bit values, rounded."""
+    return np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8)

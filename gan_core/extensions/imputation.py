@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Bool, Float
 from sklearn.neighbors import NearestNeighbors
 
+from gan_core.conditions.masks import MaskName, named_mask
+from gan_core.conditions.observed import Observed, condition_of
 from gan_core.datasets import Dataset
 from gan_core.errors import ConfigurationError
-from gan_core.extensions.masks import MaskName, named_mask
-from gan_core.extensions.observed import Observed, condition_of
 from gan_core.noise import draw_noise
 from gan_core.portable import PortableGenerator
 from gan_core.randomness import stream

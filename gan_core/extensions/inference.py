@@ -10,14 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gan_core.checkpoint import tensors_digest
+from gan_core.conditions.settings import InferenceSettings
 from gan_core.datasets import Dataset, Examples
 from gan_core.errors import DataError, Diverged
-from gan_core.extensions.inference_settings import InferenceSettings
+from gan_core.metrics.sample_quality import nearest_neighbours
 from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.optimizers import AdamSettings, Moments, adam_update, zero_moments
 from gan_core.portable import PortableGenerator
-from gan_core.quality import nearest_neighbours
 from gan_core.randomness import stream
 from gan_core.state import load_tensors
 from gan_core.threads import one_thread

@@ -3,11 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
+from gan_core.conditions.classes import Classes
+from gan_core.conditions.masks import MASK_NAMES
+from gan_core.conditions.observed import Observed
 from gan_core.datasets import Dataset
-from gan_core.extensions.conditional import Classes
 from gan_core.extensions.imputation import COMPLETIONS, IMAGES, NEIGHBOURS, completion_error
-from gan_core.extensions.masks import MASK_NAMES
-from gan_core.extensions.observed import Observed
 from gan_core.extensions.recognition import recognition
 from gan_core.portable import PortableGenerator
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gan_core.classifier import train_classifier
+from gan_core.conditions.classes import asked_classes
 from gan_core.datasets import Dataset
-from gan_core.extensions.conditional import asked_classes
+from gan_core.metrics.classifier import train_classifier
 from gan_core.portable import PortableGenerator
 
 

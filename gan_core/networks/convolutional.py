@@ -19,8 +19,8 @@ from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, normalize
 from gan_core.errors import ConfigurationError
 from gan_core.networks.dense import ACTIVATIONS, Activation, affine
 from gan_core.networks.initial_weights import draw_normal
-from gan_core.networks.planes import plane_shape, to_planes, to_rows
-from gan_core.networks.ranges import check_keep, check_positive, check_widths
+from gan_core.networks.layout import plane_shape, to_planes, to_rows
+from gan_core.networks.validation import check_keep, check_positive, check_widths
 
 KERNEL, STRIDE, PADDING = 4, 2, 1  # each convolution halves the sides, each transposed one doubles them
 FIRST_ITERATIONS = 30  # of the power method, before the first step; then one an update

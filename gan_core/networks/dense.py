@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gan_core.networks.initial_weights import draw_sparse, draw_uniform
 from gan_core.networks.maxout import maxout
-from gan_core.networks.ranges import check_keep, check_one_for_each, check_positive, check_widths
+from gan_core.networks.validation import check_keep, check_one_for_each, check_positive, check_widths
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,

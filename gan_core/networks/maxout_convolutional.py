@@ -15,9 +15,9 @@ from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 from gan_core.errors import ConfigurationError
 from gan_core.networks.dense import ACTIVATIONS, Activation, affine
 from gan_core.networks.initial_weights import draw_uniform
+from gan_core.networks.layout import plane_shape, to_planes, to_rows
 from gan_core.networks.maxout import maxout
-from gan_core.networks.planes import plane_shape, to_planes, to_rows
-from gan_core.networks.ranges import check_keep, check_one_for_each, check_positive, check_widths
+from gan_core.networks.validation import check_keep, check_one_for_each, check_positive, check_widths
 
 
 @dataclass(frozen=True)

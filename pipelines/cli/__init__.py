@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines import import_path
-from pipelines.cli import champion, drawing, imputing, inferring, judging, making, serving, setting_up, submitting
-from pipelines.cli.ending import INTERRUPTED, PREEMPTED, PREEMPTED_LINE, failure
+from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline, sample, serve, setup, submit
 from pipelines.cli.models import models
+from pipelines.cli.outcome import INTERRUPTED, PREEMPTED, PREEMPTED_LINE, failure
 from pipelines.cli.runs import runs
+from pipelines.runtime import import_path
 
 # Torch, Ray and MLflow are imported by the commands that need them: --help answers at once.
 
@@ -62,22 +62,22 @@ for command in (champion.promote, champion.rollback, champion.archive, champion.
     models.add_command(command)
 
 for command in (
-    making.run,
-    making.tune,
-    making.train,
-    judging.evaluate,
-    making.register,
-    making.report,
-    submitting.submit,
-    judging.sample,
-    imputing.impute,
-    inferring.reconstruct,
-    inferring.classify,
-    drawing.figure,
-    drawing.table,
-    serving.serve,
-    setting_up.init,
-    setting_up.doctor,
+    pipeline.run,
+    pipeline.tune,
+    pipeline.train,
+    evaluate.evaluate,
+    pipeline.register,
+    pipeline.report,
+    submit.submit,
+    sample.sample,
+    impute.impute,
+    encoder.reconstruct,
+    encoder.classify,
+    figures.figure,
+    figures.table,
+    serve.serve,
+    setup.init,
+    setup.doctor,
     models,
     runs,
 ):

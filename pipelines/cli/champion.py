@@ -4,8 +4,8 @@ import click
 
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, common
-from pipelines.cli.ending import collapsed
 from pipelines.cli.models import gate_inputs, open_registry, overridden, registry_to_delete_from
+from pipelines.cli.outcome import collapsed
 
 
 @click.command("promote")
@@ -23,8 +23,8 @@ def promote(context: Context, reference: str, force: bool, reason: str, override
       gan models promote gan-digits/3 --force --reason "7 draws no fours" --json
     """
     from pipelines.registry import CHAMPION
-    from pipelines.registry.moves import Moves
-    from pipelines.registry.promotion import Verdict, judge_version
+    from pipelines.registry.champion_history import Moves
+    from pipelines.registry.promotion_gate import Verdict, judge_version
 
     registry = open_registry(context)
     version = registry.resolve(reference)
@@ -66,7 +66,7 @@ def rollback(context: Context, name: str) -> None:
       gan models rollback gan-digits
       gan models rollback gan-digits --json
     """
-    from pipelines.registry.moves import Moves
+    from pipelines.registry.champion_history import Moves
 
     move = Moves(open_registry(context), name).rollback()
     context.answer(

@@ -31,7 +31,7 @@ class Context:
 
     def tracking_uri(self) -> str:
         """The MLflow server or database."""
-        from pipelines import mlflow_client
+        from pipelines.registry import mlflow_client
 
         return mlflow_client.tracking_uri(self.given_uri, self.storage)
 
@@ -124,7 +124,7 @@ def configured(command: Callable[..., None]) -> Callable[..., None]:
 
 def open_run(context: Context, name: str) -> Any:
     """The run of this name in the storage."""
-    from pipelines.run import Run
+    from pipelines.runs.run import Run
 
     return Run.open(name, context.storage)
 
@@ -154,7 +154,7 @@ def origin_run(context: Context, reference: str) -> Any:
 
 def load_dataset(context: Context, reference: str) -> Any:
     """The data set that a run or a registered model was trained on."""
-    from pipelines.stored_images import load
+    from pipelines.data.streaming import load
 
     run = origin_run(context, reference)
     return load(run.configuration.data, context.storage, context.say, run.name)

@@ -118,7 +118,7 @@ def models_compare(context: Context, reference: str, other: str, overrides: tupl
     """
     from dataclasses import asdict
 
-    from pipelines.registry.promotion import compare_contenders, contender
+    from pipelines.registry.promotion_gate import compare_contenders, contender
 
     registry = open_registry(context)
     versions = [registry.resolve(one) for one in (reference, other)]
@@ -161,7 +161,7 @@ def models_history(context: Context, name: str) -> None:
     Example:
       gan models history gan-digits --json
     """
-    from pipelines.registry.moves import Moves
+    from pipelines.registry.champion_history import Moves
 
     moves = Moves(open_registry(context), name).entries()
     lines = [
@@ -198,7 +198,7 @@ def open_registry(context: Context) -> Any:
 @contextmanager
 def registry_to_delete_from(context: Context) -> Iterator[Any]:
     """The same, for a command that puts something away: one that answers slowly counts as one that does not."""
-    from pipelines.mlflow_client import without_waiting
+    from pipelines.registry.mlflow_client import without_waiting
 
     with without_waiting():
         yield open_registry(context)
@@ -208,8 +208,8 @@ def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> t
     """The configuration and the data set a version is judged with: its run's, or the defaults on its data."""
     from gan_core.errors import ConfigurationError
     from pipelines import config
-    from pipelines.run import Run
-    from pipelines.stored_images import load
+    from pipelines.data.streaming import load
+    from pipelines.runs.run import Run
 
     try:
         run = Run.open(version.tags.get("run", ""), context.storage)

@@ -30,9 +30,9 @@ def runs_list(context: Context) -> None:
     Example:
       gan runs list --json
     """
-    from pipelines import overview
+    from pipelines.runs import status
 
-    found = overview.entries(context.storage)
+    found = status.entries(context.storage)
     if not found:
         context.say(f"no runs in {context.storage.uri}")
     context.answer({"runs": [run for run, _ in found]}, "\n".join(line for _, line in found))
@@ -48,9 +48,9 @@ def runs_status(context: Context, name: str) -> None:
     Example:
       gan runs status digits-1a2b3c4d
     """
-    from pipelines import overview
+    from pipelines.runs import status
 
-    found = overview.status(open_run(context, name))
+    found = status.status(open_run(context, name))
     lines = [f"{key:<18} {_shown(value)}" for key, value in found.items() if value is not None]
     context.answer(found, "\n".join(lines))
 
@@ -68,18 +68,18 @@ def runs_stop(context: Context, name: str, timeout: float) -> None:
     Example:
       gan runs stop digits-1a2b3c4d --timeout 120
     """
-    from pipelines import overview, ownership
+    from pipelines.runs import run_lease, status
 
     run = open_run(context, name)
-    running = ownership.owner(run.folder) is not None
-    if running and not ownership.request_stop(run.folder, timeout):
+    running = run_lease.owner(run.folder) is not None
+    if running and not run_lease.request_stop(run.folder, timeout):
         raise CheckpointError(
             "still running", name, f"not ended {timeout:g} s after it was asked to", "patience: gan runs status"
         )
-    step = overview.saved_step(run)
+    step = status.saved_step(run)
     saved = f"step {step} is saved" if step is not None else "no checkpoint yet"
     context.answer(
-        {"run": name, "stopped": running, "state": overview.status(run)["state"], "saved_step": step},
+        {"run": name, "stopped": running, "state": status.status(run)["state"], "saved_step": step},
         f"{name} {'has stopped' if running else 'was not running'}; {saved}",
     )
 
@@ -94,11 +94,11 @@ def runs_compare(context: Context, names: tuple[str, ...]) -> None:
     Example:
       gan runs compare digits-1a2b3c4d digits-5e6f7a8b
     """
-    from pipelines import overview
+    from pipelines.runs import status
 
     if len(names) < 2:
         raise click.UsageError("give two runs or more")
-    found = overview.compare([open_run(context, name) for name in names])
+    found = status.compare([open_run(context, name) for name in names])
     rows = [("", *names)]
     for part in ("settings", "scores"):
         rows += [(name, *map(_shown, values)) for name, values in found[part].items()]
@@ -124,17 +124,19 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
       gan runs prune --older-than 30d --state stopped
       gan runs prune --keep 10 --yes
     """
-    from pipelines import mlflow_client, overview, rows
-    from pipelines.run import Run, run_names
+    from pipelines.registry import mlflow_client
+    from pipelines.runs import status
+    from pipelines.runs.run import Run, run_names
+    from pipelines.storage import image_cache as rows
 
-    leaving = overview.Leaving(overview.seconds(older_than) if older_than else None, keep, state)
-    entries = [entry for entry, _ in overview.entries(context.storage)]
+    leaving = status.Leaving(status.seconds(older_than) if older_than else None, keep, state)
+    entries = [entry for entry, _ in status.entries(context.storage)]
     unreadable = [entry for entry in entries if entry["state"] == "unreadable"]
     runs = [Run.open(entry["run"], context.storage) for entry in entries if entry["state"] != "unreadable"]
     try:
         with mlflow_client.without_waiting():
-            protection = overview.Protection.ask(context.tracking_uri(), context.storage)
-            chosen = overview.prunable(runs, leaving, protection)
+            protection = status.Protection.ask(context.tracking_uri(), context.storage)
+            chosen = status.prunable(runs, leaving, protection)
     except RegistryError as error:
         raise RegistryError("nothing was removed", "gan runs prune", str(error)) from error
     if protection.registry is None:
@@ -142,15 +144,15 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
     for entry in unreadable:
         context.say(f"{visible(entry['run']):<40} kept: {entry['reason']}")
     for one in chosen:
-        if yes and not one["kept"] and not overview.remove(open_run(context, one["run"])):
+        if yes and not one["kept"] and not status.remove(open_run(context, one["run"])):
             one["kept"] = "running"
         fate = f"kept: {one['kept']}" if one["kept"] else "removed" if yes else "would go"
-        context.show(f"{one['run']:<40} {one['state']:<8} {overview.bytes_text(one['bytes']):>9}  {fate}")
+        context.show(f"{one['run']:<40} {one['state']:<8} {status.bytes_text(one['bytes']):>9}  {fate}")
     gone = {one["run"] for one in chosen if not one["kept"]}
     left = [name for name in run_names(context.storage) if name not in gone]
     unread = list((rows.remove_unread if yes else rows.unread)(context.storage, left, leaving.older_than))
     for found in unread:
-        size = overview.bytes_text(found.bytes)
+        size = status.bytes_text(found.bytes)
         context.show(f"rows {found.rows:<35} {'unread':<8} {size:>9}  {'removed' if yes else 'would go'}")
     freed = sum(one["bytes"] for one in chosen if not one["kept"]) + sum(found.bytes for found in unread)
     context.answer(
@@ -162,7 +164,7 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
             "registry_asked": protection.registry is not None,
             "unreadable": unreadable,
         },
-        f"{overview.bytes_text(freed)} {'freed' if yes else 'would be freed; --yes does it'}",
+        f"{status.bytes_text(freed)} {'freed' if yes else 'would be freed; --yes does it'}",
     )
 
 

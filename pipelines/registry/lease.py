@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gan_core.errors import RegistryError
-from pipelines.mlflow_client import registry_errors
+from pipelines.registry.mlflow_client import registry_errors
 
 # MLflow's tags can be set and read, not compared and set. Lamport's bakery (CACM 17:8, 1974) needs no more:
 # everyone writes a tag of their own, takes a ticket above all those seen, and waits for the lower ones.

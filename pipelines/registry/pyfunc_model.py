@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from mlflow.pyfunc import PythonModel
 
+from gan_core.conditions.classes import class_condition
 from gan_core.errors import DataError
-from gan_core.extensions.conditional import class_condition
 from gan_core.portable import load_generator
 
 # MLflow runs this file when someone loads the model. It needs nothing of ours but gan_core, which

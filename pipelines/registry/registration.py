@@ -13,9 +13,9 @@ from gan_core.extensions.inference import Inference
 from gan_core.extensions.portable_encoder import save_inference
 from gan_core.portable import PortableGenerator, save_generator
 from pipelines.config import digest
-from pipelines.mlflow_client import registry_errors, without_retries
-from pipelines.registry.lookup import DUPLICATE_TAG, KEY_TAG, ModelVersion, Registry
+from pipelines.registry.mlflow_client import registry_errors, without_retries
 from pipelines.registry.reference import checked_name
+from pipelines.registry.registry import DUPLICATE_TAG, KEY_TAG, ModelVersion, Registry
 
 PARAMETERS = {"num_samples": 0, "seed": 0, "condition": -1}  # of the model as plain MLflow loads it
 

@@ -5,9 +5,9 @@ import datetime
 from collections.abc import Iterator
 
 from gan_core.errors import RegistryError
-from pipelines.mlflow_client import registry_errors
-from pipelines.registry.lookup import ARCHIVED_TAG, KEY_TAG, ModelVersion, Registry, unusable
-from pipelines.registry.moves import Moves
+from pipelines.registry.champion_history import Moves
+from pipelines.registry.mlflow_client import registry_errors
+from pipelines.registry.registry import ARCHIVED_TAG, KEY_TAG, ModelVersion, Registry, unusable
 
 RECENT = 5  # moves of the champion whose versions are kept, so that they can be undone
 

@@ -13,9 +13,9 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import BasicVariantGenerator
 
-from pipelines.search.candidates import draw_value, within
+from pipelines.config.candidates import draw_value, within
+from pipelines.config.tune_schema import TuneSettings
 from pipelines.search.halving import SynchronousHalving
-from pipelines.tune_settings import TuneSettings
 
 
 def make_scheduler(settings: TuneSettings, rungs: tuple[int, ...], seed: int, at_a_time: int) -> Any:

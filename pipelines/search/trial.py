@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
+from gan_core.conditions.settings import conditions_of
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, Diverged
-from gan_core.extensions import conditions_of
+from gan_core.metrics.parzen import paper_protocol, parzen_log_density
+from gan_core.metrics.sample_quality import coverage
 from gan_core.noise import draw_noise
-from gan_core.parzen import paper_protocol, parzen_log_density
-from gan_core.quality import coverage
 from gan_core.randomness import stream
 from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
-from pipelines.search.findings import Stretch, open_stretch
-from pipelines.settings import Configuration
+from pipelines.config import Configuration
+from pipelines.search.results_store import Stretch, open_stretch
 from pipelines.storage import Storage, Tensors
 
 DIVERGED_SCORE = -1e30  # finite, so that the table stays a table of numbers; below any model's

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gan_core.conditions.settings import conditions_of
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError
-from gan_core.extensions import conditions_of
 from gan_core.training import initial_state
-from pipelines.lost_resources import Losses, Lost
-from pipelines.progress import Shortage
-from pipelines.search.candidates import draw_candidates
+from pipelines.config import Configuration
+from pipelines.config.candidates import draw_candidates
+from pipelines.runtime.lost_resources import Losses, Lost
+from pipelines.runtime.progress import Shortage
 from pipelines.search.trial import Search, trial
-from pipelines.settings import Configuration
 from pipelines.storage import Storage, check_storage
 
 MEMORY_OF_RAY = 2**20  # bytes that Ray Tune keeps of a search beside the weights
@@ -84,9 +84,9 @@ class Trials:
         from ray import tune
         from ray.tune.search import ConcurrencyLimiter
 
+        from pipelines.search.optuna_tpe import Suggestions
         from pipelines.search.placement import place_patiently
         from pipelines.search.schedulers import Variants
-        from pipelines.search.suggestions import Suggestions
 
         settings, seed = self.configuration.tune, self.configuration.seed
         assert isinstance(seed, int)

@@ -18,16 +18,17 @@ from sklearn.neighbors import KernelDensity
 
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.datasets import Dataset, Examples
-from gan_core.parzen import PAPER_GRID, parzen_log_density
+from gan_core.metrics.parzen import PAPER_GRID, parzen_log_density
 from gan_core.portable import PortableGenerator
 from gan_core.training import TrainingSettings, initial_state, train
-from pipelines import config, session
-from pipelines.history import read_history
+from pipelines import config
 from pipelines.registry.model_version import ModelVersion
-from pipelines.sample_requests import SampleRequest, answer_request
-from pipelines.serve import ServeSettings, service
+from pipelines.runtime import ray_session
+from pipelines.serving.app import ServeSettings, service
+from pipelines.serving.requests import SampleRequest, answer_request
+from pipelines.stages.train import train_run
 from pipelines.storage import Storage
-from pipelines.train import train_run
+from pipelines.storage.metric_log import read_history
 from tests.benchmarks.peers import broadcast_parzen, handwritten_loop
 
 THREADS = 2
@@ -181,7 +182,7 @@ def ray_train_against_bare(steps: int = 1000) -> dict:
     """One Ray Train worker against the same loop in a plain process, images a second."""
     settings = config.build({"algorithm": {"steps": steps + WARM_UP}}).training()
     data = _mnist_sized().train
-    with session.cluster():
+    with ray_session.cluster():
         ours = ray_train(1, THREADS, steps)
     times = {}
     for report in train(settings, data, initial_state(settings, data), steps + WARM_UP, lambda step: step % 50 == 0):
@@ -192,7 +193,7 @@ def ray_train_against_bare(steps: int = 1000) -> dict:
 
 def two_workers_against_two_threads(steps: int = 200) -> dict:
     """Two workers of one thread against one of two, images a second."""
-    with session.cluster():
+    with ray_session.cluster():
         workers, threads = ray_train(2, 1, steps), ray_train(1, 2, steps)
     return row("2 workers x 1 thread / 1 x 2", (workers * 100, threads * 100, workers / threads), None, "higher", "/s")
 
@@ -224,7 +225,7 @@ def serve_requests(clients: int, requests: int = 300, count: int = 16) -> list[d
         return seconds
 
     settings = ServeSettings(port=port, max_waiting=2 * clients)
-    with session.cluster(), service(settings, version.name) as running, ThreadPoolExecutor(clients) as pool:
+    with ray_session.cluster(), service(settings, version.name) as running, ThreadPoolExecutor(clients) as pool:
         running.show(version, model)
         client(20)
         start = time.perf_counter()

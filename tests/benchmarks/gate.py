@@ -17,10 +17,10 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 
 from gan_core import datasets
-from gan_core.diagnosis import MOST, Diagnosis, diagnose
+from gan_core.metrics.diagnosis import MOST, Diagnosis, diagnose
 from gan_core.threads import one_thread
-from pipelines.registry.promotion import refusal
-from pipelines.settings import GateSettings
+from pipelines.config import GateSettings
+from pipelines.registry.promotion_gate import refusal
 
 SETTINGS = GateSettings()
 SAMPLES = 1000  # of a model, and training images; as many as points, of more

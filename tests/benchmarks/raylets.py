@@ -18,7 +18,8 @@ from pathlib import Path
 
 import click
 
-from pipelines import config, session
+from pipelines import config
+from pipelines.runtime import ray_session
 
 MEMORY = 150 * 2**20  # bytes of each raylet's object store
 
@@ -59,7 +60,7 @@ def measured(raylets: int, path: str, overrides: tuple[str, ...]) -> tuple[float
 @click.option("--raylets", type=click.IntRange(min=1), default=3, show_default=True, help="1 to as many.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True)
 def main(path: str, overrides: tuple[str, ...], raylets: int, rounds: int) -> None:
-    session.prepare_environment()
+    ray_session.prepare_environment()
     candidates = config.load(path, overrides).tune.candidates
     seconds: dict[int, list[float]] = {count: [] for count in range(1, raylets + 1)}
     digests: dict[int, set[str]] = {count: set() for count in seconds}

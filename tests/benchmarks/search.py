@@ -20,17 +20,17 @@ from gan_core import datasets
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
+from gan_core.metrics.parzen import paper_protocol, parzen_log_density
+from gan_core.metrics.sample_quality import coverage
 from gan_core.networks.dense import DenseDiscriminatorSettings
 from gan_core.noise import draw_noise
-from gan_core.parzen import paper_protocol, parzen_log_density
-from gan_core.quality import coverage
 from gan_core.randomness import stream
 from gan_core.state import State
 from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
-from pipelines.search.candidates import draw_candidates
+from pipelines.config import Configuration
+from pipelines.config.candidates import draw_candidates
 from pipelines.search.trial import DIVERGED_SCORE, score
-from pipelines.settings import Configuration
 from tests.paper.schemes import PUBLISHED, wider_than_published
 
 LOOK_EVERY = 50  # steps between looks at the clock

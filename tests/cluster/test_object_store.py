@@ -4,9 +4,9 @@ import uuid
 
 import pytest
 
-from pipelines.history import read_history
-from pipelines.ownership import owner
+from pipelines.runs.run_lease import owner
 from pipelines.storage import Storage, checkpoint_names
+from pipelines.storage.metric_log import read_history
 from tests.cluster.conftest import results
 from tests.pipelines.conftest import failed, gan, kill_group, start_gan, until
 

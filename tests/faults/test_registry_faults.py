@@ -4,8 +4,8 @@ import pytest
 
 from gan_core.errors import RegistryError
 from pipelines.registry import Registry
+from pipelines.registry.champion_history import PENDING_TAG, Moves
 from pipelines.registry.lease import PREFIX
-from pipelines.registry.moves import PENDING_TAG, Moves
 from tests.faults.proxy import failing
 from tests.pipelines.contenders import night
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gan_core.classifier import ClassifierSettings, train_classifier
 from gan_core.datasets import DataSettings, Examples, load
 from gan_core.datasets.digits import load_digits
 from gan_core.errors import DataError
+from gan_core.metrics.classifier import ClassifierSettings, train_classifier
 from gan_core.randomness import stream
 
 DIGITS = load_digits()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gan_core.comparison import compare
+from gan_core.metrics.paired_test import compare
 
 TRIALS = 2000
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from gan_core.classifier import ClassifierSettings, train_classifier
+from gan_core.conditions.classes import Classes, class_condition, classes_of
+from gan_core.conditions.settings import ExtensionSettings, conditions_from, described
 from gan_core.datasets.digits import load_digits
 from gan_core.errors import CheckpointError, ConfigurationError
-from gan_core.extensions import ExtensionSettings, conditions_from, described
-from gan_core.extensions.conditional import Classes, class_condition, classes_of
 from gan_core.extensions.measures import described_measures, extension_measures, headline
 from gan_core.extensions.recognition import recognition
+from gan_core.metrics.classifier import ClassifierSettings, train_classifier
 from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings
 from gan_core.portable import PortableGenerator, load_generator, save_generator

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from gan_core.checkpoint import commit_checkpoint, read_checkpoint, tensors_digest
-from gan_core.conditions import NOTHING
+from gan_core.conditions.base import NOTHING
+from gan_core.conditions.classes import Classes, classes_of
+from gan_core.conditions.settings import ExtensionSettings, conditions_of
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Dataset, Examples
 from gan_core.datasets.digits import load_digits
 from gan_core.errors import ConfigurationError, DataError
-from gan_core.extensions import ExtensionSettings, conditions_of
-from gan_core.extensions.conditional import Classes, classes_of
 from gan_core.randomness import stream
 from gan_core.training import BatchSource, initial_state, train
 from tests.gan_core.test_training import SETTINGS, never

@@ -20,6 +20,7 @@ from gan_core.networks.convolutional import (
     ConvolutionalGeneratorSettings,
     ConvolutionalSettings,
 )
+from gan_core.networks.layout import plane_shape, to_planes, to_rows
 from gan_core.networks.maxout_convolutional import (
     MaxoutConvolutionalDiscriminator,
     MaxoutConvolutionalDiscriminatorSettings,
@@ -27,7 +28,6 @@ from gan_core.networks.maxout_convolutional import (
     MaxoutConvolutionalGeneratorSettings,
     MaxoutConvolutionalSettings,
 )
-from gan_core.networks.planes import plane_shape, to_planes, to_rows
 from pipelines import config
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan_core.datasets.digits import load_digits
-from gan_core.diagnosis import diagnose
-from gan_core.parzen import PAPER_GRID, parzen_log_density
-from gan_core.quality import coverage, duplicates
+from gan_core.metrics.diagnosis import diagnose
+from gan_core.metrics.parzen import PAPER_GRID, parzen_log_density
+from gan_core.metrics.sample_quality import coverage, duplicates
 
 DIGITS = load_digits()
 POINTS, VALIDATION, TRAINING = DIGITS.gate.images, DIGITS.validation.images, DIGITS.train.images

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
-from gan_core.classifier import train_classifier
 from gan_core.datasets.digits import load_digits
-from gan_core.feature_quality import feature_quality, frechet_distance
+from gan_core.metrics.classifier import train_classifier
+from gan_core.metrics.feature_quality import feature_quality, frechet_distance
 
 
 def rows_of(mean: np.ndarray, covariance: np.ndarray, count: int = 50, seed: int = 0) -> np.ndarray:

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from gan_core.conditions.masks import EVERY_MASK, MASK_NAMES, drawn_masks, named_mask
+from gan_core.conditions.observed import Completing, Observed, condition_of
+from gan_core.conditions.settings import ExtensionSettings, conditions_from, conditions_of, described
 from gan_core.data_parallel import Shards
 from gan_core.datasets.digits import load_digits
 from gan_core.errors import ConfigurationError
-from gan_core.extensions import ExtensionSettings, conditions_from, conditions_of, described
 from gan_core.extensions.imputation import completion_error, completions, nearest_mean
-from gan_core.extensions.masks import EVERY_MASK, MASK_NAMES, drawn_masks, named_mask
 from gan_core.extensions.measures import described_measures, extension_measures, headline
-from gan_core.extensions.observed import Completing, Observed, condition_of
 from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings
 from gan_core.portable import PortableGenerator, load_generator, save_generator

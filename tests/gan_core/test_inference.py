@@ -11,9 +11,9 @@ from sklearn.decomposition import PCA
 
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.checkpoint import tensors_digest, write_checkpoint
+from gan_core.conditions.settings import ExtensionSettings, InferenceSettings
 from gan_core.datasets import DataSettings, load
 from gan_core.errors import CheckpointError, DataError, Diverged
-from gan_core.extensions import ExtensionSettings, InferenceSettings
 from gan_core.extensions.inference import Encoder, Inference, encoder_of, initial_encoder, judge, train_encoder
 from gan_core.extensions.portable_encoder import load_inference, save_inference
 from gan_core.networks.dense import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings

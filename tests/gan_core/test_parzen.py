@@ -12,7 +12,7 @@ from sklearn.neighbors import KernelDensity
 
 from gan_core.datasets import DataSettings, load
 from gan_core.errors import DataError
-from gan_core.parzen import (
+from gan_core.metrics.parzen import (
     PAPER_GRID,
     POINT_TILE,
     SEARCH_GRID,

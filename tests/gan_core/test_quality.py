@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gan_core.datasets.digits import load_digits
-from gan_core.quality import coverage, duplicates, memorisation, nearest_neighbours, quality, reference_samples
+from gan_core.metrics.sample_quality import (
+    coverage,
+    duplicates,
+    memorisation,
+    nearest_neighbours,
+    quality,
+    reference_samples,
+)
 
 
 def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:

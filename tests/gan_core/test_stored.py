@@ -12,7 +12,7 @@ import torch
 
 from gan_core.datasets import Dataset, Examples
 from gan_core.datasets.examples import REFERENCES
-from gan_core.datasets.stored import StoredImages
+from gan_core.datasets.memory_mapped import StoredImages
 from gan_core.errors import DataError
 from gan_core.training import BatchSource
 

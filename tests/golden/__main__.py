@@ -12,13 +12,13 @@ import torch
 
 from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import load
+from gan_core.datasets.preprocessing import to_bytes
 from gan_core.portable import save_generator
 from gan_core.training import initial_state, train
 from pipelines import config
-from pipelines.figures import to_bytes
-from pipelines.run import Run
+from pipelines.runs.run import Run
+from pipelines.stages.train import Job
 from pipelines.storage import Storage, save_checkpoint
-from pipelines.train import Job
 from tests.golden import RESUMED, SAVED, TINY
 
 

@@ -9,12 +9,12 @@ import torch
 
 from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import DataSettings, load
+from gan_core.datasets.preprocessing import to_bytes
 from gan_core.portable import load_generator
 from gan_core.training import initial_state, train
-from pipelines.figures import to_bytes
-from pipelines.run import Run
+from pipelines.runs.run import Run
+from pipelines.stages.train import Job, resume
 from pipelines.storage import Storage, latest_checkpoint
-from pipelines.train import Job, resume
 from tests.golden import RESUMED, SAVED
 
 VERSIONS = sorted(path for path in Path(__file__).parent.glob("v*") if path.is_dir())

@@ -28,6 +28,8 @@ from gan_core.algorithm1 import AlgorithmSettings, Batch, train_step
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Dataset, DataSettings, load
 from gan_core.draws import Draw, Draws, DrawSource
+from gan_core.metrics.parzen import paper_protocol, parzen_log_density
+from gan_core.metrics.sample_quality import coverage
 from gan_core.networks.dense import (
     DenseDiscriminator,
     DenseDiscriminatorSettings,
@@ -36,8 +38,6 @@ from gan_core.networks.dense import (
     NetworkSettings,
 )
 from gan_core.noise import NoiseSettings, draw_noise
-from gan_core.parzen import paper_protocol, parzen_log_density
-from gan_core.quality import coverage
 from gan_core.randomness import stream
 from gan_core.state import State
 from gan_core.training import BatchSource, TrainingSettings, initial_state

@@ -13,7 +13,7 @@ from scipy import integrate, stats
 from gan_core.mixture import Mixture
 from gan_core.one_dimension import GameSettings, divergence, even_noise, play
 from gan_core.training import initial_state
-from pipelines.figures import one_dimensional_game
+from pipelines.reporting.figures import one_dimensional_game
 
 
 @pytest.fixture(scope="module")

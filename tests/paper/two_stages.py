@@ -26,14 +26,14 @@ import numpy as np
 import torch
 
 from gan_core.datasets import Dataset, DataSettings, load
+from gan_core.metrics.parzen import cross_validated_protocol, parzen_log_density
+from gan_core.metrics.sample_quality import coverage
 from gan_core.noise import draw_noise
-from gan_core.parzen import cross_validated_protocol, parzen_log_density
-from gan_core.quality import coverage
 from gan_core.randomness import stream
 from gan_core.state import State, load_tensors
 from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
-from pipelines.beginning import LAYERS, replaced
+from pipelines.runs.resume import LAYERS, replaced
 from tests.paper.schemes import described
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -27,7 +27,7 @@ from gan_core.threads import one_thread
 from gan_core.training import TrainingSettings, initial_state, train
 from pipelines import config
 from pipelines.cli import main
-from pipelines.settings import Configuration
+from pipelines.config import Configuration
 from pipelines.storage import Storage
 from tests.conftest import free_port
 

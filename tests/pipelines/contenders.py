@@ -9,12 +9,12 @@ from typing import Any
 from gan_core.datasets import DataSettings, load
 from pipelines import config
 from pipelines.registry import Registry
+from pipelines.registry.champion_history import Moves
 from pipelines.registry.lease import Lease
-from pipelines.registry.moves import Moves
-from pipelines.registry.promotion import Verdict, judge_version
+from pipelines.registry.promotion_gate import Verdict, judge_version
 from pipelines.registry.registration import register
+from pipelines.registry.tracking import Tracking
 from pipelines.storage import Storage
-from pipelines.tracking import Tracking
 from tests.conftest import fork_server
 from tests.pipelines.conftest import principal_generator
 

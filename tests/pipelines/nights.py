@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.registry.promotion import decide
-from pipelines.settings import GateSettings
+from pipelines.config import GateSettings
+from pipelines.registry.promotion_gate import decide
 
 MNIST_POINTS, NIGHTS = 9000, 365
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from pipelines import overview
 from pipelines.registry import Registry
+from pipelines.runs import status
 from tests.pipelines.conftest import failed, gan, kill_group, start_gan, until
 from tests.pipelines.test_tracking import closed_port
 
@@ -107,7 +107,7 @@ def test_a_failure_is_an_object_with_its_line_and_code(words, code, told, finish
 
 
 def test_what_nobody_expected_is_an_object_with_code_1(ask, monkeypatch):
-    monkeypatch.setattr(overview, "status", lambda run: 1 / 0)
+    monkeypatch.setattr(status, "status", lambda run: 1 / 0)
     answer = ask("runs", "--json")
     failed(answer, 1, "unexpected ZeroDivisionError")
     assert answer.json["exit_code"] == 1

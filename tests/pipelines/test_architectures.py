@@ -7,8 +7,9 @@ import pytest
 
 from gan_core.errors import CheckpointError
 from gan_core.portable import load_generator, save_generator
-from pipelines import config, origin
-from pipelines.run import Run
+from pipelines import config
+from pipelines.runs import warm_start
+from pipelines.runs.run import Run
 from pipelines.storage import Storage, save_checkpoint
 from tests.pipelines.conftest import ANY_MODEL, failed, gan, trained_alone
 from tests.pipelines.test_origin import begun, digest, job, no_registry
@@ -64,17 +65,17 @@ def test_a_run_s_generator_is_of_its_architecture_and_travels_as_it_is(run, digi
 
 def test_a_run_is_continued_to_the_bits_of_one_in_one_go(run, digits):
     longer = config.override(run.configuration, {"algorithm.steps": 12})
-    found, tensors = origin.find("it", run.storage, no_registry, longer)
-    more = Run.create(origin.adapt(longer, found), "stem", "more", run.storage, found)
+    found, tensors = warm_start.find("it", run.storage, no_registry, longer)
+    more = Run.create(warm_start.adapt(longer, found), "stem", "more", run.storage, found)
     more.origin_tensors = tensors
     more.save()
-    origin.check_data(more, digits)
+    warm_start.check_data(more, digits)
     state = begun(more, digits)
     assert digest(state) == digest(trained_alone(run.configuration.training(), digits, 10))
 
 
 def test_a_generator_of_another_architecture_is_no_warm_start(run, digits):
-    about = origin.Origin(
+    about = warm_start.Origin(
         "gan/1",
         "generator",
         "gan/1",
@@ -86,7 +87,7 @@ def test_a_generator_of_another_architecture_is_no_warm_start(run, digits):
     with pytest.raises(
         CheckpointError, match=r"other architecture \(gan/1\): architecture dense; expected .*convolutional"
     ):
-        origin.adapt(run.configuration, about)
+        warm_start.adapt(run.configuration, about)
 
 
 def test_images_that_do_not_fit_the_architecture_or_a_candidate_s_are_refused_before_anything_starts(tmp_path, here):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gan_core.errors import ConfigurationError
 from pipelines import config
-from pipelines.search.candidates import candidate_configurations, draw_candidates
-from pipelines.settings import TuneSettings
+from pipelines.config import TuneSettings
+from pipelines.config.candidates import candidate_configurations, draw_candidates
 
 SPACE = {
     "noise.size": {"choice": [4, 8, 16]},

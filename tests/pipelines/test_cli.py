@@ -286,7 +286,7 @@ def test_a_run_evaluated_again_has_the_scores_of_its_record(finished, tmp_path, 
 
 
 def test_any_two_arrays_are_scored_by_the_command_as_by_the_function(arrays, tmp_path):
-    from pipelines.evaluate import evaluate_arrays, load_array
+    from pipelines.evaluation.scores import evaluate_arrays, load_array
 
     named = [
         f"--{kind}={arrays / name}"

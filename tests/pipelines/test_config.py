@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gan_core.errors import ConfigurationError
 from pipelines import config
-from pipelines.search.candidates import candidate_configurations, draw_candidates
-from pipelines.setting_names import type_of
-from pipelines.settings import Configuration
+from pipelines.config import Configuration
+from pipelines.config.candidates import candidate_configurations, draw_candidates
+from pipelines.config.keys import type_of
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 LEAVES = [

@@ -13,10 +13,10 @@ from gan_core.datasets import load
 from gan_core.errors import ConfigurationError
 from pipelines import config
 from pipelines.cli import cli
-from pipelines.evaluate import evaluate_arrays
-from pipelines.run import Run
+from pipelines.evaluation.scores import evaluate_arrays
+from pipelines.runs.run import Run
+from pipelines.stages.train import CHECKPOINTS, Job
 from pipelines.storage import Storage, save_checkpoint
-from pipelines.train import CHECKPOINTS, Job
 from tests.pipelines.conftest import ANY_MODEL, gan, trained_alone
 
 NETS = (

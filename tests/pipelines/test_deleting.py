@@ -7,10 +7,10 @@ import pytest
 
 from pipelines import config
 from pipelines.registry import Registry
-from pipelines.registry.moves import Moves
-from pipelines.run import Run
+from pipelines.registry.champion_history import Moves
+from pipelines.runs.retention import tidy
+from pipelines.runs.run import Run
 from pipelines.storage import Storage
-from pipelines.tidying import tidy
 from tests.faults.proxy import failing
 from tests.pipelines.conftest import failed
 from tests.pipelines.test_tracking import closed_port

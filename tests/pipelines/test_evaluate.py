@@ -12,10 +12,11 @@ import pytest
 from scipy.special import logsumexp
 
 from gan_core.errors import DataError
-from gan_core.parzen import PAPER_GRID, POINT_TILE, SEARCH_GRID, parzen_log_density
-from gan_core.quality import coverage, quality, reference_samples
-from pipelines.evaluate import evaluate_arrays, evaluate_generator, load_array, on_cluster, over_models
-from pipelines.settings import EvaluateSettings
+from gan_core.metrics.parzen import PAPER_GRID, POINT_TILE, SEARCH_GRID, parzen_log_density
+from gan_core.metrics.sample_quality import coverage, quality, reference_samples
+from pipelines.config import EvaluateSettings
+from pipelines.evaluation.scores import evaluate_arrays, load_array, over_models
+from pipelines.stages.evaluate import evaluate_generator, on_cluster
 from tests.pipelines.conftest import principal_generator
 
 

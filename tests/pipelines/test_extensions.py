@@ -11,18 +11,19 @@ import torch
 from PIL import Image
 
 from gan_core.checkpoint import tensors_digest
+from gan_core.conditions.settings import conditions_of
 from gan_core.errors import CheckpointError, ConfigurationError, DataError
-from gan_core.extensions import conditions_of
 from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
-from pipelines import config, report
-from pipelines.beginning import CHECKPOINTS, Job, resume
+from pipelines import config
 from pipelines.registry import Registry
 from pipelines.registry.registration import PARAMETERS, register
-from pipelines.run import Run
-from pipelines.sample_requests import SampleRequest, answer_request, parse_request
+from pipelines.reporting import html_report
+from pipelines.runs.resume import CHECKPOINTS, Job, resume
+from pipelines.runs.run import Run
+from pipelines.serving.requests import SampleRequest, answer_request, parse_request
+from pipelines.stages.train import train_run
 from pipelines.storage import Storage, save_checkpoint
-from pipelines.train import train_run
 from tests.pipelines.conftest import SMALL, failed, gan
 
 KINDS = ("none", "conditional", "imputation")
@@ -210,11 +211,11 @@ def test_the_page_has_an_extension_s_measures_and_picture():
             "weights": "last", "quality": None, "extension": {"recognition": seen},
         },
     }  # fmt: skip
-    page = report.render("r", "digits", records, {"classes.png": b"picture"}, "", "c", 5)
+    page = html_report.render("r", "digits", records, {"classes.png": b"picture"}, "", "c", 5)
     assert "87.5% ± 1.0% of 100 samples are recognised" in page
     assert "Samples of each class" in page
     records["evaluate"]["extension"] = None
-    assert "Samples of each class" not in report.render("r", "digits", records, {}, "", "c", 5)
+    assert "Samples of each class" not in html_report.render("r", "digits", records, {}, "", "c", 5)
 
 
 @pytest.mark.slow

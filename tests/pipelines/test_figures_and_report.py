@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from gan_core.datasets import Dataset, Examples
-from gan_core.datasets.preprocessing import normalise_contrast
+from gan_core.datasets.preprocessing import normalise_contrast, to_bytes
 from gan_core.noise import draw_noise
 from gan_core.randomness import stream
-from pipelines import figures, report
-from pipelines.evaluate import evaluate_arrays
+from pipelines.evaluation.scores import evaluate_arrays
+from pipelines.reporting import figures, html_report
 from tests.pipelines.conftest import principal_generator
 
 HISTORY = [
@@ -56,7 +56,7 @@ def test_a_grid_shows_each_image_in_its_row_and_column_and_white_between(scale, 
 
 
 def test_pixels_are_rounded_and_clipped():
-    assert figures.to_bytes(np.array([-1.0, 0.0, 0.49 / 255, 0.51 / 255, 1.0, 7.0])).tolist() == [0, 0, 0, 1, 255, 255]
+    assert to_bytes(np.array([-1.0, 0.0, 0.49 / 255, 0.51 / 255, 1.0, 7.0])).tolist() == [0, 0, 0, 1, 255, 255]
 
 
 @pytest.mark.parametrize("shape", [(7, 9), (7, 9, 3)], ids=["grey", "colour"])
@@ -193,7 +193,7 @@ class Page(HTMLParser):
 
 
 def page(records=RECORDS, data="digits", configuration="seed: 0\n"):
-    return report.render("run-1", data, records, PICTURES, configuration, "c0ffee", 5)
+    return html_report.render("run-1", data, records, PICTURES, configuration, "c0ffee", 5)
 
 
 def test_the_page_refers_to_nothing_outside_itself():

@@ -7,10 +7,10 @@ import pytest
 import ray
 
 from pipelines import config
-from pipelines.gauges import Gauges
-from pipelines.history import read_history
+from pipelines.runtime.prometheus import Gauges
+from pipelines.stages.train import train_run
 from pipelines.storage import Storage
-from pipelines.train import train_run
+from pipelines.storage.metric_log import read_history
 from tests.pipelines.conftest import until
 
 

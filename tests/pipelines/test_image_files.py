@@ -11,7 +11,7 @@ from pyarrow import parquet
 from gan_core import datasets
 from gan_core.datasets import DataSettings
 from gan_core.errors import DataError
-from pipelines.image_files import load
+from pipelines.data.image_files import load
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 5, 4, 3), dtype=np.uint8)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import import_path
+from pipelines.runtime import import_path
 from tests.pipelines.conftest import environment
 
 NAMES = ("pipelines", "gan_core", "random", "numpy", "torch", "ray", "mlflow", "logging", "socket", "json")

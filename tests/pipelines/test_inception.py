@@ -14,13 +14,13 @@ from torch_fidelity import calculate_metrics
 from torchvision.models import inception_v3
 
 from gan_core.datasets import load
+from gan_core.datasets.preprocessing import to_bytes
 from gan_core.errors import CheckpointError, ConfigurationError, DataError
-from gan_core.feature_quality import frechet_distance
+from gan_core.metrics.feature_quality import frechet_distance
 from pipelines import config
-from pipelines.beginning import CHECKPOINTS, Job
-from pipelines.figures import to_bytes
-from pipelines.inception import Inception, inception_quality, inception_scores
-from pipelines.run import Run
+from pipelines.evaluation.inception import Inception, inception_quality, inception_scores
+from pipelines.runs.resume import CHECKPOINTS, Job
+from pipelines.runs.run import Run
 from pipelines.storage import Storage, save_checkpoint
 from tests.pipelines.conftest import SMALL, environment, failed, trained_alone
 

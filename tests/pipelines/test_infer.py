@@ -7,17 +7,18 @@ import pytest
 from PIL import Image
 
 from gan_core.checkpoint import tensors_digest
-from gan_core.extensions import InferenceSettings
+from gan_core.conditions.settings import InferenceSettings
 from gan_core.extensions.inference import initial_encoder, train_encoder
 from gan_core.threads import one_thread
 from pipelines import config
 from pipelines.flow import Flow
-from pipelines.history import read_history
-from pipelines.infer import infer_run, trained_inference
 from pipelines.registry import Registry, registration
-from pipelines.run import Run
+from pipelines.registry.tracking import Tracking
+from pipelines.runs.run import Run
+from pipelines.runs.trained_models import trained_inference
+from pipelines.stages.train_encoder import infer_run
 from pipelines.storage import Storage, checkpoint_names
-from pipelines.tracking import Tracking
+from pipelines.storage.metric_log import read_history
 from tests.pipelines.conftest import failed, principal_generator
 
 STEPS = 120

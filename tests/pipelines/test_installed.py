@@ -6,7 +6,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from pipelines import installed
+from pipelines.runtime import installed
 
 VERSIONS = ["2.59.9", "2.60", "2.60.0", "2.60.7", "2.61", "2.61.0", "2.61.1", "3", "10.1", "2.60.1+cpu"]
 

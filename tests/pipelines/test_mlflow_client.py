@@ -11,9 +11,9 @@ import sys
 import pytest
 
 from gan_core.errors import CheckpointError, RegistryError
-from pipelines import doctor
-from pipelines.mlflow_client import open_client, recorded
-from pipelines.tracking import check_ready
+from pipelines import diagnostics
+from pipelines.registry.mlflow_client import open_client, recorded
+from pipelines.registry.tracking import check_ready
 from tests.pipelines.conftest import environment, failed
 
 NAME = "gan-ready"
@@ -21,7 +21,7 @@ NAME = "gan-ready"
 
 def tracking_finding(uri, storage):
     """What `gan doctor` says of MLflow."""
-    (found,) = (one for one in doctor.examine(str(storage), uri, False) if one.part == "tracking")
+    (found,) = (one for one in diagnostics.examine(str(storage), uri, False) if one.part == "tracking")
     return found
 
 

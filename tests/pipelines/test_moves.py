@@ -10,9 +10,9 @@ import pytest
 
 from gan_core.errors import RegistryError
 from pipelines.registry import CHAMPION, Registry
+from pipelines.registry.champion_history import MOVE_TAG, PENDING_TAG, Moves
 from pipelines.registry.lease import PREFIX, Lease
-from pipelines.registry.moves import MOVE_TAG, PENDING_TAG, Moves
-from pipelines.registry.promotion import Verdict
+from pipelines.registry.promotion_gate import Verdict
 from pipelines.registry.retention import archive, delete, prune, to_prune
 from tests.pipelines import contenders
 

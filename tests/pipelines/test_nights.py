@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipelines.settings import GateSettings
+from pipelines.config import GateSettings
 from tests.pipelines.nights import EASY, HARD, USUAL, first_night_rate, year
 
 DEFAULT, NO_MARGIN = GateSettings(), GateSettings(min_margin=0.0)

@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from gan_core.errors import ConfigurationError
-from pipelines import config, notify
-from pipelines.run import Run
-from pipelines.settings import NotifySettings
+from pipelines import config
+from pipelines.config import NotifySettings
+from pipelines.runs.run import Run
+from pipelines.runtime import notifications
 from pipelines.storage import Storage, checkpoint_names
 from tests.conftest import free_port
 from tests.pipelines.conftest import gan, kill_group, start_gan, until
 
 KEEP = "cat > told.json"
-TOLD = notify.message("failed", "night", "/runs", stage="train", exit_code=4, error="it broke")
+TOLD = notifications.message("failed", "night", "/runs", stage="train", exit_code=4, error="it broke")
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -63,7 +64,7 @@ def server():
 def tell(told=TOLD, **settings):
     """What is said about the telling, and the seconds it took."""
     said, started = [], time.monotonic()
-    notify.tell(NotifySettings(**settings), told, said.append)
+    notifications.tell(NotifySettings(**settings), told, said.append)
     return said, time.monotonic() - started
 
 

@@ -8,12 +8,13 @@ import pytest
 from gan_core.checkpoint import tensors_digest
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.training import initial_state, train
-from pipelines import config, origin
-from pipelines.beginning import Job, begin, resume
+from pipelines import config
 from pipelines.registry import Registry
-from pipelines.registry.moves import Moves
+from pipelines.registry.champion_history import Moves
 from pipelines.registry.registration import register
-from pipelines.run import Run
+from pipelines.runs import warm_start
+from pipelines.runs.resume import Job, begin, resume
+from pipelines.runs.run import Run
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
 from tests.pipelines.conftest import failed, gan, principal_generator, trained_alone
 
@@ -54,8 +55,8 @@ def no_registry():
 
 def continued(configuration, reference, storage, name=None, uri=no_registry):
     """A run made as the command makes it."""
-    found, tensors = origin.find(reference, storage, uri)
-    run = Run.create(origin.adapt(configuration, found), "stem", name, storage, found)
+    found, tensors = warm_start.find(reference, storage, uri)
+    run = Run.create(warm_start.adapt(configuration, found), "stem", name, storage, found)
     run.origin_tensors = tensors
     return run
 
@@ -111,13 +112,13 @@ def test_the_origin_is_part_of_a_runs_identity_and_digest_and_is_written_down(tr
     assert written["digest"] == tensors_digest(*tensors.values())
     assert (written["resolved"], written["step"], written["taken"]) == ("trained/step=00000030", 30, "state")
     assert Run.open(run.name, storage).origin == run.origin
-    assert origin.changes(run) == {
+    assert warm_start.changes(run) == {
         "algorithm.generator_learning_rate": [0.1, 0.05],
         "algorithm.steps": [30, 60],
     }
-    assert json.loads(origin.tags(run)["origin_changes"]) == origin.changes(run)
-    assert origin.tags(run)["origin_digest"] == written["digest"]
-    assert origin.tags(plain) == {}
+    assert json.loads(warm_start.tags(run)["origin_changes"]) == warm_start.changes(run)
+    assert warm_start.tags(run)["origin_digest"] == written["digest"]
+    assert warm_start.tags(plain) == {}
 
 
 @pytest.mark.parametrize(
@@ -160,12 +161,12 @@ def test_the_origins_search_is_not_done_again_and_its_choice_is_taken_over_but_f
         "coverage": 1.0, "candidates": 2, "diverged": 0, "failed": 0, "seconds": 1.0,
     }}  # fmt: skip
     trained.folder.write_json("records/tune.json", searched)
-    found, _ = origin.find("trained", storage, no_registry)
+    found, _ = warm_start.find("trained", storage, no_registry)
     longer = config.override(small, {"algorithm.steps": 60})
     assert longer.tune.candidates == 2
-    adapted = origin.adapt(longer, found)
+    adapted = warm_start.adapt(longer, found)
     assert (adapted.tune.candidates, adapted.algorithm.generator_learning_rate) == (0, 0.3)
-    given = origin.adapt(longer, found, {"algorithm.generator_learning_rate"})
+    given = warm_start.adapt(longer, found, {"algorithm.generator_learning_rate"})
     assert given.algorithm.generator_learning_rate == 0.1
 
 
@@ -178,9 +179,9 @@ def test_other_data_cannot_be_continued_on(trained, alone, digits, storage):
     from dataclasses import replace
 
     run = continued(config.override(alone, {"algorithm.steps": 60}), "trained", storage)
-    origin.check_data(run, digits)
+    warm_start.check_data(run, digits)
     with pytest.raises(ConfigurationError, match=r"cannot be continued \(trained/step=00000030\): trained on data"):
-        origin.check_data(run, replace(digits, train=replace(digits.train, images=digits.train.images[:-1], labels=digits.train.labels[:-1])))  # fmt: skip
+        warm_start.check_data(run, replace(digits, train=replace(digits.train, images=digits.train.images[:-1], labels=digits.train.labels[:-1])))  # fmt: skip
 
 
 def test_a_name_belongs_to_one_origin_and_a_moved_reference_is_still_the_recorded_one(trained, alone, digits, storage):
@@ -193,14 +194,14 @@ def test_a_name_belongs_to_one_origin_and_a_moved_reference_is_still_the_recorde
     save_checkpoint(trained.folder.within("checkpoints"), 31, state.tensors(), job(trained, digits).about(), keep=2)
     with pytest.raises(ConfigurationError, match="run of another origin"):
         continued(longer, "trained", storage, "mine")
-    assert origin.recorded("trained", "mine", storage) == run.origin
-    assert origin.recorded("other", "mine", storage) is origin.recorded("trained", None, storage) is None
+    assert warm_start.recorded("trained", "mine", storage) == run.origin
+    assert warm_start.recorded("other", "mine", storage) is warm_start.recorded("trained", None, storage) is None
 
 
 def test_a_run_that_has_not_trained_cannot_be_continued(alone, storage):
     Run.create(alone, "stem", "fresh", storage).save()
     with pytest.raises(CheckpointError, match=r"not trained yet \(fresh\)"):
-        origin.find("fresh", storage, no_registry)
+        warm_start.find("fresh", storage, no_registry)
 
 
 # A registered generator
@@ -229,7 +230,7 @@ def test_a_warm_start_has_the_generators_weights_and_all_else_fresh(registered, 
     settings = config.override(alone, {**FITTING, "algorithm.generator_average": 0.9})
     run = continued(settings, "gan-pca@champion", storage, uri=uri)
     assert (run.origin.resolved, run.origin.taken, run.origin.digest) == ("gan-pca/1", "generator", model.sha256)
-    origin.check_data(run, digits)
+    warm_start.check_data(run, digits)
     run.save()
     state, fresh = begun(run, digits), initial_state(settings.training(), digits.train)
     assert int(state.step) == 0
@@ -238,7 +239,7 @@ def test_a_warm_start_has_the_generators_weights_and_all_else_fresh(registered, 
         assert tensors_digest(state.tensors()[group]) == tensors_digest(fresh.tensors()[group])
     assert checkpoint_names(run.folder.within("checkpoints")) == ["step=00000000"]
     assert run.generator().sha256 == model.sha256
-    assert origin.tags(run)["origin"] == "gan-pca/1"
+    assert warm_start.tags(run)["origin"] == "gan-pca/1"
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_a_search_whose_candidates_do_not_all_fit_is_refused_before_it_starts(re
     space = {"tune.space": {"noise.size": {"choice": [7]}}}
     run = continued(config.override(small, {**FITTING, **space}), "gan-pca/1", storage, uri=registered[1])
     with pytest.raises(CheckpointError, match=r"weights do not fit \(gan-pca/1\)"):
-        origin.check_data(run, digits)
+        warm_start.check_data(run, digits)
 
 
 # The command

@@ -12,9 +12,11 @@ import uuid
 import pytest
 
 from gan_core.errors import ConfigurationError
-from pipelines import config, overview, ownership, rows
-from pipelines.run import Run
-from pipelines.storage import Storage, checkpoint_names, save_checkpoint
+from pipelines import config
+from pipelines.runs import run_lease
+from pipelines.runs import status as overview
+from pipelines.runs.run import Run
+from pipelines.storage import Storage, checkpoint_names, image_cache, save_checkpoint
 from tests.pipelines.conftest import environment, failed, gan, kill_group, start_gan, trained_alone, until
 
 HOLDER = """
@@ -66,14 +68,14 @@ def test_asking_for_a_runs_state_a_thousand_times_keeps_nobody_from_starting_on_
 
     def ask():
         while not asking.is_set():
-            ownership.owner(run.folder)
+            run_lease.owner(run.folder)
 
     askers = [threading.Thread(target=ask) for _ in range(3)]
     for asker in askers:
         asker.start()
     started = []
     for _ in range(100):
-        with ownership.working_on(run.folder) as free:
+        with run_lease.working_on(run.folder) as free:
             started.append(free)
     asking.set()
     for asker in askers:
@@ -83,38 +85,38 @@ def test_asking_for_a_runs_state_a_thousand_times_keeps_nobody_from_starting_on_
 
 def test_an_owner_is_seen_while_it_lives_and_a_killed_one_is_not(held):
     run, process = held
-    seen = until(lambda: (ownership.owner(run.folder) or {}).get("pid"))
+    seen = until(lambda: (run_lease.owner(run.folder) or {}).get("pid"))
     assert seen == process.pid
     assert overview.status(run)["state"] == "running"
-    with ownership.working_on(run.folder) as free:
+    with run_lease.working_on(run.folder) as free:
         assert not free
     process.kill()
     process.wait()
-    assert ownership.owner(run.folder) is None
+    assert run_lease.owner(run.folder) is None
     assert overview.status(run)["state"] == "stopped"
-    with ownership.working_on(run.folder) as free:
+    with run_lease.working_on(run.folder) as free:
         assert free
 
 
 def test_asking_about_a_run_writes_nothing(storage, small):
     run = make(storage, "quiet", small)
     before = sorted(os.listdir(run.folder.local))
-    assert ownership.owner(run.folder) is None
+    assert run_lease.owner(run.folder) is None
     assert overview.status(run)["state"] == "stopped"
     assert sorted(os.listdir(run.folder.local)) == before == ["run.json"]
 
 
 def test_on_an_object_store_a_sign_of_life_tells_who_works_on_a_run_and_its_age_that_he_is_dead():
     folder = Storage(f"fsspec+memory:///{uuid.uuid4().hex}")
-    with ownership.working_on(folder) as free:
+    with run_lease.working_on(folder) as free:
         assert free
-        assert until(lambda: ownership.owner(folder))["pid"] == os.getpid()
-        with ownership.working_on(folder) as second:
+        assert until(lambda: run_lease.owner(folder))["pid"] == os.getpid()
+        with run_lease.working_on(folder) as second:
             assert not second
-        assert ownership.owner(folder) is not None
-    assert ownership.owner(folder) is None
-    folder.write_json("owner.json", {"pid": 1, "beat": time.time() - 2 * ownership.SILENT_SECONDS})
-    with ownership.working_on(folder) as free:
+        assert run_lease.owner(folder) is not None
+    assert run_lease.owner(folder) is None
+    folder.write_json("owner.json", {"pid": 1, "beat": time.time() - 2 * run_lease.SILENT_SECONDS})
+    with run_lease.working_on(folder) as free:
         assert free
 
 
@@ -123,7 +125,7 @@ def test_on_an_object_store_a_sign_of_life_tells_who_works_on_a_run_and_its_age_
 
 def test_a_request_to_stop_ends_the_owner_as_sigterm_does_and_is_gone_afterwards(held):
     run, process = held
-    assert ownership.request_stop(run.folder, 200)
+    assert run_lease.request_stop(run.folder, 200)
     assert process.wait() == 143
     assert not {"owner.json", "stop-request.json"} & set(run.folder.names())
 
@@ -138,9 +140,9 @@ def test_an_owner_that_does_not_end_in_time_is_said_to_be_running_still(held, he
 def test_a_request_that_nobody_heard_does_not_stop_the_next_owner(storage, small):
     run = make(storage, "later", small)
     run.folder.write_json("stop-request.json", {})
-    with ownership.working_on(run.folder) as free:
+    with run_lease.working_on(run.folder) as free:
         assert free
-        time.sleep(1.5 * ownership.LOOK_SECONDS)  # a SIGTERM would end the test's process
+        time.sleep(1.5 * run_lease.LOOK_SECONDS)  # a SIGTERM would end the test's process
     assert "stop-request.json" not in run.folder.names()
 
 
@@ -265,17 +267,17 @@ def test_rows_that_no_run_reads_after_a_prune_go_too_and_are_told_before(storage
     for name in ("a", "b"):
         aged(make(storage, name, small), 1 if name == "a" else 10)
         storage.within("rows", name).write("000000-000", b"rows")
-        rows.known(storage, name, name)
+        image_cache.known(storage, name, name)
     for path in (storage.local / "rows").rglob("*"):
         os.utime(path, (time.time() - 7200,) * 2)
     command = ("runs", "prune", "--keep", 1, "--storage", storage.uri, "--json")
     would = here(*command).json
     assert ([one["run"] for one in would["runs"]], [one["rows"] for one in would["rows"]]) == (["b"], ["b"])
     assert would["bytes"] == would["runs"][0]["bytes"] + 4
-    assert rows.names(storage) == ["a", "b"]
+    assert image_cache.names(storage) == ["a", "b"]
     done = here(*command, "--yes").json
     assert [one["rows"] for one in done["rows"]] == ["b"]
-    assert rows.names(storage) == ["a"]
+    assert image_cache.names(storage) == ["a"]
 
 
 def test_a_run_whose_version_holds_an_alias_is_kept(finished, here):

@@ -11,19 +11,20 @@ from scipy.special import logsumexp
 
 from gan_core.checkpoint import tensors_digest
 from gan_core.errors import CheckpointError
-from gan_core.parzen import PAPER_GRID, parzen_log_density
+from gan_core.metrics.parzen import PAPER_GRID, parzen_log_density
 from gan_core.training import initial_state
 from pipelines import config
-from pipelines.evaluate import evaluate_arrays
-from pipelines.history import append_history
-from pipelines.publish import publish, write_report
-from pipelines.records import EvaluateRecord, TrainRecord
+from pipelines.config import GateSettings
+from pipelines.evaluation.scores import evaluate_arrays
 from pipelines.registry import Registry
-from pipelines.registry.promotion import Contender, judge, sample_seed
-from pipelines.run import Run
-from pipelines.settings import GateSettings
+from pipelines.registry.promotion_gate import Contender, judge, sample_seed
+from pipelines.runs.records import EvaluateRecord, TrainRecord
+from pipelines.runs.run import Run
+from pipelines.stages.register import publish
+from pipelines.stages.report import write_report
+from pipelines.stages.train import Job
 from pipelines.storage import latest_checkpoint, save_checkpoint
-from pipelines.train import Job
+from pipelines.storage.metric_log import append_history
 from tests.pipelines.conftest import ANY_MODEL, principal_generator
 
 SAMPLES, SEED, SIGMA = 400, 5, 0.2154

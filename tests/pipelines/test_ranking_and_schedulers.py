@@ -11,7 +11,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from scipy.stats import spearmanr
 
-from pipelines.search.findings import lineage, open_findings, open_stretch, stretches
+from pipelines.config.tune_schema import ResourceSettings, TuneSettings
+from pipelines.search.optuna_tpe import from_optuna, optuna_distribution
 from pipelines.search.ranking import (
     at_step,
     best_rows,
@@ -20,10 +21,9 @@ from pipelines.search.ranking import (
     rung_correlation,
     without_diverged,
 )
+from pipelines.search.results_store import lineage, open_findings, open_stretch, stretches
 from pipelines.search.schedulers import concurrency, make_scheduler
-from pipelines.search.suggestions import from_optuna, optuna_distribution
 from pipelines.storage import Storage
-from pipelines.tune_settings import ResourceSettings, TuneSettings
 
 SPACE = {"algorithm.generator_learning_rate": {"log_uniform": [0.01, 1.0]}}
 

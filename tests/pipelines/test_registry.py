@@ -13,10 +13,10 @@ import torch
 
 from gan_core.errors import CheckpointError, RegistryError
 from pipelines.registry import registration
-from pipelines.registry.lookup import ARCHIVED_TAG, CHALLENGER, CHAMPION, DUPLICATE_TAG, KEY_TAG, Registry
-from pipelines.registry.moves import Moves
+from pipelines.registry.champion_history import Moves
+from pipelines.registry.registry import ARCHIVED_TAG, CHALLENGER, CHAMPION, DUPLICATE_TAG, KEY_TAG, Registry
+from pipelines.registry.tracking import Tracking
 from pipelines.storage import Storage
-from pipelines.tracking import Tracking
 from tests.pipelines.conftest import Place, environment, gan, principal_generator
 from tests.pipelines.contenders import Mortal
 

@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from pipelines import rows
-from pipelines.storage import Storage
+from pipelines.storage import Storage, image_cache
 
 HOUR = 3600.0
 
@@ -22,7 +21,7 @@ def make(storage, name, readers=(), hours=2.0):
     folder = storage.within("rows", name)
     folder.write("000000-000", b"12345")
     for reader in readers:
-        rows.known(storage, name, reader)
+        image_cache.known(storage, name, reader)
     aged(folder, hours)
     return folder
 
@@ -38,9 +37,9 @@ def names(found):
 
 def test_rows_are_known_once_they_are_whole_and_who_asks_is_their_reader(storage):
     folder = make(storage, "a")
-    assert rows.known(storage, "a", "one") is None
+    assert image_cache.known(storage, "a", "one") is None
     folder.write_json("about.json", {"files": []})
-    assert rows.known(storage, "a", "two") == {"files": []}
+    assert image_cache.known(storage, "a", "two") == {"files": []}
     assert folder.within("readers").names() == ["one", "two"]
 
 
@@ -49,33 +48,33 @@ def test_unread_are_those_whose_readers_are_all_gone_and_that_nobody_uses(storag
     make(storage, "of-none", ["gone", "gone-too"])
     make(storage, "new", ["gone"], hours=0.5)
     aged(make(storage, "asked-for-again", ["gone"]), 2)
-    rows.known(storage, "asked-for-again", "begins-now")
-    (found,) = rows.unread(storage, ["kept"])
+    image_cache.known(storage, "asked-for-again", "begins-now")
+    (found,) = image_cache.unread(storage, ["kept"])
     assert (found.rows, found.bytes) == ("of-none", 5)
     assert found.age_seconds == pytest.approx(2 * HOUR, abs=60)  # the test itself may take a minute
-    assert names(rows.unread(storage, [])) == ["of-a-run", "of-none"]
-    assert rows.unread(Storage.at(storage.local / "none"), []) == []
+    assert names(image_cache.unread(storage, [])) == ["of-a-run", "of-none"]
+    assert image_cache.unread(Storage.at(storage.local / "none"), []) == []
 
 
 def test_what_an_earlier_version_left_without_readers_goes_by_its_age_alone_and_only_if_asked(storage):
     make(storage, "old", hours=50)
     make(storage, "newer", hours=5)
     make(storage, "read", ["kept"], hours=50)
-    assert rows.unread(storage, ["kept"]) == []
-    assert names(rows.unread(storage, ["kept"], older_than=48 * HOUR)) == ["old"]
-    assert names(rows.remove_unread(storage, ["kept"], older_than=0.0)) == ["newer", "old"]
+    assert image_cache.unread(storage, ["kept"]) == []
+    assert names(image_cache.unread(storage, ["kept"], older_than=48 * HOUR)) == ["old"]
+    assert names(image_cache.remove_unread(storage, ["kept"], older_than=0.0)) == ["newer", "old"]
 
 
 def test_removed_is_what_is_still_unread_when_its_turn_comes(storage):
     for name in ("a", "b", "c"):
         make(storage, name, ["gone"])
-    removing = rows.remove_unread(storage, [])
+    removing = image_cache.remove_unread(storage, [])
     assert next(removing).rows == "a"
-    rows.known(storage, "b", "begins-now")
+    image_cache.known(storage, "b", "begins-now")
     with storage.within("rows").exclusively() as free:
         assert free
         assert list(removing) == []
-    assert rows.names(storage) == ["b", "c"]
+    assert image_cache.names(storage) == ["b", "c"]
     assert storage.within("rows", "b").read("000000-000") == b"12345"
 
 
@@ -83,7 +82,7 @@ def test_who_asks_while_rows_are_being_removed_waits_and_then_makes_them_again(s
     folder = make(storage, "a", ["gone"])
     folder.write_json("about.json", {"files": []})
     answers = []
-    asking = threading.Thread(target=lambda: answers.append(rows.known(storage, "a", "new")))
+    asking = threading.Thread(target=lambda: answers.append(image_cache.known(storage, "a", "new")))
     with storage.within("rows").exclusively() as free:
         assert free
         asking.start()

@@ -10,13 +10,13 @@ import pytest
 from gan_core.checkpoint import tensors_digest
 from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from pipelines import config
-from pipelines.evaluate import evaluate_arrays
+from pipelines.evaluation.scores import evaluate_arrays
 from pipelines.flow import Flow
-from pipelines.history import read_history
-from pipelines.records import ReportRecord, TuneRecord
 from pipelines.registry import Registry
-from pipelines.run import STAGES, Run, checked_run_name, run_names
+from pipelines.runs.records import ReportRecord, TuneRecord
+from pipelines.runs.run import STAGES, Run, checked_run_name, run_names
 from pipelines.storage import Storage, checkpoint_names
+from pipelines.storage.metric_log import read_history
 from tests.pipelines.conftest import gan, kill_group, start_gan, trained_alone, until
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gan_core.errors import ConfigurationError
-from pipelines.sample_requests import SampleRequest, answer_request, parse_request
+from pipelines.serving.requests import SampleRequest, answer_request, parse_request
 from tests.pipelines.conftest import principal_generator
 
 

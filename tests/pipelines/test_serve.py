@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipelines.registry import Registry
-from pipelines.registry.moves import Moves
+from pipelines.registry.champion_history import Moves
 from pipelines.storage import Storage
 from tests.conftest import free_port
 from tests.pipelines.conftest import Place, failed, gan, kill_group, principal_generator, start_gan, until

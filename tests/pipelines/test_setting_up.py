@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from gan_core.datasets import LOADERS
-from gan_core.quality import nearest_neighbours
-from pipelines import config, doctor
-from pipelines.settings import Configuration
+from gan_core.metrics.sample_quality import nearest_neighbours
+from pipelines import config, diagnostics
+from pipelines.config import Configuration
 from pipelines.storage import Storage
 from tests.pipelines.conftest import failed, gan
 from tests.pipelines.test_tracking import closed_port
@@ -62,8 +62,8 @@ def test_doctor_tells_a_database_of_mlflow_from_another(registry_uri, tmp_path, 
 
 def test_a_package_that_is_missing_or_too_old_is_said_with_what_is_wanted(monkeypatch):
     wanted = ["nosuchpackage>=2", "numpy>=999", "torch", "pytest>=999; extra == 'dev'"]
-    monkeypatch.setattr(doctor.metadata, "requires", lambda name: wanted)
-    found = {one.part: one for one in doctor.examine("x", "sqlite:////no.db", False)}
+    monkeypatch.setattr(diagnostics.metadata, "requires", lambda name: wanted)
+    found = {one.part: one for one in diagnostics.examine("x", "sqlite:////no.db", False)}
     assert (found["nosuchpackage"].verdict, found["nosuchpackage"].found) == ("fail", "not installed")
     assert found["numpy"].verdict == "fail"
     assert found["numpy"].advice == "a version >=999"
@@ -145,7 +145,7 @@ def test_an_output_that_cannot_be_written_is_an_error_in_one_line(finished, tmp_
 
 
 def test_a_run_that_is_not_trained_and_a_record_that_is_damaged_are_errors_in_one_line(small_yaml, tmp_path, here):
-    from pipelines.run import Run
+    from pipelines.runs.run import Run
 
     run = Run.create(config.load(small_yaml), "small", "fresh", Storage.at(tmp_path / "st"))
     run.save()

@@ -3,10 +3,10 @@
 import pytest
 
 from pipelines import config
-from pipelines.image_files import load
-from pipelines.publish import RECIPE_TAG, recipe_digest
+from pipelines.data.image_files import load
 from pipelines.registry import Registry
-from pipelines.run import Run
+from pipelines.runs.run import Run
+from pipelines.stages.register import RECIPE_TAG, recipe_digest
 from pipelines.storage import Storage
 
 NIGHTLY = ("--set", "seed=name", "--set", "algorithm.steps=60", "--skip-unchanged", "--dry-run", "--json")

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gan_core.errors import CheckpointError, ConfigurationError
-from pipelines.history import append_history, read_history
 from pipelines.storage import Storage, check_storage, checkpoint_names, latest_checkpoint, local_copy, save_checkpoint
+from pipelines.storage.metric_log import append_history, read_history
 from tests.pipelines.conftest import environment, until
 
 # A path, its URI, and stores without folders, renaming or appending: fsspec's, in memory, and S3, over HTTP.

@@ -14,8 +14,10 @@ from pyarrow import parquet
 from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import DataSettings
 from gan_core.errors import ConfigurationError, DataError
-from pipelines import config, image_files, rows, stored_images
-from pipelines.storage import Storage
+from pipelines import config
+from pipelines.data import image_files
+from pipelines.data import streaming as stored_images
+from pipelines.storage import Storage, image_cache
 from tests.pipelines.conftest import ANY_MODEL, gan, trained_alone
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (300, 6, 5, 3), dtype=np.uint8)
@@ -84,7 +86,7 @@ def test_the_images_are_decoded_once_until_a_file_the_size_or_the_colours_change
     found, _ = load(settings(root), storage)
     again, said = load(settings(root), storage)
     assert (again.digest, said) == (found.digest, [])
-    (name,) = rows.names(storage)
+    (name,) = image_cache.names(storage)
     assert storage.within("rows", name, "readers").names() == ["it"]
     assert np.array_equal(again.train.images[:], found.train.images[:])
     assert load(settings(root, size=(5, 3)), storage)[0].shape == (5, 3, 3)
@@ -119,7 +121,7 @@ def test_from_s3_into_s3_it_is_the_same_and_damaged_rows_are_refused(root, bucke
     memory = image_files.load(settings(root, streaming=False))
     assert found.digest == memory.digest
     assert np.array_equal(found.train.images[:], memory.train.images)
-    (folder,) = (place.within("rows", name) for name in rows.names(place))
+    (folder,) = (place.within("rows", name) for name in image_cache.names(place))
     name = next(name for name in folder.names() if name != "about.json")
     content = folder.read(name)
     folder.write(name, content[:-1] + bytes([content[-1] ^ 1]))
@@ -135,7 +137,7 @@ def test_a_task_s_fault_is_told_by_file_and_row_and_nothing_is_taken_for_whole(r
     parquet.write_table(table, root / "1.parquet", row_group_size=40)
     with pytest.raises(DataError, match=re.escape(f"unreadable image ({root}/1.parquet, row 70)")):
         load(settings(root), storage)
-    (folder,) = rows.names(storage)
+    (folder,) = image_cache.names(storage)
     assert "about.json" not in storage.within("rows", folder).names()
     parquet.write_table(pyarrow.table({"image": ENCODED[100:200]}), root / "1.parquet")
     assert load(settings(root), storage)[0].digest == image_files.load(settings(root, streaming=False)).digest

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import submission
 from pipelines.registry import Registry
+from pipelines.runtime import ray_jobs
 from tests.conftest import free_port, listening
 from tests.pipelines.conftest import environment, failed, gan, until
 
@@ -82,7 +82,7 @@ def test_a_name_submitted_twice_is_one_version_and_a_bad_setting_ends_with_the_j
 def test_of_submissions_of_a_name_at_once_one_is_a_job_and_the_others_are_attached_to_it(head, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    clusters = [submission.Cluster(head) for _ in range(4)]
+    clusters = [ray_jobs.Cluster(head) for _ in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         jobs = list(pool.map(lambda cluster: cluster.submit("at-once", "sleep 60", {}), clusters))
     assert {job.id for job in jobs} == {"gan-at-once"}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import tables
 from pipelines.cli import cli
 from pipelines.registry import Registry
-from pipelines.run import Run
+from pipelines.reporting import paper_tables
+from pipelines.reporting.paper_tables import PAPER_TABLE_2, Scored
+from pipelines.runs.run import Run
 from pipelines.storage import Storage
-from pipelines.tables import PAPER_TABLE_2, Scored
 from tests.pipelines.conftest import failed
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def fold(number, **score):
 
 
 def test_table_1_has_the_paper_s_numbers_to_the_digit():
-    head, rows = cells(tables.table_1([]))
+    head, rows = cells(paper_tables.table_1([]))
     assert head[:3] == ["samples from", "mnist", "tfd"]
     published = {name.removesuffix(", as published"): (row["mnist"], row["tfd"]) for name, row in rows.items()}
     assert published == {
@@ -86,21 +86,21 @@ def test_references_are_not_those_of_a_run_that_was_trained_again(finished):
 
 
 def test_folds_of_tfd_are_averaged_and_their_error_is_over_folds():
-    rows = tables.scored_rows([fold(0, log_likelihood=1900.0), fold(1, log_likelihood=2100.0)])
+    rows = paper_tables.scored_rows([fold(0, log_likelihood=1900.0), fold(1, log_likelihood=2100.0)])
     mean = next(row for row in rows if row.samples_from.startswith("mean over 2") and row.protocol.startswith("paper"))
     assert mean.log_likelihood == 2000
     assert mean.standard_error == pytest.approx(100 / 2**0.5)
-    _, shown = cells(tables.table_1([mean]))
+    _, shown = cells(paper_tables.table_1([mean]))
     assert shown["mean over 2 models of tfd"]["tfd"] == "2000.0 ± 70.7"
-    assert not any("mean" in row.samples_from for row in tables.scored_rows([fold(0)]))
+    assert not any("mean" in row.samples_from for row in paper_tables.scored_rows([fold(0)]))
 
 
 def test_table_2_says_of_every_family_what_each_task_meets(here):
     answer = here("table", "table2", "--json")
     assert answer.code == 0
     assert answer.json["rows"] == [dict(row) for row in PAPER_TABLE_2]
-    head, rows = cells(tables.table_2())
-    assert head == ["task", *tables.FAMILIES, "shown here"]
+    head, rows = cells(paper_tables.table_2())
+    assert head == ["task", *paper_tables.FAMILIES, "shown here"]
     assert list(rows) == ["training", "inference", "sampling", "evaluating p(x)", "designing a model"]
     assert all(cell for row in rows.values() for cell in row.values())
 

@@ -6,13 +6,14 @@ import time
 import pytest
 
 from gan_core.errors import ConfigurationError
-from pipelines import config, ownership, rows
+from pipelines import config
 from pipelines.registry import Registry
-from pipelines.registry.moves import Moves
+from pipelines.registry.champion_history import Moves
 from pipelines.registry.retention import delete, prune
-from pipelines.run import Run
-from pipelines.storage import Storage
-from pipelines.tidying import family, tidy
+from pipelines.runs import run_lease
+from pipelines.runs.retention import family, tidy
+from pipelines.runs.run import Run
+from pipelines.storage import Storage, image_cache
 from tests.pipelines import contenders
 
 NAME = "gan-small"
@@ -103,11 +104,11 @@ def test_rows_of_streamed_images_go_with_the_last_of_the_runs_that_read_them(nig
     for folder, readers in read_by.items():
         nights.storage.within("rows", folder).write("000000-000", b"rows")
         for reader in readers:
-            rows.known(nights.storage, folder, reader)
+            image_cache.known(nights.storage, folder, reader)
     for path in (nights.storage.local / "rows").rglob("*"):
         os.utime(path, (time.time() - 7200,) * 2)
     said, warned = tidied(nights("night-4", **{"retention.keep_runs": 2}), registry)
-    assert rows.names(nights.storage) == ["others", "shared"]
+    assert image_cache.names(nights.storage) == ["others", "shared"]
     assert said[-1] == "tidy   removed rows old, which no run reads, 4 B"
     assert (len(said), warned) == (3, [])
 
@@ -128,7 +129,7 @@ def test_what_is_worked_on_what_an_alias_is_on_and_what_a_rollback_needs_stays(n
     registry.client.set_registered_model_alias(NAME, "tried", "4")
     busy = Run.open("night-5", nights.storage)
     run = nights("night-7", **{"retention.keep_runs": 1})
-    with ownership.working_on(busy.folder) as free:
+    with run_lease.working_on(busy.folder) as free:
         assert free
         said, warned = tidied(run, registry)
     assert left(nights) == {"night-1", "night-2", "night-4", "night-5", "night-7"}

@@ -7,9 +7,9 @@ import time
 import pytest
 
 from gan_core.errors import RegistryError
-from pipelines.mlflow_client import check_reachable, open_client, redacted, tracking_uri
+from pipelines.registry.mlflow_client import check_reachable, open_client, redacted, tracking_uri
+from pipelines.registry.tracking import Tracking
 from pipelines.storage import Storage
-from pipelines.tracking import Tracking
 
 HISTORY = [
     {"step": step, "time_ms": 1_700_000_000_000 + step, "value": -step / 7, "loss": step / 3} for step in range(1, 31)

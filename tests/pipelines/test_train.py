@@ -14,9 +14,9 @@ from gan_core.errors import CheckpointError
 from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config
-from pipelines.history import read_history
+from pipelines.stages.train import Job, resume, train_run
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
-from pipelines.train import Job, resume, train_run
+from pipelines.storage.metric_log import read_history
 from tests.pipelines.conftest import trained_alone, until
 
 TIMES = ("time_ms", "steps_per_second", "images_per_second")

@@ -10,10 +10,10 @@ import pytest
 from gan_core.errors import Diverged
 from gan_core.threads import one_thread
 from pipelines import config
-from pipelines.search.candidates import candidate_configurations, draw_candidates
+from pipelines.config.candidates import candidate_configurations, draw_candidates
 from pipelines.search.trial import score
+from pipelines.stages.tune import TABLE, tune_run
 from pipelines.storage import Storage
-from pipelines.tune import TABLE, tune_run
 from tests.pipelines.conftest import trained_alone
 
 RATE = "algorithm.discriminator_learning_rate"

@@ -13,9 +13,10 @@ from gan_core.datasets import load
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
-from pipelines import config, origin
+from pipelines import config
 from pipelines.cli import cli
-from pipelines.run import Run
+from pipelines.runs import warm_start
+from pipelines.runs.run import Run
 from pipelines.storage import Storage, save_checkpoint
 from tests.gan_core.test_network_recipes import CONFIGS
 from tests.pipelines.conftest import failed, gan, trained_alone
@@ -69,8 +70,8 @@ def first(second, storage, digits):
 
 def after(second, storage, name=None):
     """A run of the second stage, after the first."""
-    found, tensors = origin.find("first", storage, no_registry, second)
-    run = Run.create(origin.adapt(second, found), "stem", name, storage, found)
+    found, tensors = warm_start.find("first", storage, no_registry, second)
+    run = Run.create(warm_start.adapt(second, found), "stem", name, storage, found)
     run.origin_tensors = tensors
     return run
 
@@ -78,10 +79,10 @@ def after(second, storage, name=None):
 def test_the_second_stage_begins_with_the_first_s_g_as_its_last_layers_and_all_else_new(first, second, storage, digits):
     second = config.override(second, {"algorithm.generator_average": 0.9})
     run = after(second, storage)
-    origin.check_data(run, digits)
+    warm_start.check_data(run, digits)
     run.save()
     assert (run.origin.taken, run.origin.digest) == ("layers", first.generator().sha256)
-    assert origin.changes(run) == {}
+    assert warm_start.changes(run) == {}
     state, fresh = begun(run, digits), initial_state(second.training(), digits.train)
     assert int(state.step) == 0
     inner, none = first.generator().generator, torch.empty(4, 0)
@@ -112,8 +113,8 @@ def test_a_second_stage_is_continued_for_more_steps_like_any_run(first, second, 
         pass
     save_checkpoint(run.folder.within("checkpoints"), 10, state.tensors(), job(run, digits).about(), keep=2)
     longer = config.override(second, {"algorithm.steps": 15})
-    found, tensors = origin.find("second", storage, no_registry, longer)
-    more = Run.create(origin.adapt(longer, found), "stem", "more", storage, found)
+    found, tensors = warm_start.find("second", storage, no_registry, longer)
+    more = Run.create(warm_start.adapt(longer, found), "stem", "more", storage, found)
     more.origin_tensors = tensors
     more.save()
     assert (found.taken, found.step) == ("state", 10)
@@ -151,13 +152,13 @@ def test_layers_of_another_architecture_no_layers_and_a_search_are_refused(secon
     other.save()
     state = initial_state(convolutional.training(), digits.train, digits.shape)
     save_checkpoint(other.folder.within("checkpoints"), 1, state.tensors(), job(other, digits).about(), keep=2)
-    found, _ = origin.find("other", storage, no_registry, second)
+    found, _ = warm_start.find("other", storage, no_registry, second)
     with pytest.raises(
         CheckpointError, match=r"other architecture \(other/step=00000001\): convolutional; expected noise of 5"
     ):
-        origin.adapt(second, found)
+        warm_start.adapt(second, found)
     with pytest.raises(ConfigurationError, match=r"no generator to take layers from .*: 3, and no --continue-from"):
-        origin.check_data(Run.create(second, "stem", "alone", storage), digits)
+        warm_start.check_data(Run.create(second, "stem", "alone", storage), digits)
     search = {"tune.candidates": 2, "tune.space": {"algorithm.generator_learning_rate": {"choice": [0.1, 0.2]}}}
     with pytest.raises(ConfigurationError, match=r"tune.candidates\): 2; expected 0 with network.generator.pretrained"):
         after(config.override(second, search), storage)
@@ -214,7 +215,7 @@ def test_both_stages_of_the_recipe_for_faces_and_one_number_over_five_folds(tmp_
     for fold in range(5):
         settings = config.override(config.load(CONFIGS / "tfd.yaml"), {**NARROW, **batch, "data.fold": fold})
         run, dataset = after(settings, storage, f"tfd-{fold}"), load(settings.data)
-        origin.check_data(run, dataset)
+        warm_start.check_data(run, dataset)
         run.save()
         state = begun(run, dataset)
         for _ in train(settings.training(), dataset.train, state, 5, lambda step: False):

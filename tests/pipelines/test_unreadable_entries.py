@@ -7,8 +7,8 @@ import pytest
 from gan_core.errors import RegistryError, visible
 from pipelines import config
 from pipelines.registry import Registry
-from pipelines.registry.moves import MOVE_TAG, Moves
-from pipelines.run import Run
+from pipelines.registry.champion_history import MOVE_TAG, Moves
+from pipelines.runs.run import Run
 from pipelines.storage import Storage
 
 NAME, EVIL = "gan-listed", "red \x1b[31m\nsecond\x9b line\u202e"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gan_core.errors import RegistryError
 from pipelines.registry import Registry
-from pipelines.registry.moves import Moves
-from pipelines.registry.watching import LONGEST, changes
+from pipelines.registry.champion_history import Moves
+from pipelines.registry.polling import LONGEST, changes
 from pipelines.storage import Storage
 from tests.pipelines.conftest import Place, failed, principal_generator, start_gan
 from tests.pipelines.test_registry import register

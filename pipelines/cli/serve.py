@@ -1,0 +1,81 @@
+"""The command that serves: serve."""
+
+import click
+
+from pipelines.cli.context import Context, common
+
+
+@click.command()
+@click.argument("reference", metavar="NAME@ALIAS|NAME/VERSION")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 is all of them."
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True, help="The port.")
+@click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help="Processes, a CPU each.")
+@click.option("--max-samples", type=click.IntRange(min=1), default=1024, show_default=True, help="In one request.")
+@click.option(
+    "--max-waiting", type=click.IntRange(min=0), default=16, show_default=True,
+    help="Requests that may wait at a replica; others are answered 503.",
+)  # fmt: skip
+@click.option("--follow", is_flag=True, help="Serve what the alias names later, too, without a pause.")
+@click.option(
+    "--interval", type=click.FloatRange(min=0, min_open=True), default=30.0, show_default=True,
+    help="Seconds between looks at the alias, with --follow.",
+)  # fmt: skip
+@common
+def serve(
+    context: Context,
+    reference: str,
+    host: str,
+    port: int,
+    replicas: int,
+    max_samples: int,
+    max_waiting: int,
+    follow: bool,
+    interval: float,
+) -> None:
+    """Draw samples of a registered model over HTTP, with Ray Serve, until Ctrl-C.
+
+    POST /samples {"count": 64, "seed": 0, "format": "npy"|"png"|"json"} answers with the bits of
+    gan sample, of one class of a conditional model with "condition": 3; GET /model says which version it is, GET /health that it is there.
+
+    \b
+    Examples:
+      gan serve gan-digits@champion --follow
+      curl -d '{"count": 16, "seed": 7, "format": "png"}' localhost:8000/samples > grid.png
+    """
+    import socket
+    import threading
+    from contextlib import closing, suppress
+
+    from gan_core.errors import ConfigurationError, GanError
+    from pipelines.registry import Registry
+    from pipelines.runtime import liveness, ray_session
+    from pipelines.serving.app import ServeSettings, service
+
+    settings = ServeSettings(host, port, replicas, max_samples, max_waiting)
+    registry = Registry(context.tracking_uri())
+    version = registry.resolve(reference)
+    model = registry.load(version)
+    with closing(socket.socket()) as probe:
+        if probe.connect_ex((host if host != "0.0.0.0" else "127.0.0.1", port)) == 0:
+            raise ConfigurationError("port is taken", "--port", str(port), "one that nobody listens on")
+    with (
+        suppress(KeyboardInterrupt),
+        ray_session.cluster(),
+        liveness.watched(),
+        service(settings, version.name) as running,
+    ):
+        about = running.show(version, model)
+        url = f"http://{host}:{port}"
+        context.answer({"url": url, **about}, f"{version} at {url}; Ctrl-C ends it")
+        if not follow:
+            threading.Event().wait()
+        for now in registry.watch(reference, interval, context.trouble):
+            if now.version == about["version"]:
+                continue
+            try:
+                about = running.show(now, registry.load(now))
+                context.say(f"now {now}")
+            except GanError as error:
+                context.say(f"{error}; still {about['name']}/{about['version']}")

@@ -1,0 +1,101 @@
+"""The command that runs a run elsewhere: submit."""
+
+import sys
+
+import click
+
+from gan_core.errors import ConfigurationError
+from pipelines.cli.context import Context, configured
+from pipelines.cli.outcome import INTERRUPTED
+
+
+@click.command()
+@click.option(
+    "--address",
+    metavar="URL",
+    envvar="RAY_API_SERVER_ADDRESS",
+    required=True,
+    help="The cluster's dashboard, such as http://head:8265.",
+)
+@click.option(
+    "--pass-env", "passed", metavar="NAME", multiple=True, help="Give the job this environment variable's value."
+)
+@click.option("--working-dir", metavar="DIR", help="Send this folder along; the job runs in it.")
+@configured
+def submit(
+    context: Context,
+    configuration: str,
+    overrides: tuple[str, ...],
+    name: str | None,
+    dry_run: bool,
+    address: str,
+    passed: tuple[str, ...],
+    working_dir: str | None,
+) -> None:
+    """Run `gan run` as a job of a Ray cluster, show its log, and end with its exit code.
+
+    The same name again attaches to its job, or says that it is done; one that failed is submitted anew
+    and resumes. Ctrl-C detaches and the job goes on: `ray job stop ID` ends it. Storage and
+    MLflow must be where the cluster reaches them; credentials go by name: --pass-env.
+
+    \b
+    Example:
+      gan submit configs/digits.yaml --address http://head:8265 --name nightly-2026-11-24 \\
+        --storage s3://bucket/gan --tracking-uri http://mlflow:5000 \\
+        --pass-env MLFLOW_TRACKING_USERNAME --pass-env MLFLOW_TRACKING_PASSWORD
+    """
+    from pathlib import Path
+
+    from pipelines import config
+    from pipelines.registry import mlflow_client
+    from pipelines.runs.run import Run
+    from pipelines.runtime import ray_jobs
+
+    given = click.get_current_context().params["storage"]
+    if "://" not in given and not Path(given).is_absolute():
+        raise ConfigurationError(
+            "storage is not shared",
+            "--storage",
+            given,
+            "an absolute path that every machine has, or a URI: s3://bucket/folder",
+        )
+    settings = config.load(configuration, overrides)
+    run = Run.create(settings, Path(configuration).stem, name, context.storage)
+    environment = ray_jobs.job_environment(config.to_yaml(settings), passed)
+    arguments = ["--name", run.name, "--storage", context.storage.uri, "--json"]
+    if uri := context.tracking_uri():
+        if uri != mlflow_client.redacted(uri):
+            raise ConfigurationError(
+                "password in an address",
+                "--tracking-uri",
+                mlflow_client.redacted(uri),
+                "MLFLOW_TRACKING_PASSWORD, by --pass-env",
+            )
+        arguments += ["--tracking-uri", uri]
+    entry = ray_jobs.entrypoint(arguments)
+    if dry_run:
+        context.answer(
+            {"run": run.name, "entrypoint": entry, "environment": sorted(environment)}, f"would submit: {entry}"
+        )
+        return
+    cluster = ray_jobs.Cluster(address)
+    job = cluster.submit(run.name, entry, environment, working_dir)
+    result = {"run": run.name, "job": job.id, "attached": job.attached}
+    if job.done:
+        context.answer({**result, "exit_code": 0}, f"{run.name} is done: job {job.id} has succeeded")
+        return
+    context.say(f"{'attached to' if job.attached else 'submitted'} job {job.id}; Ctrl-C leaves it running")
+
+    def show(text: str) -> None:
+        if not context.quiet:
+            click.echo(text, nl=False, err=True)
+
+    try:
+        code = cluster.follow(job.id, show, context.say)
+    except KeyboardInterrupt:
+        text = f"left job {job.id} running; the same command attaches again; ray job stop {job.id} --address {address} ends it"
+        context.answer({**result, "error": text, "exit_code": INTERRUPTED}, text)
+        sys.exit(INTERRUPTED)
+    text = f"job {job.id} has ended with exit code {code}"
+    context.answer({**result, **({"error": text} if code else {}), "exit_code": code}, text)
+    sys.exit(code)

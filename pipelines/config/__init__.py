@@ -1,0 +1,55 @@
+"""One YAML file and overrides become one frozen, checked Configuration, or one line that says what is wrong.
+
+May import `gan_core` alone, whose settings are the sections of a configuration. What enters is text or plain data;
+what leaves are settings, their plain form and its digest, and the candidates that a search draws from them.
+"""
+
+from pipelines.config.loader import (
+    apply_override,
+    build,
+    digest,
+    first_difference,
+    flat,
+    identity,
+    load,
+    override,
+    parse_yaml,
+    to_plain,
+    to_yaml,
+)
+from pipelines.config.schema import (
+    ENVIRONMENT_NAME,
+    MODEL_NAME,
+    Configuration,
+    EvaluateSettings,
+    Event,
+    GateSettings,
+    NotifySettings,
+    TrainSettings,
+    Weights,
+)
+from pipelines.config.tune_schema import TuneSettings
+
+__all__ = [
+    "ENVIRONMENT_NAME",
+    "MODEL_NAME",
+    "Configuration",
+    "EvaluateSettings",
+    "Event",
+    "GateSettings",
+    "NotifySettings",
+    "TrainSettings",
+    "TuneSettings",
+    "Weights",
+    "apply_override",
+    "build",
+    "digest",
+    "first_difference",
+    "flat",
+    "identity",
+    "load",
+    "override",
+    "parse_yaml",
+    "to_plain",
+    "to_yaml",
+]

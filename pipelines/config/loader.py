@@ -1,0 +1,234 @@
+"""One YAML file and overrides become one frozen Configuration, or one line that says what is wrong."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import typing
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from gan_core.errors import ConfigurationError
+from pipelines.config.keys import ARCHITECTURES, architecture, as_typed, check_name, check_names
+from pipelines.config.schema import AFTERWARDS, Configuration
+
+SEARCHABLE = ("noise", "network", "algorithm")  # sections: what a candidate can differ in
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
+    """Read a configuration file and apply `a.b=c` overrides, whose values are YAML.
+
+    Raises:
+        ConfigurationError: If the file is missing or not YAML, a key is unknown or given twice, or
+            a value has the wrong type or is out of range.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            "unreadable configuration", path, getattr(error, "strerror", None) or str(error), "a YAML file"
+        ) from error
+    document = parse_yaml(text, path)
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise ConfigurationError("not a configuration", path, f"a {type(document).__name__}", "sections with settings")
+    for override in overrides:
+        apply_override(document, override)
+    return build(document, path)
+
+
+def build(document: Mapping[str, Any], where: object = "configuration") -> Configuration:
+    """A Configuration from plain data."""
+    check_names(Configuration, document, where)
+    if isinstance(document.get("network"), dict):
+        document = {**document, "network": {"architecture": architecture(document), **document["network"]}}
+    try:
+        result = _adapter().validate_json(_to_json(document, where), strict=True)
+    except ValidationError as error:
+        raise _readable(error, where) from None
+    space = {}
+    for key, distribution in result.tune.space.items():
+        check_name(key, f"{where}: tune.space", [result.network.architecture])
+        if key.split(".")[0] not in SEARCHABLE:
+            raise ConfigurationError(
+                "not searchable", f"{where}: tune.space", key, f"a setting of {', '.join(SEARCHABLE)}"
+            )
+        space[key] = as_typed(key, distribution, result.network.architecture)
+    return dataclasses.replace(result, tune=dataclasses.replace(result.tune, space=space)) if space else result
+
+
+def override(configuration: Configuration, values: Mapping[str, Any]) -> Configuration:
+    """The configuration with some settings replaced, each by its dotted name, and validated again.
+
+    With another architecture come its own sizes, those by default.
+    """
+    document = to_plain(configuration)
+    known = values.get("network.architecture", configuration.network.architecture)
+    if known != configuration.network.architecture:
+        document["network"] = {}  # what was set of the other one means nothing here
+    for key, value in values.items():
+        check_name(key, "override", [known])
+        *path, last = key.split(".")
+        section = document
+        for part in path:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigurationError("not a section", key, f"{part} is {section!r}", "a section of settings")
+        section[last] = value
+    return build(document, ", ".join(f"{key}={value}" for key, value in values.items()))
+
+
+def to_plain(configuration: Any) -> dict[str, Any]:
+    """The configuration as plain data, which `build` reads back: the same for a value however it was written."""
+    return typing.cast(dict[str, Any], json.loads(json.dumps(_plain(configuration))))
+
+
+def _plain(value: Any) -> Any:
+    """Settings as mappings. What equals its default is written as the default is, 1 or 1.0; other fractions with a dot."""
+    if not dataclasses.is_dataclass(value):
+        return value
+    given = {field: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {field.name: _plain(field.default if value == field.default else value) for field, value in given.items()}
+
+
+def identity(configuration: Configuration) -> dict[str, Any]:
+    """What a run is, as plain data: its configuration without what only follows it."""
+    return {key: value for key, value in to_plain(configuration).items() if key not in AFTERWARDS}
+
+
+def to_yaml(configuration: Configuration) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(to_plain(configuration), sort_keys=False)
+
+
+def first_difference(ours: Any, theirs: Any, but: Sequence[str] = ()) -> tuple[str, Any, Any] | None:
+    """The first setting, by dotted name, in which two plain documents differ, and both values."""
+    mine, other = flat(ours), flat(theirs)
+    for key in sorted(mine.keys() | other.keys()):
+        if key not in but and mine.get(key) != other.get(key):
+            return key, mine.get(key), other.get(key)
+    return None
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain data as one mapping from dotted names."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {k: v for name, item in value.items() for k, v in flat(item, f"{prefix}.{name}" if prefix else name).items()}
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def parse_yaml(text: str, where: object) -> Any:
+    """Safe YAML, with duplicate keys refused.
+
+    Raises:
+        ConfigurationError: With line and column.
+    """
+    try:
+        return _StrictLoader(text).get_single_data()  # type: ignore[no-untyped-call]
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigurationError("not valid YAML", place, problem, "plain YAML, each key once") from error
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        # What PyYAML's own constructors raise for 2020-13-45, 0x_, !!bool x or a thousand brackets.
+        raise ConfigurationError("not valid YAML", where, str(error), "plain YAML, each key once") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def apply_override(document: dict[str, Any], text: str) -> None:
+    """Put an `a.b=c` text into plain data."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigurationError("not an override", f"--set {text}", "no '='", "section.key=value")
+    # The architecture may be another one once all overrides are in: `build` is as strict as it can be.
+    check_name(key, f"--set {text}", [architecture(document), *ARCHITECTURES])
+    *path, last = key.split(".")
+    section = document
+    for part in path:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise ConfigurationError(
+                "not a section", f"--set {text}", f"{part} is {section!r}", "a section of settings"
+            )
+    section[last] = parse_yaml(value, f"--set {text}")
+
+
+@cache
+def _adapter() -> TypeAdapter[Configuration]:
+    return TypeAdapter(Configuration)
+
+
+def _readable(error: ValidationError, where: object) -> ConfigurationError:
+    first = error.errors()[0]
+    # Union members appear in the location in brackets, by type name or as the architecture: keep the setting's own path.
+    others = ("literal[", "int", "constrained-")
+    parts = [part for part in map(str, first["loc"]) if part not in ARCHITECTURES and not part.startswith(others)]
+    if first["type"] == "union_tag_invalid":
+        parts.append("architecture")
+    path = ".".join(parts)
+    place = f"{where}: {path}" if path else where
+    if first["type"] == "value_error":
+        return ConfigurationError("invalid setting", where, str(first["ctx"]["error"]))
+    given = first["input"]
+    if first["type"] == "union_tag_invalid":
+        return ConfigurationError(
+            "not one of the choices", place, repr(first["ctx"]["tag"]), first["ctx"]["expected_tags"]
+        )
+    shown = f"the text {given!r}" if isinstance(given, str) else repr(given)
+    expected = first["msg"].removeprefix("Input should be ")
+    if isinstance(given, str) and _is_number(given):
+        expected = f"a number, in YAML with a dot: {_with_dot(given)}"
+    kind = "not one of the choices" if first["type"] == "literal_error" else "wrong type"
+    return ConfigurationError(kind, place, shown, expected)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _with_dot(text: str) -> str:
+    mantissa, _, exponent = text.partition("e")
+    return f"{mantissa}{'' if '.' in mantissa else '.0'}" + (f"e{exponent}" if exponent else "")
+
+
+def _to_json(document: Any, where: object) -> str:
+    try:
+        return json.dumps(document, default=_refuse)
+    except (ValueError, TypeError, RecursionError) as error:  # an alias of itself, a date as a key, endless nesting
+        raise ConfigurationError(
+            "not a configuration", where, str(error), "text, numbers, lists and sections"
+        ) from error
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(f"a {type(value).__name__}: {value}")

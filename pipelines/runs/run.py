@@ -1,0 +1,252 @@
+"""A run: a name, a resolved configuration and a folder where finished stages leave their records."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+from gan_core.checkpoint import MALFORMED
+from gan_core.conditions.settings import conditions_from
+from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.networks import make_generator
+from gan_core.portable import PortableGenerator
+from gan_core.state import AVERAGED, load_tensors
+from pipelines import config
+from pipelines.config import Configuration, Weights
+from pipelines.runs import code_version
+from pipelines.runs.records import (
+    EvaluateRecord,
+    InferRecord,
+    Origin,
+    RegisterRecord,
+    ReportRecord,
+    TrainRecord,
+    TuneRecord,
+)
+from pipelines.runs.resume import ORIGIN, noted_training
+from pipelines.storage import Storage, Tensors, latest_checkpoint, save_checkpoint
+
+RECORDS: dict[str, Any] = {
+    "tune": TuneRecord,
+    "train": TrainRecord,
+    "infer": InferRecord,
+    "evaluate": EvaluateRecord,
+    "register": RegisterRecord,
+    "report": ReportRecord,
+}
+STAGES = tuple(RECORDS)
+CANDIDATES = "tune.candidates"
+RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,127}")
+Record = TypeVar("Record")
+
+
+class Run:
+    """A run: its name, its resolved configuration and its folder, where finished stages leave records."""
+
+    def __init__(self, name: str, configuration: Configuration, storage: Storage, origin: Origin | None = None) -> None:
+        self.name, self.configuration, self.storage, self.origin = name, configuration, storage, origin
+        self.folder = storage.within("runs", name)
+        self.origin_tensors: Tensors | None = None  # of the origin, until they are in the run's folder
+        self.extends = False  # whether the run in the storage has searched fewer candidates
+
+    @classmethod
+    def create(
+        cls,
+        configuration: Configuration,
+        stem: str,
+        name: str | None,
+        storage: Storage,
+        origin: Origin | None = None,
+    ) -> "Run":
+        """The run of this name, or of the configuration's digest if it has none; not yet in the storage.
+
+        One setting may differ from the run in the storage: `tune.candidates` may be raised until the run
+        is trained, where candidates are known up front. The search is then done again with what it found.
+
+        Raises:
+            ConfigurationError: If the name cannot be one, or is a run of another configuration or origin.
+        """
+        made_from: list[Any] = [config.identity(configuration), code_version.digest()]
+        identity = config.digest([*made_from, origin.digest] if origin else made_from)
+        name = checked_run_name(name or f"{stem}-{identity[:8]}")
+        if configuration.seed == "name":
+            seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+            configuration = config.override(configuration, {"seed": seed})
+        run = cls(name, configuration, storage, origin)
+        if run.folder.read("run.json") is not None:
+            known = cls.open(name, storage)
+            if (known.origin and known.origin.digest) != (origin and origin.digest):
+                then, now = (one.resolved if one else "none" for one in (known.origin, origin))
+                raise ConfigurationError(
+                    "run of another origin", name, f"--continue-from was {then}", f"{now}; start a new run: --name NAME"
+                )
+            run.origin = known.origin
+            ours, theirs = config.identity(configuration), config.identity(known.configuration)
+            run.extends = config.first_difference(ours, theirs, but=[CANDIDATES]) is None and _raises(ours, theirs)
+            if run.extends and run.folder.within("checkpoints").names():
+                raise ConfigurationError(
+                    "run is trained already", name, f"{CANDIDATES} {ours['tune']['candidates']}",
+                    f"{theirs['tune']['candidates']}, what it was trained after; start a new run: --name NAME",
+                )  # fmt: skip
+            changed = config.first_difference(ours, theirs)
+            if changed and not run.extends:
+                key, now, then = changed
+                raise ConfigurationError(
+                    "run of another configuration", name, f"{key} was {then}", f"{now}; start a new run: --name NAME"
+                )
+        return run
+
+    @classmethod
+    def open(cls, name: str, storage: Storage) -> "Run":
+        """A run that is in the storage.
+
+        Raises:
+            ConfigurationError: If it is not.
+        """
+        folder = storage.within("runs", checked_run_name(name))
+        known = folder.read_json("run.json")
+        if known is None:
+            names = ", ".join(run_names(storage)[-5:]) or "none yet"
+            raise ConfigurationError("no such run", name, f"not in {storage.uri}", f"one of: {names}")
+        try:
+            origin = Origin(**known["origin"]) if known.get("origin") else None
+            return cls(name, config.build(known["configuration"], name), storage, origin)
+        except MALFORMED as error:
+            raise CheckpointError(
+                "damaged file", folder.within("run.json").uri, f"{type(error).__name__}: {error}", "what gan run writes"
+            ) from error
+
+    def save(self) -> None:
+        """Write the run's own file, and before it what its origin gives, if it is not there.
+
+        A search that is to have more candidates is not done any more, and the file is written again.
+        """
+        if self.extends:
+            self.folder.write_json("records/tune.json", None)
+            known = self.folder.read_json("run.json")
+            self.folder.write_json("run.json", {**known, "configuration": config.to_plain(self.configuration)})
+            self.extends = False
+        if self.folder.read("run.json") is None:
+            plain = config.to_plain(self.configuration)
+            document: dict[str, Any] = {"run": self.name, "commit": code_version.commit(), "configuration": plain}
+            if self.origin is not None:
+                document["origin"] = dataclasses.asdict(self.origin)
+                assert self.origin_tensors is not None
+                about = {key: document["origin"][key] for key in ("reference", "taken", "resolved")}
+                save_checkpoint(self.folder.within(ORIGIN), self.origin.step, self.origin_tensors, about, keep=1)
+            self.folder.write_json("run.json", document)
+
+    @cached_property
+    def commit(self) -> str:
+        """The commit the run started from."""
+        known = self.folder.read_json("run.json")
+        return str(known["commit"]) if known else code_version.commit()
+
+    @property
+    def config_digest(self) -> str:
+        """Digest of the resolved configuration, and of the run's origin if it has one."""
+        plain = config.identity(self.configuration)
+        return config.digest([plain, self.origin.digest] if self.origin else plain)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages the run has, in order: without a search or an inference net, without theirs."""
+        settings = self.configuration
+        has = {"tune": settings.tune.candidates > 0, "infer": settings.extension.name == "inference"}
+        return tuple(stage for stage in STAGES if has.get(stage, True))
+
+    def record(self, stage: str) -> dict[str, Any] | None:
+        """A finished stage's record, as plain data; what an earlier version did not note has its default.
+
+        Raises:
+            CheckpointError: If it is not one.
+        """
+        known = None if self.extends else self.folder.read_json(f"records/{stage}.json")
+        return None if known is None else dataclasses.asdict(self._record_of(stage, RECORDS[stage], known))
+
+    def _record_of(self, stage: str, kind: type[Record], known: Any) -> Record:
+        try:
+            return kind(**known["record"])
+        except MALFORMED as error:
+            raise CheckpointError(
+                "damaged file", self.folder.within("records", f"{stage}.json").uri, f"{type(error).__name__}: {error}",
+                f"a record of {stage}; remove the file to redo its stage",
+            ) from error  # fmt: skip
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The records of all finished stages."""
+        return {stage: record for stage in STAGES if (record := self.record(stage)) is not None}
+
+    def chosen(self) -> Configuration:
+        """The configuration, with the search's choice once there is one."""
+        searched = self.record("tune") if self.configuration.tune.candidates else None
+        return config.override(self.configuration, searched["chosen"]) if searched else self.configuration
+
+    def stage(self, stage: str, kind: type[Record], inputs: Any, work: Callable[[], Record]) -> Record:
+        """The stage's record: the one there is for the same inputs, or that of doing the work now."""
+        inputs_digest = config.digest(inputs)
+        known = self.folder.read_json(f"records/{stage}.json")
+        if isinstance(known, dict) and known.get("inputs") == inputs_digest:
+            return self._record_of(stage, kind, known)
+        record = work()
+        document = {"inputs": inputs_digest, "record": dataclasses.asdict(record)}  # type: ignore[call-overload]
+        self.folder.write_json(f"records/{stage}.json", document)
+        return kind(**json.loads(json.dumps(document["record"])))
+
+    def generator(self, weights: Weights | None = None) -> PortableGenerator:
+        """G of the run's last verified checkpoint, with its last or its averaged weights (default: as evaluated).
+
+        Raises:
+            CheckpointError: If there is none.
+        """
+        saved = latest_checkpoint(self.folder.within("checkpoints"))
+        if saved is None:
+            raise CheckpointError(
+                "not trained yet", self.name, "no checkpoint", f"a training: gan train CONFIG --name {self.name}"
+            )
+        name, manifest, tensors = saved
+        noted = noted_training(manifest.about, name)
+        training = config.build({key: value for key, value in noted.items() if key != "virtual_shards"}, name)
+        shape = tuple(manifest.about["image_shape"])
+        conditions = conditions_from(manifest.about.get("conditions"))
+        net = conditions.around(make_generator(training.network.generator, training.noise.size, conditions.size, shape))
+        averaged = (weights or self.chosen().scored_weights) == "averaged"
+        group, digest = (AVERAGED, "averaged_sha256") if averaged else ("generator", "generator_sha256")
+        load_tensors(net.state_dict(), tensors.get(group, {}), name)
+        pixels, trained = self.configuration.data.pixels, self.record("train")
+        model = PortableGenerator(net.eval(), training.noise, training.network.generator, shape, pixels, conditions)
+        if trained is not None and model.sha256 != trained[digest]:
+            raise CheckpointError(
+                "not the trained weights",
+                f"{self.name}: {name}",
+                f"generator {model.sha256[:12]}",
+                f"{trained[digest][:12]} of step {trained['step']}; its checkpoint is damaged: "
+                "remove records/train.json, and the same command trains the last steps again",
+            )
+        return model
+
+
+def _raises(ours: Any, theirs: Any) -> bool:
+    """Whether a search of candidates that are known up front is to have more of them."""
+    return bool(ours["tune"]["searcher"] != "tpe" and ours["tune"]["candidates"] > theirs["tune"]["candidates"] > 0)
+
+
+def checked_run_name(name: str) -> str:
+    """A name that is one folder everywhere.
+
+    Raises:
+        ConfigurationError: If it is not.
+    """
+    if not RUN_NAME.fullmatch(name):
+        raise ConfigurationError(
+            "not a run name", "--name", repr(name)[:80], "1 to 128 of A-Z a-z 0-9 _ . = -, not starting with . = or -"
+        )
+    return name
+
+
+def run_names(storage: Storage) -> list[str]:
+    """The storage's runs, by name."""
+    return [name for name in storage.within("runs").names() if not name.startswith(".")]

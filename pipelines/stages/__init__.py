@@ -1,0 +1,5 @@
+"""The stages of a run, a module each: tune, train, train_encoder, evaluate, register, report; and few_labels.
+
+May import every room but `serving`, `flow` and `cli`; no stage imports another one's work. What enters is a run and its
+data set; what leaves is the stage's record.
+"""

@@ -1,0 +1,157 @@
+"""Ray Tune: candidates searched, cut at rungs, the best few confirmed over seeds; resumed from what was found."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gan_core.datasets import Dataset
+from gan_core.errors import Diverged
+from pipelines import config
+from pipelines.config import Configuration
+from pipelines.runs.records import TuneRecord
+from pipelines.runtime import autoscaler
+from pipelines.search.ranking import (
+    at_step,
+    best_rows,
+    deciding_step,
+    mean_over_seeds,
+    rung_correlation,
+    without_diverged,
+)
+from pipelines.search.results_store import Stretch, lineage, open_findings, stretches
+from pipelines.search.trials import Trials
+from pipelines.storage import Storage
+
+TABLE, PERTURBATIONS = "tune/table.parquet", "tune/perturbations.json"
+# What may differ when a search is started again and finds what it has already done.
+NOT_IN_A_SCORE = ("candidates", "scheduler", "keep", "confirm", "min_coverage", "time_budget_s", "max_concurrent", "max_failures")  # fmt: skip
+
+
+def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: Callable[[str], None]) -> TuneRecord:
+    """Search, confirm, keep the table of every result, and return the settings that won.
+
+    A search that was killed, or that is given more candidates, is run again from the start with what
+    it has found: a known score is reported without training, and training goes on from the last rung.
+    So with candidates drawn up front and synchronous rungs it ends as an undisturbed search of all the
+    candidates would; results that such a search would not have are left out of its table. With other
+    schedulers the order of arrival decides, and the promise is that nothing known is trained again.
+
+    With `tune.time_budget_s` the search ends in time. If no candidate has then reached the last rung,
+    those that have come farthest are compared, at that rung; confirmations get the time that is left.
+
+    With population based training, `chosen` are the winner's last settings: a training that follows uses
+    these from its first step on, and so do the confirmations, whose mean alone decides where there are
+    any. `schedule` is what the winner was really trained with, step by step, and PERTURBATIONS has
+    every change of every candidate.
+
+    Raises:
+        Diverged: If no candidate stayed finite with enough coverage, or none was scored in time.
+    """
+    import ray
+
+    from pipelines.search.schedulers import concurrency
+
+    started = time.monotonic()
+    assert isinstance(configuration.seed, int)
+    settings = configuration.tune
+    plain = config.to_plain(configuration)
+    plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in NOT_IN_A_SCORE}
+    inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
+    findings, known = open_findings(run, [inputs, configuration.scored_weights, dataset.digest])
+    at_a_time, limit = concurrency(settings, ray.cluster_resources(), autoscaler.present())
+    of_grid = f" of the grid's {settings.grid_size}" if settings.searcher == "grid" else ""
+    say(
+        f"tune   {settings.candidates}{of_grid} candidates, {at_a_time} at a time ({limit}), "
+        f"rungs at {', '.join(map(str, settings.rungs))} steps"
+    )
+    if known:
+        say(f"tune   {known} results of before are known, and not trained again")
+    trials = Trials(configuration, dataset, run, findings, at_a_time, say, started)
+    trials.search()
+    if trials.out_of_time:
+        _say_what_was_cut(trials.rows, configuration, say)
+    step = deciding_step(trials.rows, settings.rungs, trials.out_of_time)
+    last = trials.rows if settings.scheduler == "population_based" else without_diverged(trials.rows)
+    best = best_rows(at_step(last, step, settings.min_coverage), settings.confirm.best)
+    if not best:
+        _nothing_usable(trials, say)
+    searched = list(trials.rows)
+    trials.confirm(best, step)
+    deciding = trials.rows
+    if settings.scheduler == "population_based" and len(deciding) > len(searched):
+        deciding = deciding[len(searched) :]
+        best = [row for row in best if any(row["candidate"] == other["candidate"] for other in deciding)]
+    means = {row["candidate"]: mean_over_seeds(row["candidate"], deciding, step) for row in best}
+    winner = max(best, key=lambda row: _merit(*means[row["candidate"]], settings.min_coverage))
+    chosen = {key: winner[key] for key in settings.space}
+    correlation = rung_correlation(trials.rows, settings.rungs)
+    _write_table(trials.rows, correlation, run)
+    schedule = _keep_perturbations(findings, winner, run) if settings.scheduler == "population_based" else []
+    for rung, rho in correlation.items():
+        say(f"tune   rank correlation of scores at step {rung} with those at step {settings.rungs[-1]}: {rho:.2f}")
+    number = winner["candidate"]
+    say(f"tune   chosen: candidate {number}, {', '.join(f'{key} {value}' for key, value in chosen.items())}")
+    return TuneRecord(
+        chosen=chosen,
+        candidate=number,
+        log_likelihood=means[number][0],
+        coverage=means[number][1],
+        candidates=settings.candidates,
+        diverged=len({row["candidate"] for row in trials.rows if row["status"] == "diverged"}),
+        failed=trials.failed,
+        seconds=time.monotonic() - started,
+        finished=len({row["candidate"] for row in at_step(searched, settings.rungs[-1])}),
+        step=step,
+        rung_correlation={str(rung): rho for rung, rho in correlation.items()},
+        schedule=schedule,
+    )
+
+
+def _merit(log_likelihood: float, covered: float, min_coverage: float) -> tuple[bool, float]:
+    """What the winner has most of: one whose mean coverage over seeds is too small is behind all others."""
+    return covered >= min_coverage, log_likelihood
+
+
+def _say_what_was_cut(rows: list[dict[str, Any]], configuration: Configuration, say: Callable[[str], None]) -> None:
+    settings = configuration.tune
+    last = {row["candidate"] for row in rows if row["step"] == settings.rungs[-1]}
+    scored = {row["candidate"] for row in rows} - last
+    say(
+        f"tune   the time budget of {settings.time_budget_s:g} s is over: {len(last)} of {settings.candidates} candidates "
+        f"reached step {settings.rungs[-1]}, {len(scored)} were scored before it, "
+        f"{settings.candidates - len(last) - len(scored)} were not scored"
+    )
+
+
+def _nothing_usable(trials: Trials, say: Callable[[str], None]) -> NoReturn:
+    settings = trials.configuration.tune
+    if trials.out_of_time and not any(row["status"] == "finite" for row in trials.rows):
+        raise Diverged(
+            "no candidate was scored in time", "tune.time_budget_s", f"{settings.time_budget_s:g} s",
+            "a longer one; start a new run: --name NAME",
+        )  # fmt: skip
+    say("tune   no candidate reached the last rung with enough coverage")
+    raise Diverged(
+        "no candidate is usable", "tune", f"{settings.candidates} candidates, none finite with coverage >= {settings.min_coverage}",
+        "a wider space or a lower tune.min_coverage",
+    )  # fmt: skip
+
+
+def _write_table(rows: list[dict[str, Any]], correlation: dict[int, float], run: Storage) -> None:
+    import pandas
+
+    table = pandas.DataFrame(rows).sort_values(["stage", "candidate", "seed", "step"])
+    table["rung_correlation"] = table["step"].map(correlation).astype(float)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.parquet"
+        table.to_parquet(path, index=False)
+        run.write(TABLE, path.read_bytes())
+
+
+def _keep_perturbations(findings: Storage, winner: dict[str, Any], run: Storage) -> list[dict[str, Any]]:
+    """Write every change of settings, by whom and from whose weights, and return the winner's own schedule."""
+    known = [stretch.about for stretch in stretches(findings)]
+    run.write_json(PERTURBATIONS, [about for about in known if about["origin"] is not None])
+    return lineage(Stretch(findings, winner["stretch"]))

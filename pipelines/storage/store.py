@@ -1,0 +1,161 @@
+"""A run's folder, on a disk or an object store: records and checkpoints, each written whole."""
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs
+from torch import Tensor
+
+from gan_core.checkpoint import (
+    storage_error,
+    write_durably,
+)
+from gan_core.errors import CheckpointError
+from pipelines.storage import file_lock
+from pipelines.storage.uri import answering, check_bucket, checked_address, joined, local_folder, open_place
+
+Tensors = dict[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder by its URI (a plain path is a local one). It can be sent to any worker."""
+
+    uri: str
+
+    @classmethod
+    def at(cls, place: str | Path) -> "Storage":
+        """The storage at a path or URI; a path is made absolute."""
+        return cls(checked_address(place))
+
+    @cached_property
+    def _opened(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        return open_place(self.uri)
+
+    @property
+    def local(self) -> Path | None:
+        """The local folder, if it is one."""
+        return local_folder(self.uri)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self._opened[1].rstrip("/").rsplit("/", 1)[-1]
+
+    def within(self, *parts: str) -> "Storage":
+        """A folder inside."""
+        return Storage(joined(self.uri, *parts))
+
+    def names(self) -> list[str]:
+        """What the folder holds, in order; nothing if there is no such folder."""
+        filesystem, root = self._opened
+        with answering(self.uri):
+            found = filesystem.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True))
+        return sorted(info.base_name for info in found)
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content, or None if there is no such file."""
+        filesystem, root = self._opened
+        try:
+            with answering(self.within(name).uri), filesystem.open_input_stream(f"{root}/{name}") as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all: by renaming on a disk, as one object elsewhere."""
+        filesystem, root = self._opened
+        if self.local is None:
+            with answering(self.within(name).uri), filesystem.open_output_stream(f"{root}/{name}") as stream:
+                stream.write(content)
+            return
+        path = self.local / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            staged = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+            try:
+                write_durably(staged, content)
+                os.replace(staged, path)
+            finally:
+                staged.unlink(missing_ok=True)
+        except OSError as error:
+            raise storage_error(path, error, len(content)) from error
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file's value, or None if there is no such file.
+
+        Raises:
+            CheckpointError: If it is not JSON.
+        """
+        content = self.read(name)
+        try:
+            return None if content is None else json.loads(content)
+        except ValueError as error:
+            raise CheckpointError(
+                "damaged file", self.within(name).uri, str(error), "JSON; remove the file to redo its stage"
+            ) from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file, whole or not at all."""
+        self.write(name, json.dumps(value, indent=1).encode())
+
+    def remove(self) -> None:
+        """Remove the folder, if it is there."""
+        filesystem, root = self._opened
+        with contextlib.suppress(FileNotFoundError), answering(self.uri):
+            filesystem.delete_dir(root)
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        filesystem, root = self._opened
+        with contextlib.suppress(FileNotFoundError), answering(self.within(name).uri):
+            filesystem.delete_file(f"{root}/{name}")
+
+    def extent(self) -> tuple[int, float]:
+        """Bytes in the folder and the folders inside, and when the newest file was written (seconds since 1970)."""
+        filesystem, root = self._opened
+        with answering(self.uri):
+            found = filesystem.get_file_info(pyarrow.fs.FileSelector(root, allow_not_found=True, recursive=True))
+        files = [info for info in found if info.is_file]
+        return sum(info.size or 0 for info in files), max((info.mtime_ns or 0 for info in files), default=0) / 1e9
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[bool]:
+        """Hold the folder while in use; False if another process holds it. Local folders only."""
+        with file_lock.holding(self.local) if self.local is not None else contextlib.nullcontext(True) as free:
+            yield free
+
+    def held(self) -> bool:
+        """Whether a process holds the folder. Local folders only; writes nothing."""
+        return self.local is not None and file_lock.held(self.local)
+
+
+# Checkpoints: a folder each, the manifest last. On a disk the folder is renamed into place; on an
+# object store, which cannot rename, the manifest is the commit marker.
+
+
+def check_storage(storage: Storage, wanted: int) -> None:
+    """Refuse a storage that cannot be written, or a disk with less room than `wanted` bytes.
+
+    Raises:
+        CheckpointError: If so. An object store is asked for its bucket, and for more by the first write.
+    """
+    if storage.local is None:
+        check_bucket(storage.uri)
+        return
+    existing = next(folder for folder in [storage.local, *storage.local.parents] if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise CheckpointError(
+            "storage refused", storage.local, f"{existing} cannot be written", "a folder: --storage PATH"
+        )
+    free = shutil.disk_usage(existing).free
+    if free < wanted:
+        raise CheckpointError("disk full", storage.local, f"{free:,} bytes free", f"{wanted:,} for checkpoints")

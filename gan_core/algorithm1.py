@@ -192,15 +192,15 @@ class Step:
         updates = self.state.step * self.settings.discriminator_steps + self.discriminator_updates
         rate, moments = self.settings.discriminator_learning_rate, self.state.discriminator_moments
         self._update(self.discriminator_parameters, gradients, moments, rate, updates)
-        self.state.discriminator.constrain()
+        self.state.discriminator.apply_weight_constraint()
         self.discriminator_updates += 1
 
     def update_generator(self, gradients: list[Tensor]) -> None:
         """Apply G's optimizer, then its weight constraint, and follow with the average."""
         rate, moments = self.settings.generator_learning_rate, self.state.generator_moments
         self._update(self.generator_parameters, gradients, moments, rate, self.state.step)
-        self.state.generator.constrain()
-        self.state.follow(self.settings.generator_average)
+        self.state.generator.apply_weight_constraint()
+        self.state.update_ema(self.settings.generator_average)
 
     def _judge(self, batch: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """D's logits of the real and the fake rows, from one pass over both."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gan_core.checkpoint import MALFORMED, read_checkpoint, tensors_digest, write_checkpoint, write_durably
-from gan_core.conditions.base import NOTHING, AnyGenerator, Conditions
+from gan_core.conditions.base import UNCONDITIONAL, AnyGenerator, Conditions
 from gan_core.conditions.observed import Observed
 from gan_core.conditions.settings import conditions_from, described
 from gan_core.datasets import PixelRange
@@ -40,7 +40,7 @@ class PortableGenerator:
     network: GeneratorSettings
     image_shape: tuple[int, ...]
     pixels: PixelRange = "unit"
-    conditions: Conditions = NOTHING
+    conditions: Conditions = UNCONDITIONAL
 
     @property
     def sha256(self) -> str:
@@ -59,7 +59,7 @@ class PortableGenerator:
 
     def prior_condition(self, count: int, seed: int, sample_set: int = 0) -> Float[Tensor, "count width"]:
         """The conditions of `count` samples of p(x), a function of the seed (and of the number of the set) alone."""
-        return self.conditions.drawn(count, stream(seed, "samples' conditions", sample_set))
+        return self.conditions.sample_prior(count, stream(seed, "samples' conditions", sample_set))
 
     def images(
         self, noise: Float[Tensor, "count size"], condition: Float[Tensor, "count width"] | None = None
@@ -120,7 +120,7 @@ def load_generator(folder: Path) -> PortableGenerator:
     digest, expected = hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(), manifest.about.get("config_sha256")
     if digest != expected:
         raise CheckpointError("damaged generator", folder / CONFIG, f"SHA-256 {digest[:12]}", str(expected)[:12])
-    generator = conditions.around(make_generator(network, noise.size, conditions.size, shape))
+    generator = conditions.wrap(make_generator(network, noise.size, conditions.size, shape))
     load_tensors(generator.state_dict(), tensors["generator"], folder / WEIGHTS)
     return PortableGenerator(generator.eval(), noise, network, shape, pixels, conditions)
 

@@ -55,7 +55,7 @@ class State:
             self.averaged.to(device) if self.averaged else None,
         )
 
-    def follow(self, decay: float) -> None:
+    def update_ema(self, decay: float) -> None:
         """Let the average, if one is kept, follow G's weights."""
         if self.averaged is not None:
             average_update(list(self.averaged.parameters()), list(self.generator.parameters()), decay, self.step)

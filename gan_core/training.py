@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gan_core import networks
 from gan_core.algorithm1 import AlgorithmSettings, Batch, StepOutcome, train_step
-from gan_core.conditions.base import NOTHING, Conditions
+from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.conditions.settings import ExtensionSettings
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Examples
@@ -50,7 +50,7 @@ def initial_state(
     settings: TrainingSettings,
     data: Examples,
     image_shape: tuple[int, ...] | None = None,
-    conditions: Conditions = NOTHING,
+    conditions: Conditions = UNCONDITIONAL,
 ) -> State:
     """G, D and their optimizers before the first step; convolutional nets need the images' shape.
 
@@ -67,7 +67,7 @@ def initial_state(
         image_shape=image_shape,
     )
     averaged = settings.algorithm.generator_average > 0
-    return State.initial(conditions.around(generator), discriminator, settings.algorithm.optimizer, averaged)
+    return State.initial(conditions.wrap(generator), discriminator, settings.algorithm.optimizer, averaged)
 
 
 def train(
@@ -77,7 +77,7 @@ def train(
     steps: int,
     report_due: Callable[[int], bool],
     shards: Shards | None = None,
-    conditions: Conditions = NOTHING,
+    conditions: Conditions = UNCONDITIONAL,
 ) -> Iterator[Report]:
     """Run Algorithm 1 from `state.step` to `steps`, in place, and yield a report wherever one is due.
 
@@ -133,7 +133,7 @@ class BatchSource:
     data: Examples
     batch_size: int
     device: torch.device = torch.device("cpu")
-    conditions: Conditions = NOTHING
+    conditions: Conditions = UNCONDITIONAL
     _order: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -161,7 +161,7 @@ class BatchSource:
             images = torch.from_numpy(self.data.images[chosen[rows]]).to(self.device)
             return Batch(images, images.new_empty(len(images), 0))
         examples = self.data[chosen]  # all of them: what is random about conditions is drawn for the whole minibatch
-        condition = self.conditions.of(examples.images, examples.labels, stream(self.seed, "conditions", index))
+        condition = self.conditions.encode(examples.images, examples.labels, stream(self.seed, "conditions", index))
         images = torch.from_numpy(examples.images[rows])
         return Batch(images.to(self.device), condition[rows].to(self.device))
 
@@ -186,7 +186,7 @@ def step_metrics(outcome: StepOutcome) -> dict[str, float]:
 
 
 def variance_of_samples(
-    generator: torch.nn.Module, settings: TrainingSettings, step: int, conditions: Conditions = NOTHING
+    generator: torch.nn.Module, settings: TrainingSettings, step: int, conditions: Conditions = UNCONDITIONAL
 ) -> float:
     """The total variance, over pixels, of one batch of samples: 0 for a G that ignores z.
 
@@ -194,7 +194,7 @@ def variance_of_samples(
     """
     count, device = settings.algorithm.batch_size, next(generator.parameters()).device
     noise = draw_noise(stream(settings.seed, "reported samples", step), count, settings.noise)
-    condition = conditions.drawn(count, stream(settings.seed, "reported samples' conditions", step))
+    condition = conditions.sample_prior(count, stream(settings.seed, "reported samples' conditions", step))
     images = sample(generator, noise.to(device), condition.to(device))
     return float(images.double().var(dim=0, correction=0).sum())
 

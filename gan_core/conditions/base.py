@@ -17,9 +17,9 @@ class WrappedGenerator(nn.Module):
         super().__init__()
         self.within = within
 
-    def constrain(self) -> None:
+    def apply_weight_constraint(self) -> None:
         """G's own constraint on its weights."""
-        self.within.constrain()
+        self.within.apply_weight_constraint()
 
 
 AnyGenerator = Generator | WrappedGenerator  # of (noise, condition)
@@ -33,36 +33,36 @@ class Conditions(Protocol):
     def size(self) -> int:
         """The width of a condition."""
 
-    def of(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
+    def encode(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
         """The conditions (count, size) of real examples: images (count, pixels) and their labels.
 
         What is random about them comes from `random`, drawn for the whole global minibatch.
         """
 
-    def drawn(self, count: int, random: np.random.Generator) -> Tensor:
+    def sample_prior(self, count: int, random: np.random.Generator) -> Tensor:
         """Conditions (count, size) for samples of p(x), which are given none."""
 
-    def around(self, generator: Generator) -> AnyGenerator:
+    def wrap(self, generator: Generator) -> AnyGenerator:
         """G as it is trained and sampled: itself, or with what such a condition makes of its output."""
 
 
 @dataclass(frozen=True)
-class Nothing:
+class Unconditional:
     """Conditions of width 0: the nets of the paper."""
 
     size: int = 0
 
-    def of(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
+    def encode(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
         """No columns."""
         return torch.empty(len(images), 0)
 
-    def drawn(self, count: int, random: np.random.Generator) -> Tensor:
+    def sample_prior(self, count: int, random: np.random.Generator) -> Tensor:
         """No columns."""
         return torch.empty(count, 0)
 
-    def around(self, generator: Generator) -> AnyGenerator:
+    def wrap(self, generator: Generator) -> AnyGenerator:
         """G itself."""
         return generator
 
 
-NOTHING = Nothing()
+UNCONDITIONAL = Unconditional()

@@ -33,15 +33,15 @@ class Classes:
         """The number of classes."""
         return len(self.labels)
 
-    def of(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
+    def encode(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
         """Each example's class, one-hot."""
         return self.one_hot(np.searchsorted(self.labels, labels))
 
-    def drawn(self, count: int, random: np.random.Generator) -> Tensor:
+    def sample_prior(self, count: int, random: np.random.Generator) -> Tensor:
         """Classes as frequent as among the training examples, so that samples are of p(x)."""
-        return self.one_hot(self.drawn_indices(count, random))
+        return self.one_hot(self.sample_prior_indices(count, random))
 
-    def drawn_indices(self, count: int, random: np.random.Generator) -> np.ndarray:
+    def sample_prior_indices(self, count: int, random: np.random.Generator) -> np.ndarray:
         """The same, as positions in `labels`."""
         upper = np.cumsum(self.frequencies)[:-1]
         return np.searchsorted(upper, random.random(count), side="right")
@@ -61,7 +61,7 @@ class Classes:
         """Rows with a single 1, at each index."""
         return torch.eye(self.size)[torch.from_numpy(indices)]
 
-    def around(self, generator: Generator) -> AnyGenerator:
+    def wrap(self, generator: Generator) -> AnyGenerator:
         """G itself."""
         return generator
 

@@ -31,15 +31,15 @@ class Observed:
         """Twice the pixels."""
         return 2 * math.prod(self.image_shape)
 
-    def of(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
+    def encode(self, images: np.ndarray, labels: np.ndarray, random: np.random.Generator) -> Tensor:
         """Each example under a mask of its own."""
         return condition_of(images, drawn_masks(random, len(images), self.image_shape, self.masks))
 
-    def drawn(self, count: int, random: np.random.Generator) -> Tensor:
+    def sample_prior(self, count: int, random: np.random.Generator) -> Tensor:
         """Nothing observed: what is then completed is a sample of p(x)."""
         return torch.zeros(count, self.size)
 
-    def around(self, generator: Generator) -> AnyGenerator:
+    def wrap(self, generator: Generator) -> AnyGenerator:
         """G that keeps what is observed."""
         return Completing(generator)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from gan_core.conditions.base import NOTHING, Conditions
+from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.conditions.classes import Classes, classes_of
 from gan_core.conditions.masks import EVERY_MASK, Masks
 from gan_core.conditions.observed import Observed
@@ -75,7 +75,7 @@ class ExtensionSettings:
             raise ValueError(f"extension.inference is for extension.name inference, not {self.name}")
 
     @property
-    def of_nets(self) -> "ExtensionSettings":
+    def network_extension(self) -> "ExtensionSettings":
         """What of it shapes G and D: nothing where it begins when they are trained."""
         return ExtensionSettings() if self.name == "inference" else self
 
@@ -90,7 +90,7 @@ def conditions_of(settings: ExtensionSettings, dataset: Dataset) -> Conditions:
         return classes_of(dataset)
     if settings.name == "imputation":
         return Observed(dataset.shape, settings.masks)
-    return NOTHING
+    return UNCONDITIONAL
 
 
 KINDS: dict[str, type[Classes | Observed]] = {"classes": Classes, "observed pixels": Observed}
@@ -109,6 +109,6 @@ def conditions_from(description: Mapping[str, Any] | None) -> Conditions:
         ValueError, TypeError, KeyError: If it describes none of ours.
     """
     if description is None:
-        return NOTHING
+        return UNCONDITIONAL
     fields = dict(description)
     return read_settings(KINDS[str(fields.pop("kind"))], fields)

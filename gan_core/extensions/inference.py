@@ -217,7 +217,7 @@ class Reconstruction:
     images: int
 
 
-def judge(inference: Inference, dataset: Dataset, seed: int, samples: int = 10_000) -> Reconstruction:
+def evaluate_encoder(inference: Inference, dataset: Dataset, seed: int, samples: int = 10_000) -> Reconstruction:
     """Measure an encoder on samples it was not trained on, and on the test images."""
     model, images = inference.model, dataset.test.images
     z, other = (draw_noise(stream(seed, "encoder judged", index), 1000, model.noise) for index in (0, 1))

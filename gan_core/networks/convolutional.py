@@ -122,7 +122,7 @@ class ConvolutionalGenerator(nn.Module):
         for weight in self.weights[1:]:
             draw_normal(weight, random, weight.shape[0] * seen, gain)
 
-    def constrain(self) -> None:
+    def apply_weight_constraint(self) -> None:
         """No weight of this G has a constraint."""
 
     def _doubled(self, x: Tensor, layer: int) -> Tensor:
@@ -195,10 +195,10 @@ class ConvolutionalDiscriminator(nn.Module):
             if self.settings.spectral_norm:
                 draw_normal(self.get_buffer(f"singular_vectors_{layer}"), random, 1, 1)
         for _ in range(FIRST_ITERATIONS):
-            self.constrain()
+            self.apply_weight_constraint()
 
     @torch.no_grad()
-    def constrain(self) -> None:
+    def apply_weight_constraint(self) -> None:
         """Follow the weights with one step of the power method, where their singular values are asked for."""
         for layer, weight in enumerate(self.weights if self.settings.spectral_norm else ()):
             matrix, vector = weight.flatten(1), self.get_buffer(f"singular_vectors_{layer}")

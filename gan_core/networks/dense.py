@@ -148,7 +148,7 @@ class DenseGenerator(nn.Module):
         else:
             draw_sparse(self.weights[-1], random, settings.output_nonzeros)
 
-    def constrain(self) -> None:
+    def apply_weight_constraint(self) -> None:
         """Scale each unit's incoming weights down to `max_column_norm`, if there is one."""
         cap_columns(self.weights, self.settings.max_column_norm)
 
@@ -198,7 +198,7 @@ class DenseDiscriminator(nn.Module):
         """Draw the initial weights."""
         draw_uniform(self.weights, random, self.settings.init_range)
 
-    def constrain(self) -> None:
+    def apply_weight_constraint(self) -> None:
         """Scale each unit's incoming weights down to `max_column_norm`, if there is one."""
         cap_columns(self.weights, self.settings.max_column_norm)
 

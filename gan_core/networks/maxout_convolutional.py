@@ -131,7 +131,7 @@ class MaxoutConvolutionalGenerator(nn.Module):
         """Draw the initial weights, uniform on (-init_range, init_range)."""
         draw_uniform(self.weights, random, self.settings.init_range)
 
-    def constrain(self) -> None:
+    def apply_weight_constraint(self) -> None:
         """No weight of this G has a constraint."""
 
 
@@ -209,7 +209,7 @@ class MaxoutConvolutionalDiscriminator(nn.Module):
         """Draw the initial weights, uniform on (-init_range, init_range)."""
         draw_uniform(self.weights, random, self.settings.init_range)
 
-    def constrain(self) -> None:
+    def apply_weight_constraint(self) -> None:
         """No weight of this D has a constraint."""
 
 

@@ -210,5 +210,5 @@ class Configuration:
     def training(self) -> TrainingSettings:
         """What decides the weights, for gan_core."""
         assert isinstance(self.seed, int)  # `name` was replaced when the run got its name
-        shards, extension = self.train.shards, self.extension.of_nets
+        shards, extension = self.train.shards, self.extension.network_extension
         return TrainingSettings(self.seed, self.noise, self.network, self.algorithm, shards, extension)

@@ -101,7 +101,7 @@ def interpolation(
     weights = torch.linspace(0, 1, columns)[None, :, None]
     lines = torch.lerp(ends[:, 0], ends[:, 1], weights)
     if condition is None:
-        condition = model.conditions.drawn(rows, stream(seed, "interpolation's conditions"))
+        condition = model.conditions.sample_prior(rows, stream(seed, "interpolation's conditions"))
     given = condition.repeat_interleave(columns, dim=0)  # a line has one
     images = viewable(model.images(lines.reshape(rows * columns, -1), given), model.pixels)
     return image_grid(images, columns, scale=_scale(model.image_shape))

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gan_core.checkpoint import MALFORMED
-from gan_core.conditions.base import NOTHING, Conditions
+from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.conditions.settings import described
 from gan_core.errors import CheckpointError
 from gan_core.networks.dense import DenseGenerator
@@ -30,7 +30,7 @@ class Job:
     train: TrainSettings
     data_digest: str
     image_shape: tuple[int, ...]
-    conditions: Conditions = NOTHING
+    conditions: Conditions = UNCONDITIONAL
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint notes of its training, and a resumed one must agree with."""

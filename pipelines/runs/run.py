@@ -212,7 +212,7 @@ class Run:
         training = config.build({key: value for key, value in noted.items() if key != "virtual_shards"}, name)
         shape = tuple(manifest.about["image_shape"])
         conditions = conditions_from(manifest.about.get("conditions"))
-        net = conditions.around(make_generator(training.network.generator, training.noise.size, conditions.size, shape))
+        net = conditions.wrap(make_generator(training.network.generator, training.noise.size, conditions.size, shape))
         averaged = (weights or self.chosen().scored_weights) == "averaged"
         group, digest = (AVERAGED, "averaged_sha256") if averaged else ("generator", "generator_sha256")
         load_tensors(net.state_dict(), tensors.get(group, {}), name)

@@ -136,7 +136,9 @@ def score(generator: torch.nn.Module, settings: TrainingSettings, dataset: Datas
     """A rung's score: the validation points' Parzen log-likelihood at the grid's best sigma, and coverage."""
     noise = draw_noise(stream(settings.seed, "rung samples"), samples, settings.noise)
     device = next(generator.parameters()).device
-    asked = conditions_of(settings.extension, dataset).drawn(samples, stream(settings.seed, "rung samples' conditions"))
+    asked = conditions_of(settings.extension, dataset).sample_prior(
+        samples, stream(settings.seed, "rung samples' conditions")
+    )
     generated = sample(generator, noise.to(device), asked.to(device)).cpu().numpy()
     points = dataset.validation.images
     found = paper_protocol(lambda p, sigmas: parzen_log_density(p, generated, sigmas), points, points, samples)

@@ -67,7 +67,7 @@ def _discriminators(run: Run, dataset: Dataset) -> tuple[DenseDiscriminator, Den
     saved, settings = latest_checkpoint(run.folder.within("checkpoints")), run.chosen()
     if saved is None:
         raise CheckpointError("not trained yet", run.name, "no checkpoint", "a run that has trained")
-    if settings.extension.of_nets.name != "none":
+    if settings.extension.network_extension.name != "none":
         raise ConfigurationError(
             "no features", run.name, f"extension.name {settings.extension.name}, a D that is given more than an image",
             "extension.name none or inference",

@@ -12,8 +12,8 @@ from gan_core.datasets import Dataset, Examples
 from gan_core.errors import CheckpointError, GanError
 from gan_core.extensions.inference import (
     EncoderState,
+    evaluate_encoder,
     initial_encoder,
-    judge,
     train_encoder,
 )
 from gan_core.portable import PortableGenerator
@@ -65,7 +65,7 @@ def infer_run(run: Run, dataset: Dataset, say: Callable[[str], None]) -> InferRe
     )
     device = _result(task.remote(job, ray.put(dataset.train), use_gpu), job, say)
     inference = trained_inference(run)
-    found = judge(inference, dataset, seed, settings.evaluate.samples)
+    found = evaluate_encoder(inference, dataset, seed, settings.evaluate.samples)
     say(
         f"infer  |G(E(G(z))) - G(z)| {found.cycle_distance:.3f}, of a random z {found.random_distance:.3f}; "
         f"test images' squared error {found.error:.2f}, nearest sample's {found.nearest_sample_error:.2f}, "

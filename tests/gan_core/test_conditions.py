@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gan_core.checkpoint import commit_checkpoint, read_checkpoint, tensors_digest
-from gan_core.conditions.base import NOTHING
+from gan_core.conditions.base import UNCONDITIONAL
 from gan_core.conditions.classes import Classes, classes_of
 from gan_core.conditions.settings import ExtensionSettings, conditions_of
 from gan_core.data_parallel import Shards
@@ -44,10 +44,10 @@ def digest(state):
 
 def test_no_extension_is_a_condition_of_width_zero():
     conditions = conditions_of(ExtensionSettings(), DIGITS)
-    assert conditions is NOTHING
-    assert conditions.of(DIGITS.train.images[:7], DIGITS.train.labels[:7], stream(0, "x")).shape == (7, 0)
-    assert conditions.drawn(5, stream(0, "x")).shape == (5, 0)
-    assert digest(trained(3, SETTINGS, NOTHING)) == digest(trained(3, SETTINGS, conditions))
+    assert conditions is UNCONDITIONAL
+    assert conditions.encode(DIGITS.train.images[:7], DIGITS.train.labels[:7], stream(0, "x")).shape == (7, 0)
+    assert conditions.sample_prior(5, stream(0, "x")).shape == (5, 0)
+    assert digest(trained(3, SETTINGS, UNCONDITIONAL)) == digest(trained(3, SETTINGS, conditions))
 
 
 def test_a_minibatch_s_conditions_are_its_examples_classes():
@@ -67,7 +67,7 @@ def test_a_minibatch_s_conditions_are_its_examples_classes():
 def test_labels_need_not_count_from_zero():
     classes = classes_of(labelled([7, 2, 7, 5, 2, 2, 2, 2]))
     assert classes == Classes((2, 5, 7), (5 / 8, 1 / 8, 2 / 8))
-    given = classes.of(np.zeros((3, 4)), np.array([7, 2, 5]), stream(0, "x"))
+    given = classes.encode(np.zeros((3, 4)), np.array([7, 2, 5]), stream(0, "x"))
     assert given.tolist() == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
     assert classes.all_of(5, 2).tolist() == [[0, 1, 0], [0, 1, 0]]
     with pytest.raises(ConfigurationError, match=r"no such class \(condition\): 3; expected one of 2, 5, 7"):
@@ -76,11 +76,11 @@ def test_labels_need_not_count_from_zero():
 
 def test_classes_are_drawn_as_often_as_they_are_in_the_training_data():
     classes = Classes((0, 1, 4), (0.5, 0.3, 0.2))
-    drawn = classes.drawn(20_000, stream(0, "x"))
+    drawn = classes.sample_prior(20_000, stream(0, "x"))
     # Standard errors of the shares are 0.0035 and less; four of them.
     np.testing.assert_allclose(drawn.mean(dim=0), classes.frequencies, rtol=0, atol=0.014)
-    assert torch.equal(drawn, classes.drawn(20_000, stream(0, "x")))
-    assert not torch.equal(drawn, classes.drawn(20_000, stream(1, "x")))
+    assert torch.equal(drawn, classes.sample_prior(20_000, stream(0, "x")))
+    assert not torch.equal(drawn, classes.sample_prior(20_000, stream(1, "x")))
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [-1, -1], [-1, 1, 2]])

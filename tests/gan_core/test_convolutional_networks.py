@@ -272,7 +272,7 @@ def test_spectral_norm_divides_each_layer_by_its_largest_singular_value_and_foll
         if step < 20:  # weights that move, as in a training, and then stay
             for weight in net.weights:
                 weight.data += 0.05 * torch.randn(weight.shape, generator=random)
-        net.constrain()
+        net.apply_weight_constraint()
     for mine, theirs in zip(net.parameters(), plain.parameters(), strict=True):
         theirs.data = mine.detach().clone()
     for weight in plain.weights:
@@ -287,7 +287,7 @@ def test_the_gradient_of_a_spectrally_normalised_layer_is_that_of_the_exact_norm
     _, net = build(SPECTRAL, 4, 64, 0, image_shape=(8, 8))
     net.double()
     for _ in range(2000):
-        net.constrain()
+        net.apply_weight_constraint()
     x, none = randn(7, 64), torch.empty(7, 0, dtype=torch.float64)
     gradients = torch.autograd.grad(net(x, none).sum(), list(net.weights))
     exact = [weight.detach().clone().requires_grad_() for weight in net.weights]

@@ -37,9 +37,7 @@ def model(output: float | None = None) -> PortableGenerator:
         parameter.data = torch.randn(parameter.shape, generator=random) * (0.1 if output is None else 0)
     if output is not None:
         net.biases[-1].data.fill_(output)
-    return PortableGenerator(
-        OBSERVED.around(net).eval(), NoiseSettings("normal", 4), settings, (8, 8), "unit", OBSERVED
-    )
+    return PortableGenerator(OBSERVED.wrap(net).eval(), NoiseSettings("normal", 4), settings, (8, 8), "unit", OBSERVED)
 
 
 def test_observed_pixels_are_kept_to_the_bit_and_completions_differ_elsewhere():

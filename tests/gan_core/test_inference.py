@@ -14,7 +14,14 @@ from gan_core.checkpoint import tensors_digest, write_checkpoint
 from gan_core.conditions.settings import ExtensionSettings, InferenceSettings
 from gan_core.datasets import DataSettings, load
 from gan_core.errors import CheckpointError, DataError, Diverged
-from gan_core.extensions.inference import Encoder, Inference, encoder_of, initial_encoder, judge, train_encoder
+from gan_core.extensions.inference import (
+    Encoder,
+    Inference,
+    encoder_of,
+    evaluate_encoder,
+    initial_encoder,
+    train_encoder,
+)
 from gan_core.extensions.portable_encoder import load_inference, save_inference
 from gan_core.networks.dense import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
 from gan_core.noise import NoiseSettings
@@ -81,7 +88,7 @@ def test_the_exact_encoder_of_a_linear_generator_reconstructs_as_principal_compo
     expected = principal.inverse_transform(principal.transform(images))
     again = known.reconstruct(images).reshape(len(images), -1)
     np.testing.assert_allclose(again, expected, atol=2e-5)  # float32, sums of 64 products of order 1
-    seen = judge(known, digits, seed=0, samples=500)
+    seen = evaluate_encoder(known, digits, seed=0, samples=500)
     assert seen.error == pytest.approx(np.square(expected - images).sum(axis=1).mean(), rel=1e-4)
     mean = np.square(digits.train.images.mean(axis=0) - images).sum(axis=1).mean()
     assert seen.mean_image_error == pytest.approx(mean, rel=1e-4)
@@ -96,14 +103,14 @@ def test_the_nearest_sample_is_the_best_there_is_among_the_samples(digits):
     model = principal_generator(digits, 8)
     pool = model.draw(200, 3).reshape(200, -1)
     distances = np.square(digits.test.images[:, None] - pool[None]).sum(axis=2).min(axis=1)
-    seen = judge(exact(model), digits, seed=3, samples=200)
+    seen = evaluate_encoder(exact(model), digits, seed=3, samples=200)
     assert seen.nearest_sample_error == pytest.approx(distances.mean(), rel=1e-4)
 
 
 def test_a_trained_encoder_brings_samples_back_three_times_nearer_than_a_random_z_and_test_images_nearer_than_their_mean_is(
     inference, digits
 ):
-    seen = judge(inference, digits, seed=1, samples=2000)
+    seen = evaluate_encoder(inference, digits, seed=1, samples=2000)
     assert seen.cycle_distance < seen.random_distance / 3
     assert seen.error < seen.mean_image_error
 
@@ -176,8 +183,8 @@ def test_settings_out_of_range_are_named(given, words):
 
 
 def test_inference_shapes_neither_net():
-    assert ExtensionSettings("inference", inference=InferenceSettings(steps=7)).of_nets == ExtensionSettings()
-    assert ExtensionSettings("conditional").of_nets == ExtensionSettings("conditional")
+    assert ExtensionSettings("inference", inference=InferenceSettings(steps=7)).network_extension == ExtensionSettings()
+    assert ExtensionSettings("conditional").network_extension == ExtensionSettings("conditional")
     with pytest.raises(ValueError, match=r"extension.inference is for extension.name inference, not none"):
         ExtensionSettings(inference=InferenceSettings(steps=7))
 

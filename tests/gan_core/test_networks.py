@@ -189,7 +189,7 @@ def test_max_column_norm_scales_long_columns_to_it_and_leaves_the_others_as_they
     net = randomized(DenseDiscriminator(4, 0, DenseDiscriminatorSettings(units=(3,), pieces=2, max_column_norm=1.5)))
     net.weights[0].data[:, 0] = 0
     before = [weight.detach().clone() for weight in net.weights]
-    net.constrain()
+    net.apply_weight_constraint()
     seen = {"long": 0, "short": 0}
     for old, new in zip(before, net.weights, strict=True):
         for column in range(old.shape[1]):
@@ -204,7 +204,7 @@ def test_g_s_columns_are_capped_too_where_that_is_asked_for():
     for limit in (None, 1.5):
         net = randomized(DenseGenerator(4, 0, 3, DenseGeneratorSettings(hidden=(6,), max_column_norm=limit)))
         before = [weight.detach().clone() for weight in net.weights]
-        net.constrain()
+        net.apply_weight_constraint()
         for old, new in zip(before, net.weights, strict=True):
             norms = old.norm(dim=0)
             assert norms.max() > 1.5
@@ -229,12 +229,12 @@ def test_max_column_norm_is_each_member_s_own_and_none_is_no_constraint():
     population = randomized(DenseDiscriminator(4, 0, settings, members=(2,)))
     population.weights[0].data *= torch.tensor([10, 0.01]).double()[:, None, None]
     short = population.weights[0].detach()[1].clone()
-    population.constrain()
+    population.apply_weight_constraint()
     torch.testing.assert_close(population.weights[0][0].norm(dim=0).detach(), torch.ones(6).double(), **ROUNDING)
     assert torch.equal(population.weights[0][1], short)
     free = randomized(DenseDiscriminator(4, 0, DenseDiscriminatorSettings(units=(3,))))
     before = [weight.detach().clone() for weight in free.weights]
-    free.constrain()
+    free.apply_weight_constraint()
     assert all(torch.equal(old, new) for old, new in zip(before, free.weights, strict=True))
 
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gan_core.data_parallel import Shards
+from gan_core.deterministic import deterministic_convolutions
 from gan_core.draws import Draw, Draws
-from gan_core.losses import GENERATOR_LOSSES, GeneratorLoss, discriminator_loss
+from gan_core.objectives import OBJECTIVES, ObjectiveName
 from gan_core.optimizers import (
     AdamSettings,
     Moments,
@@ -29,11 +31,12 @@ class AlgorithmSettings:
     `scheme`: `algorithm1` is the paper's text, k ascents of D and then one descent of G;
     `simultaneous` is the published code, whose last update of D and update of G take both
     gradients at the same parameters and apply them at once. `share_draws` lets both use the same
-    z and dropout masks, as that code does; so does `discriminator_loss_scale` 1/2.
+    z and dropout masks, as that code does; so does `discriminator_loss_scale` 1/2. `generator_loss` names
+    the objective, a pair of losses: the paper's three share Eq. 1's loss of D.
     """
 
     scheme: Literal["algorithm1", "simultaneous"] = "simultaneous"
-    generator_loss: GeneratorLoss = "non_saturating"
+    generator_loss: ObjectiveName = "non_saturating"
     discriminator_loss_scale: float = 0.5
     share_draws: bool = True
     discriminator_steps: int = 1  # k
@@ -69,8 +72,8 @@ class AlgorithmSettings:
 class Batch(NamedTuple):
     """Real examples and what they are conditioned on (width 0 when on nothing)."""
 
-    data: Tensor
-    condition: Tensor
+    data: Float[Tensor, "*members batch pixels"]
+    condition: Float[Tensor, "*members batch size"]
 
     def rows(self, rows: slice) -> "Batch":
         """Some examples of the batch."""
@@ -80,17 +83,17 @@ class Batch(NamedTuple):
 class Ascent(NamedTuple):
     """D's side of an update: the gradients of its loss, and what D made of the batch."""
 
-    gradients: list[Tensor]
-    loss: Tensor  # -V(D, G) in nats, before scaling
-    real_accuracy: Tensor  # how often D calls the real real
-    fake_accuracy: Tensor  # and the fake fake
+    gradients: list[Tensor]  # one a parameter of D, as it is shaped
+    loss: Float[Tensor, "*members"]  # before scaling; -V(D, G) in nats, if the objective has a V
+    real_accuracy: Float[Tensor, "*members"]  # how often D calls the real real
+    fake_accuracy: Float[Tensor, "*members"]  # and the fake fake
 
 
 class Descent(NamedTuple):
-    """G's side of an update: the gradients of its loss, and the loss in nats."""
+    """G's side of an update: the gradients of its loss, and the loss (in nats, if the objective has a V)."""
 
-    gradients: list[Tensor]
-    loss: Tensor
+    gradients: list[Tensor]  # one a parameter of G, as it is shaped
+    loss: Float[Tensor, "*members"]
 
 
 class StepOutcome(NamedTuple):
@@ -100,6 +103,7 @@ class StepOutcome(NamedTuple):
     descent: Descent
 
 
+@deterministic_convolutions()
 def train_step(
     state: State,
     batches: Sequence[Batch],
@@ -110,7 +114,11 @@ def train_step(
 ) -> StepOutcome:
     """One iteration, in place on `state`: k updates of D, one of G, and the step counted.
 
-    `batches` holds k minibatches and `draws` the randomness, both restricted to this worker's rows.
+    `batches` holds k minibatches and `draws` the randomness, both restricted to this worker's rows: as many
+    of the batch as `shards.rows`. An epoch has `batches_per_epoch` minibatches, k of which a step takes.
+
+    Raises:
+        ValueError: If there are not k of both.
     """
     step = Step(state, settings, shards, batches_per_epoch)
     *alone, last = zip(batches, draws.discriminator, strict=True)
@@ -136,6 +144,7 @@ class Step:
 
     def __init__(self, state: State, settings: AlgorithmSettings, shards: Shards, batches_per_epoch: int) -> None:
         self.state, self.settings, self.shards = state, settings, shards
+        self.objective = OBJECTIVES[settings.generator_loss]
         self.generator_parameters = list(state.generator.parameters())
         self.discriminator_parameters = list(state.discriminator.parameters())
         self.discriminator_updates = 0
@@ -146,46 +155,34 @@ class Step:
     def ascent(self, batch: Batch, draw: Draw) -> Ascent:
         """The gradient of D's loss at the current parameters."""
 
-        def of_rows(rows: slice) -> list[Tensor]:
+        def shard_gradients(rows: slice) -> Ascent:
             shard, drawn = batch.rows(rows), draw.rows(rows)
             with torch.no_grad():
                 fake = self.state.generator(drawn.noise, shard.condition)
-            real_logits, fake_logits = self._judge(shard, fake, drawn)
-            loss, *seen = self._seen(real_logits, fake_logits)
-            return [*self._gradients(loss, self.discriminator_parameters), loss.detach(), *seen]
+            return self._ascent(*self._logits(shard, fake, drawn))
 
-        *gradients, loss, real_accuracy, fake_accuracy = self.shards.sum(of_rows)
-        return Ascent(gradients, loss, real_accuracy, fake_accuracy)
+        return self.shards.sum(shard_gradients)
 
     def descent(self, batch: Batch, draw: Draw) -> Descent:
         """The gradient of G's loss at the current parameters, D's dropout on."""
 
-        def of_rows(rows: slice) -> list[Tensor]:
+        def shard_gradients(rows: slice) -> Descent:
             condition, drawn = batch.rows(rows).condition, draw.rows(rows)
             fake = self.state.generator(drawn.noise, condition)
-            loss = self._generator_loss(self.state.discriminator(fake, condition, drawn.fake_masks))
-            return [*torch.autograd.grad(loss.sum(), self.generator_parameters), loss.detach()]
+            return self._descent(self.state.discriminator(fake, condition, drawn.fake_masks))
 
-        *gradients, loss = self.shards.sum(of_rows)
-        return Descent(gradients, loss)
+        return self.shards.sum(shard_gradients)
 
-    def ascent_and_descent(self, batch: Batch, draw: Draw) -> tuple[Ascent, Descent]:
+    def ascent_and_descent(self, batch: Batch, draw: Draw) -> StepOutcome:
         """Both gradients at the current parameters on the same draw: one forward pass serves both."""
 
-        def of_rows(rows: slice) -> list[Tensor]:
+        def shard_gradients(rows: slice) -> StepOutcome:
             shard, drawn = batch.rows(rows), draw.rows(rows)
             fake = self.state.generator(drawn.noise, shard.condition)
-            real_logits, fake_logits = self._judge(shard, fake, drawn)
-            loss, *seen = self._seen(real_logits, fake_logits)
-            of_discriminator = self._gradients(loss, self.discriminator_parameters, retain_graph=True)
-            generator_loss = self._generator_loss(fake_logits)
-            of_generator = torch.autograd.grad(generator_loss.sum(), self.generator_parameters)
-            return [*of_discriminator, *of_generator, loss.detach(), *seen, generator_loss.detach()]
+            real_logits, fake_logits = self._logits(shard, fake, drawn)
+            return StepOutcome(self._ascent(real_logits, fake_logits, retain_graph=True), self._descent(fake_logits))
 
-        *gradients, loss, real_accuracy, fake_accuracy, generator_loss = self.shards.sum(of_rows)
-        split = len(self.discriminator_parameters)
-        ascent = Ascent(gradients[:split], loss, real_accuracy, fake_accuracy)
-        return ascent, Descent(gradients[split:], generator_loss)
+        return self.shards.sum(shard_gradients)
 
     def update_discriminator(self, gradients: list[Tensor]) -> None:
         """Apply D's optimizer, then its weight constraint."""
@@ -196,13 +193,15 @@ class Step:
         self.discriminator_updates += 1
 
     def update_generator(self, gradients: list[Tensor]) -> None:
-        """Apply G's optimizer, then its weight constraint, and follow with the average."""
+        """Apply G's optimizer, then its weight constraint, and let the average follow."""
         rate, moments = self.settings.generator_learning_rate, self.state.generator_moments
         self._update(self.generator_parameters, gradients, moments, rate, self.state.step)
         self.state.generator.apply_weight_constraint()
         self.state.update_ema(self.settings.generator_average)
 
-    def _judge(self, batch: Batch, fake: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
+    def _logits(
+        self, batch: Batch, fake: Float[Tensor, "*members batch pixels"], draw: Draw
+    ) -> tuple[Float[Tensor, "*members batch"], Float[Tensor, "*members batch"]]:
         """D's logits of the real and the fake rows, from one pass over both."""
         masks = [torch.cat(pair, dim=-2) for pair in zip(draw.real_masks, draw.fake_masks, strict=True)]
         data, condition = torch.cat([batch.data, fake], dim=-2), torch.cat([batch.condition] * 2, dim=-2)
@@ -210,18 +209,25 @@ class Step:
         real_logits, fake_logits = logits.split(logits.shape[-1] // 2, dim=-1)
         return real_logits, fake_logits
 
-    def _seen(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        share, loss = self.shards.share, discriminator_loss(real_logits, fake_logits)
-        real_right, fake_right = (right.float().mean(dim=-1) for right in (real_logits > 0, fake_logits < 0))
-        return share * loss, share * real_right, share * fake_right
-
-    def _gradients(self, loss: Tensor, parameters: Sequence[Tensor], retain_graph: bool = False) -> list[Tensor]:
+    def _ascent(self, real_logits: Tensor, fake_logits: Tensor, retain_graph: bool = False) -> Ascent:
+        """A shard's share of D's side."""
+        loss, real_accuracy, fake_accuracy = self._loss_and_accuracies(real_logits, fake_logits)
         # The sum over members gives every member exactly its own gradient.
         scaled = self.settings.discriminator_loss_scale * loss.sum()
-        return list(torch.autograd.grad(scaled, parameters, retain_graph=retain_graph))
+        gradients = torch.autograd.grad(scaled, self.discriminator_parameters, retain_graph=retain_graph)
+        return Ascent(list(gradients), loss.detach(), real_accuracy, fake_accuracy)
 
-    def _generator_loss(self, fake_logits: Tensor) -> Tensor:
-        return self.shards.share * GENERATOR_LOSSES[self.settings.generator_loss](fake_logits)
+    def _descent(self, fake_logits: Tensor) -> Descent:
+        """A shard's share of G's side."""
+        loss = self.shards.share * self.objective.generator_loss(fake_logits)
+        return Descent(list(torch.autograd.grad(loss.sum(), self.generator_parameters)), loss.detach())
+
+    def _loss_and_accuracies(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        share, decision = self.shards.share, self.objective.decision
+        loss = self.objective.discriminator_loss(real_logits, fake_logits)
+        right = (real_logits > decision, fake_logits < decision)
+        real_accuracy, fake_accuracy = (share * rows.float().mean(dim=-1) for rows in right)
+        return share * loss, real_accuracy, fake_accuracy
 
     def _update(
         self,

@@ -1,9 +1,10 @@
 """Gradients averaged over virtual shards as one binary tree, over any number of workers."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as distributed
@@ -14,6 +15,8 @@ from torch import Tensor
 # balanced binary tree over all V shards. A worker's shards are consecutive, so it adds a subtree,
 # and workers then add subtrees pairwise; since a + b = b + a to the bit, every worker gets the
 # same sum, whatever their number.
+
+Tensors = TypeVar("Tensors", bound=Sequence[Any])  # tensors in lists and named tuples, of any depth
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Shards:
         """What a shard counts for in a mean: 1/V, a power of two, by which a loss and its gradients scale exactly."""
         return 1 / self.virtual
 
-    def sum(self, share_of: Callable[[slice], list[Tensor]]) -> list[Tensor]:
-        """The sum over all shards of what `share_of` computes from a shard's rows.
+    def sum(self, share_of: Callable[[slice], Tensors]) -> Tensors:
+        """The sum over all shards of what `share_of` computes from a shard's rows, tensor by tensor.
 
         That is the mean where each shard computes `share` times its own: in the loss it costs nothing,
         while to scale the sum of all gradients would be one more pass over them. Each worker calls it with
@@ -58,8 +61,25 @@ class Shards:
         """
         size = self.batch_size // self.virtual
         count = self.virtual // self.workers
-        total = tree_sum(share_of(slice(i * size, (i + 1) * size)) for i in range(count))
-        return butterfly_sum(total, self.rank, self.workers) if self.workers > 1 else total
+        shards = (share_of(slice(i * size, (i + 1) * size)) for i in range(count))
+        first = next(shards)
+        total = tree_sum(map(_flat, chain([first], shards)))
+        return _shaped(butterfly_sum(total, self.rank, self.workers) if self.workers > 1 else total, first)
+
+
+def _flat(shard: Sequence[Any]) -> list[Tensor]:
+    return [tensor for part in shard for tensor in ([part] if isinstance(part, Tensor) else _flat(part))]
+
+
+def _shaped(tensors: Iterable[Tensor], like: Tensors) -> Tensors:
+    """The tensors of `_flat` in the lists and named tuples they came in."""
+
+    def shaped(like: Any) -> Any:
+        parts = [next(rest) if isinstance(part, Tensor) else shaped(part) for part in like]
+        return parts if isinstance(like, list) else type(like)(*parts)
+
+    rest: Iterator[Tensor] = iter(tensors)
+    return shaped(like)
 
 
 def tree_sum(shards: Iterable[list[Tensor]]) -> list[Tensor]:

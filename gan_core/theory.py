@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import log_expit, rel_entr, roots_legendre
 
-from gan_core.losses import GeneratorLoss
+from gan_core.objectives.value_function import GeneratorLoss
 
 # A distribution is an array of probabilities, or the values of a density at the nodes of a quadrature,
 # whose weights then go with it. D is given by its logits: log D = log_expit(logit) stays exact where D rounds to 1.

@@ -15,11 +15,13 @@ from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.conditions.settings import ExtensionSettings
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Examples
+from gan_core.deterministic import deterministic_convolutions
 from gan_core.draws import DrawSource
 from gan_core.errors import DataError, Diverged
 from gan_core.networks import Architecture
 from gan_core.networks.dense import NetworkSettings
 from gan_core.noise import NoiseSettings, draw_noise
+from gan_core.objectives import OBJECTIVES, Objective
 from gan_core.randomness import stream
 from gan_core.state import State
 from gan_core.theory import jensen_shannon_bound
@@ -88,7 +90,6 @@ def train(
         Diverged: If a loss or a gradient norm of a reported step is not finite.
     """
     algorithm = settings.algorithm
-    torch.backends.cudnn.deterministic = True  # or a GPU's convolutions would not give the same bits again
     shards = shards or Shards(algorithm.batch_size, settings.virtual_shards)
     batches = BatchSource(settings.seed, data, algorithm.batch_size, state.step.device, conditions)
     draws = DrawSource(
@@ -108,7 +109,7 @@ def train(
         outcome = train_step(state, real, draws.at(step, shards.rows), algorithm, shards, batches.per_epoch)
         done = step + 1
         if done == steps or report_due(done):
-            metrics = step_metrics(outcome)
+            metrics = step_metrics(outcome, OBJECTIVES[algorithm.generator_loss])
             variance = variance_of_samples(state.generator, settings, step, conditions)
             metrics["sample_variance"] = variance / data.total_variance
             seconds = time.perf_counter() - clock
@@ -166,18 +167,18 @@ class BatchSource:
         return Batch(images.to(self.device), condition[rows].to(self.device))
 
 
-def step_metrics(outcome: StepOutcome) -> dict[str, float]:
-    """A step's losses in nats, V(D, G) and its bound on the JSD, D's accuracies and the gradients' norms.
+def step_metrics(outcome: StepOutcome, objective: Objective) -> dict[str, float]:
+    """A step's losses, V(D, G) and its bound on the JSD, D's accuracies and the gradients' norms.
 
-    V is that of one minibatch under dropout, before D is updated on it: see `jensen_shannon_bound` for
-    why it still is a lower bound, and on what.
+    V, in nats, is that of one minibatch under dropout, before D is updated on it: see `jensen_shannon_bound`
+    for why it still is a lower bound, and on what. An objective without V has neither.
     """
     ascent, descent = outcome
+    loss = float(ascent.loss)
     return {
-        "discriminator_loss": float(ascent.loss),
+        "discriminator_loss": loss,
         "generator_loss": float(descent.loss),
-        "value": -float(ascent.loss),
-        "jensen_shannon_bound": jensen_shannon_bound(-float(ascent.loss)),
+        **({"value": -loss, "jensen_shannon_bound": jensen_shannon_bound(-loss)} if objective.has_value else {}),
         "real_accuracy": float(ascent.real_accuracy),
         "fake_accuracy": float(ascent.fake_accuracy),
         "discriminator_gradient_norm": _norm(ascent.gradients),
@@ -199,6 +200,7 @@ def variance_of_samples(
     return float(images.double().var(dim=0, correction=0).sum())
 
 
+@deterministic_convolutions()
 def sample(generator: torch.nn.Module, noise: Tensor, condition: Tensor | None = None) -> Tensor:
     """G(z | c), without gradients and in blocks that bound the memory; with no condition, G(z)."""
     condition = noise.new_empty(len(noise), 0) if condition is None else condition

@@ -141,14 +141,20 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def curves(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """The training's curves: V(D, G) with Theorem 1's -log 4, G's loss, D's accuracies, gradients, variety."""
+    """The training's curves: V(D, G) with Theorem 1's -log 4, G's loss, D's accuracies, gradients, variety.
+
+    Of an objective that has no V: D's loss in its place, which has no equilibrium to be near to.
+    """
     figure, axes = _figure(1, 4, width=15)
     steps = [row["step"] for row in history]
-    value, accuracy, norms, variety = axes
-    value.plot(steps, [row["value"] for row in history], label="V(D, G)")
-    value.plot(steps, [row["generator_loss"] for row in history], label="generator loss", alpha=0.7)
-    value.axhline(-np.log(4), color="grey", linestyle=":", label="-log 4, the equilibrium")
-    value.set_ylabel("nats")
+    losses, accuracy, norms, variety = axes
+    has_value = all("value" in row for row in history)
+    name, label = ("value", "V(D, G)") if has_value else ("discriminator_loss", "discriminator loss")
+    losses.plot(steps, [row[name] for row in history], label=label)
+    losses.plot(steps, [row["generator_loss"] for row in history], label="generator loss", alpha=0.7)
+    if has_value:
+        losses.axhline(-np.log(4), color="grey", linestyle=":", label="-log 4, the equilibrium")
+    losses.set_ylabel("nats" if has_value else "loss")
     accuracy.plot(steps, [row["real_accuracy"] for row in history], label="D right on real")
     accuracy.plot(steps, [row["fake_accuracy"] for row in history], label="D right on fake")
     accuracy.axhline(0.5, color="grey", linestyle=":")

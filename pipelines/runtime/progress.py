@@ -43,6 +43,16 @@ class Shortage:
         return self.seconds
 
 
+def progress_line(row: Mapping[str, float], steps: int) -> str:
+    """A report of a training of so many steps, for people: V(D, G), or D's loss where the objective has no V."""
+    left = (steps - row["step"]) / row["steps_per_second"]
+    loss = f"V(D,G) {row['value']:.3f}" if "value" in row else f"D's loss {row['discriminator_loss']:.3f}"
+    return (
+        f"train  step {row['step']}/{steps}  {loss}  D right on real {row['real_accuracy']:.0%}, "
+        f"fake {row['fake_accuracy']:.0%}  {row['images_per_second']:,.0f} images/s  about {left:.0f} s left"
+    )
+
+
 class Progress:
     """Says, while the driver waits, what rank 0 last showed, and which resources the cluster has lost.
 
@@ -85,11 +95,7 @@ class Progress:
                 row = self.run.read_json(LIVE) or row
             if row["step"] > last and time.monotonic() - said >= SAY_SECONDS:
                 last, said = row["step"], time.monotonic()
-                left = (self.steps - last) / row["steps_per_second"]
-                self.say(
-                    f"train  step {last}/{self.steps}  V(D,G) {row['value']:.3f}  D right on real {row['real_accuracy']:.0%}, "
-                    f"fake {row['fake_accuracy']:.0%}  {row['images_per_second']:,.0f} images/s  about {left:.0f} s left"
-                )
+                self.say(progress_line(row, self.steps))
 
     def _look_for_losses(self) -> None:
         import ray

@@ -103,7 +103,7 @@ def _rows(stretch: Stretch, job: dict[str, Any], search: Search, dataset: Datase
                     "step": report.step,
                     "status": "finite",
                     **score(generator, settings, dataset, search.configuration.tune.samples),
-                    "value": report.metrics["value"],
+                    "value": report.metrics.get("value"),  # none, of an objective that has no V
                     "seconds": time.monotonic() - started,
                 }
                 stretch.commit(row, state.tensors() if report.step < rungs[-1] else None)

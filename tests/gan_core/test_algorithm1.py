@@ -98,22 +98,25 @@ def reference(nets: Nets, settings: AlgorithmSettings, max_column_norm: float | 
         w, b, v, c = nets["g"]
         return torch.sigmoid(torch.relu(z @ w + b) @ v + c)
 
-    def probability(x, masks):
+    def logit(x, masks):
         *hidden, w, b = nets["d"]
         for v, c, mask in zip(hidden[::2], hidden[1::2], masks[:-1], strict=True):
             pieces = ((x * mask) @ v + c).chunk(PIECES, dim=1)
             x = torch.stack(pieces).max(dim=0).values
-        return torch.sigmoid((x * masks[-1]) @ w + b)[:, 0]
+        return ((x * masks[-1]) @ w + b)[:, 0]
 
-    def value(batch, draw):
-        real, fake = probability(batch.data, draw.real_masks), probability(generator(draw.noise), draw.fake_masks)
-        return (torch.log(real) + torch.log(1 - fake)).mean(), real, fake
+    def discriminator_loss(batch, draw):
+        real, fake = logit(batch.data, draw.real_masks), logit(generator(draw.noise), draw.fake_masks)
+        value = torch.log(torch.sigmoid(real)) + torch.log(1 - torch.sigmoid(fake))
+        margins = torch.clamp(1 - real, min=0) + torch.clamp(1 + fake, min=0)
+        squares = (real - 1) ** 2 / 2 + fake**2 / 2
+        return {"hinge": margins, "least_squares": squares}.get(settings.generator_loss, -value).mean(), real, fake
 
     def generator_loss(draw):
-        fake = probability(generator(draw.noise), draw.fake_masks)
-        objectives = {"minimax": torch.log(1 - fake).mean(), "non_saturating": -torch.log(fake).mean()}
-        objectives["blend"] = sum(objectives.values()) / 2
-        return objectives[settings.generator_loss]
+        fake = logit(generator(draw.noise), draw.fake_masks)
+        paper = {"minimax": torch.log(1 - torch.sigmoid(fake)), "non_saturating": -torch.log(torch.sigmoid(fake))}
+        objectives = {**paper, "blend": sum(paper.values()) / 2, "hinge": -fake, "least_squares": (fake - 1) ** 2 / 2}
+        return objectives[settings.generator_loss].mean()
 
     def apply(name, gradients, step):
         rate = max(rates[name] / settings.learning_rate_decay**step, settings.minimum_learning_rate)
@@ -141,8 +144,8 @@ def reference(nets: Nets, settings: AlgorithmSettings, max_column_norm: float | 
         for i, (batch, draw) in enumerate(
             zip(batches(step, settings.discriminator_steps, seed), draws[0], strict=True)
         ):
-            v, real, fake = value(batch, draw)
-            ascent = torch.autograd.grad(-settings.discriminator_loss_scale * v, nets["d"])
+            of_d, real, fake = discriminator_loss(batch, draw)
+            ascent = torch.autograd.grad(settings.discriminator_loss_scale * of_d, nets["d"])
             last = i == settings.discriminator_steps - 1
             if last and settings.scheme == "simultaneous":
                 loss = generator_loss(draws.discriminator[-1] if settings.share_draws else draws.generator)
@@ -152,7 +155,8 @@ def reference(nets: Nets, settings: AlgorithmSettings, max_column_norm: float | 
             loss = generator_loss(draws.generator)
             descent = torch.autograd.grad(loss, nets["g"])
         apply("g", descent, step)
-    seen = [-v, loss, (real > 0.5).double().mean(), (fake < 0.5).double().mean()]
+    half = 0.5 if settings.generator_loss == "least_squares" else 0  # between the labels 0 and 1, or where D is 1/2
+    seen = [of_d, loss, (real > half).double().mean(), (fake < half).double().mean()]
     return {name: [p.detach() for p in ps] for name, ps in nets.items()}, [s.item() for s in seen]
 
 
@@ -170,6 +174,9 @@ CASES = [
     {"scheme": "simultaneous", "share_draws": False, "generator_loss": "blend", "discriminator_loss_scale": 1.0},
     {"scheme": "simultaneous", "share_draws": False, "discriminator_steps": 3},
     {"scheme": "simultaneous", "share_draws": True, "optimizer": "adam"},
+    {"scheme": "algorithm1", "share_draws": False, "generator_loss": "hinge"},
+    {"scheme": "simultaneous", "share_draws": True, "generator_loss": "least_squares"},
+    {"scheme": "simultaneous", "share_draws": True, "generator_loss": "hinge"},
 ]
 
 
@@ -284,19 +291,12 @@ def stack(members: list[Draws]) -> Draws:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("discriminator_steps", 0),
-        ("batch_size", 0),
-        ("steps", -1),
-        ("generator_learning_rate", 0.0),
-        ("generator_learning_rate", math.nan),
-        ("discriminator_learning_rate", math.inf),
-        ("discriminator_learning_rate", -0.1),
-        ("minimum_learning_rate", 0.0),
-        ("discriminator_loss_scale", 0.0),
-        ("learning_rate_decay", 0.99),
-        ("learning_rate_decay", math.nan),
+        ("discriminator_steps", 0), ("batch_size", 0), ("steps", -1), ("generator_learning_rate", 0.0),
+        ("generator_learning_rate", math.nan), ("discriminator_learning_rate", math.inf),
+        ("discriminator_learning_rate", -0.1), ("minimum_learning_rate", 0.0), ("discriminator_loss_scale", 0.0),
+        ("learning_rate_decay", 0.99), ("learning_rate_decay", math.nan),
     ],
-)
+)  # fmt: skip
 def test_settings_that_cannot_train_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"algorithm.{name} {value} is "):
         AlgorithmSettings(**{name: value})

@@ -12,7 +12,6 @@ from gan_core.datasets import Examples
 from gan_core.datasets.digits import load_digits
 from gan_core.draws import DrawSource
 from gan_core.errors import CheckpointError
-from gan_core.losses import discriminator_loss, non_saturating
 from gan_core.metrics.parzen import paper_protocol, parzen_log_density
 from gan_core.networks.convolutional import (
     ConvolutionalDiscriminatorSettings,
@@ -25,6 +24,7 @@ from gan_core.networks.maxout_convolutional import (
     MaxoutConvolutionalSettings,
 )
 from gan_core.noise import NoiseSettings, draw_noise
+from gan_core.objectives.value_function import discriminator_loss, non_saturating
 from gan_core.randomness import stream
 from gan_core.training import BatchSource, TrainingSettings, initial_state, sample, train
 

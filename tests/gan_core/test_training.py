@@ -14,9 +14,9 @@ from gan_core.datasets import Examples
 from gan_core.datasets.digits import load_digits
 from gan_core.draws import DrawSource
 from gan_core.errors import DataError, Diverged
-from gan_core.losses import discriminator_loss, non_saturating
 from gan_core.networks.dense import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
 from gan_core.noise import NoiseSettings
+from gan_core.objectives.value_function import discriminator_loss, non_saturating
 from gan_core.training import BatchSource, TrainingSettings, initial_state, sample, train
 
 DIGITS = load_digits()

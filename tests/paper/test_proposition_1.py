@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 from scipy.special import expit
 
-from gan_core import losses
+from gan_core.objectives import value_function
 from gan_core.theory import criterion, optimal_discriminator, optimal_logits, quadrature, value
 from tests.paper.distributions import pairs
 
@@ -30,11 +30,11 @@ def test_the_optimal_logits_are_those_of_equation_2(both):
 
 @given(pairs())
 def test_the_value_of_equation_1_is_the_loss_that_trains_d(both):
-    # Every point as often as it is likely: 1,000 real examples and 1,000 samples, and the same V by losses.py.
+    # Every point as often as it is likely: 1,000 real examples and 1,000 samples, and the same V by value_function.py.
     real, fake = (np.random.default_rng(0).multinomial(1000, p) for p in both)
     logits = np.linspace(-3, 4, len(real))
     rows = [torch.from_numpy(np.repeat(logits, counts)) for counts in (real, fake)]
-    expected = -float(losses.discriminator_loss(*rows))
+    expected = -float(value_function.discriminator_loss(*rows))
     assert value(real / 1000, fake / 1000, logits) == pytest.approx(expected, abs=1e-10)
 
 

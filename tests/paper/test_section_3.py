@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gan_core.losses import GENERATOR_LOSSES
+from gan_core.objectives.value_function import GENERATOR_LOSSES
 from gan_core.theory import gradient_by_logit, gradient_by_probability
 
 

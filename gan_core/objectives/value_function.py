@@ -7,16 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from gan_core.objectives.base import Objective
+
 GeneratorLoss = Literal["minimax", "non_saturating", "blend"]
 
-# With D = sigmoid(logit): log D = -softplus(-logit) and log(1 - D) = -softplus(logit), finite for
-# any logit.
-#
-# Only the last axis is reduced, so that each member of a population has its own loss: no other member's
-# logits change a bit of it. To the loss of that member alone it is equal within batch + 8 roundings (eps) of the
-# mean size of its terms, and not to the bit: whether vector code or the scalar code for a remainder computes
-# softplus depends on where an element lies in the whole tensor, and they differ in the last two bits; and
-# the order of a sum may depend on the shape.
+# With D = sigmoid(logit): log D = -softplus(-logit) and log(1 - D) = -softplus(logit), finite for any logit.
 
 
 def discriminator_loss(
@@ -48,4 +43,7 @@ GENERATOR_LOSSES: dict[GeneratorLoss, Callable[[Tensor], Tensor]] = {
     "minimax": minimax,
     "non_saturating": non_saturating,
     "blend": blend,
+}
+OBJECTIVES: dict[str, Objective] = {
+    name: Objective(discriminator_loss, loss, has_value=True) for name, loss in GENERATOR_LOSSES.items()
 }

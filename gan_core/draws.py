@@ -6,18 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.randomness import stream
 
-Masks = tuple[Tensor, ...]
+Masks = tuple[Float[Tensor, "*members batch _"], ...]  # one as wide as each layer's input of D; none: no dropout
 
 
 class Draw(NamedTuple):
     """What one update draws: z, and D's dropout masks for the real and for the fake examples."""
 
-    noise: Tensor
+    noise: Float[Tensor, "*members batch size"]
     real_masks: Masks
     fake_masks: Masks
 
@@ -76,7 +77,7 @@ class DrawSource:
         )
 
 
-def dropout_mask(random: np.random.Generator, shape: tuple[int, int], keep: float) -> Tensor:
+def dropout_mask(random: np.random.Generator, shape: tuple[int, int], keep: float) -> Float[Tensor, "batch width"]:
     """1/keep with probability `keep`, else 0: inverted dropout, resolved to 2^-16."""
     count = shape[0] * shape[1]
     bits = random.bit_generator.random_raw(-(-count // 4)).astype("<u8", copy=False).view(np.uint16)[:count]

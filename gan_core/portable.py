@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gan_core.checkpoint import MALFORMED, read_checkpoint, tensors_digest, write_checkpoint, write_durably
-from gan_core.conditions.base import UNCONDITIONAL, AnyGenerator, Conditions
+from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.conditions.observed import Observed
 from gan_core.conditions.settings import conditions_from, described
 from gan_core.datasets import PixelRange
 from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.networks import GENERATOR_SETTINGS, GeneratorSettings, architecture_of, make_generator
+from gan_core.networks.base import GeneratorNet
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.randomness import stream
 from gan_core.state import load_tensors
@@ -35,7 +36,7 @@ MAX_BYTES = 2**31  # of one file
 class PortableGenerator:
     """G with what it takes to sample from it: the prior, the shape of its images, what they are conditioned on."""
 
-    generator: AnyGenerator
+    generator: GeneratorNet
     noise: NoiseSettings
     network: GeneratorSettings
     image_shape: tuple[int, ...]

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from jaxtyping import Int64
+from torch import Tensor
 
-from gan_core.conditions.base import AnyGenerator
 from gan_core.errors import CheckpointError
-from gan_core.networks import Discriminator
+from gan_core.networks.base import DiscriminatorNet, GeneratorNet, Net
 from gan_core.optimizers import Moments, OptimizerName, average_update, zero_moments
 
 AVERAGED = "averaged_generator"  # the group of a checkpoint that holds G's average, where one is kept
@@ -19,16 +19,16 @@ AVERAGED = "averaged_generator"  # the group of a checkpoint that holds G's aver
 class State:
     """A training's state. `tensors()` names all of it; nothing else is needed to go on."""
 
-    generator: AnyGenerator
-    discriminator: Discriminator
+    generator: GeneratorNet
+    discriminator: DiscriminatorNet
     generator_moments: Moments
     discriminator_moments: Moments
-    step: Tensor  # iterations of Algorithm 1 done, int64
-    averaged: AnyGenerator | None = None  # G with a moving average of its weights, where one is kept
+    step: Int64[Tensor, ""]  # iterations of Algorithm 1 done
+    averaged: GeneratorNet | None = None  # G with a moving average of its weights, where one is kept
 
     @classmethod
     def initial(
-        cls, generator: AnyGenerator, discriminator: Discriminator, optimizer: OptimizerName, averaged: bool = False
+        cls, generator: GeneratorNet, discriminator: DiscriminatorNet, optimizer: OptimizerName, averaged: bool = False
     ) -> "State":
         """The state before the first step: moments at zero, and the average, if one is kept, at G."""
         return cls(
@@ -56,7 +56,7 @@ class State:
         )
 
     def update_ema(self, decay: float) -> None:
-        """Let the average, if one is kept, follow G's weights."""
+        """Let the average, if one is kept, follow G's weights; `decay` in [0, 1), as in `average_update`."""
         if self.averaged is not None:
             average_update(list(self.averaged.parameters()), list(self.generator.parameters()), decay, self.step)
 
@@ -80,14 +80,22 @@ class State:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Mapping[str, Tensor]], where: object = "checkpoint") -> None:
-        """Take over the values of `tensors`, whose groups, names and shapes must be this state's."""
+        """Take over the values of `tensors`, whose groups, names and shapes must be this state's.
+
+        Raises:
+            CheckpointError: If they are not.
+        """
         for group, mine in self.tensors().items():
             load_tensors(mine, tensors.get(group, {}), f"{where}: {group}")
 
 
 @torch.no_grad()
 def load_tensors(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], where: object) -> None:
-    """Copy `theirs` into `mine`, or say the first three differences in names, shapes, types or values."""
+    """Copy `theirs` into `mine`.
+
+    Raises:
+        CheckpointError: With the first three differences in names, shapes or types, and values that are not finite.
+    """
     differences = [f"{name} is missing" for name in mine.keys() - theirs.keys()]
     differences += [f"{name} is unknown" for name in theirs.keys() - mine.keys()]
     for name in sorted(mine.keys() & theirs.keys()):
@@ -108,10 +116,10 @@ def _kind(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
-def _named_moments(net: str, module: nn.Module, moments: Moments) -> dict[str, Tensor]:
-    names = [name for name, _ in module.named_parameters()]
+def _named_moments(name_of_net: str, net: Net, moments: Moments) -> dict[str, Tensor]:
+    names = [name for name, _ in net.named_parameters()]
     return {
-        f"{net}.{moment}.{name}": tensor
+        f"{name_of_net}.{moment}.{name}": tensor
         for moment, tensors in moments.items()
         for name, tensor in zip(names, tensors, strict=True)
     }

@@ -19,6 +19,7 @@ from gan_core.deterministic import deterministic_convolutions
 from gan_core.draws import DrawSource
 from gan_core.errors import DataError, Diverged
 from gan_core.networks import Architecture
+from gan_core.networks.base import GeneratorNet
 from gan_core.networks.dense import NetworkSettings
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.objectives import OBJECTIVES, Objective
@@ -187,7 +188,7 @@ def step_metrics(outcome: StepOutcome, objective: Objective) -> dict[str, float]
 
 
 def variance_of_samples(
-    generator: torch.nn.Module, settings: TrainingSettings, step: int, conditions: Conditions = UNCONDITIONAL
+    generator: GeneratorNet, settings: TrainingSettings, step: int, conditions: Conditions = UNCONDITIONAL
 ) -> float:
     """The total variance, over pixels, of one batch of samples: 0 for a G that ignores z.
 
@@ -201,7 +202,7 @@ def variance_of_samples(
 
 
 @deterministic_convolutions()
-def sample(generator: torch.nn.Module, noise: Tensor, condition: Tensor | None = None) -> Tensor:
+def sample(generator: GeneratorNet, noise: Tensor, condition: Tensor | None = None) -> Tensor:
     """G(z | c), without gradients and in blocks that bound the memory; with no condition, G(z)."""
     condition = noise.new_empty(len(noise), 0) if condition is None else condition
     with torch.no_grad():

@@ -7,22 +7,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gan_core.networks import Generator
+from gan_core.networks.base import GeneratorNet
 
 
 class WrappedGenerator(nn.Module):
     """G within what its condition makes of its output; the weights are G's."""
 
-    def __init__(self, within: Generator) -> None:
+    def __init__(self, within: GeneratorNet) -> None:
         super().__init__()
         self.within = within
+
+    def initialize(self, random: np.random.Generator, pixel_means: np.ndarray | None = None) -> None:
+        """Draw G's own initial weights."""
+        self.within.initialize(random, pixel_means)
 
     def apply_weight_constraint(self) -> None:
         """G's own constraint on its weights."""
         self.within.apply_weight_constraint()
-
-
-AnyGenerator = Generator | WrappedGenerator  # of (noise, condition)
 
 
 @runtime_checkable
@@ -42,7 +43,7 @@ class Conditions(Protocol):
     def sample_prior(self, count: int, random: np.random.Generator) -> Tensor:
         """Conditions (count, size) for samples of p(x), which are given none."""
 
-    def wrap(self, generator: Generator) -> AnyGenerator:
+    def wrap(self, generator: GeneratorNet) -> GeneratorNet:
         """G as it is trained and sampled: itself, or with what such a condition makes of its output."""
 
 
@@ -60,7 +61,7 @@ class Unconditional:
         """No columns."""
         return torch.empty(count, 0)
 
-    def wrap(self, generator: Generator) -> AnyGenerator:
+    def wrap(self, generator: GeneratorNet) -> GeneratorNet:
         """G itself."""
         return generator
 

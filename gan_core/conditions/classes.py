@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_core.conditions.base import AnyGenerator, Conditions
+from gan_core.conditions.base import Conditions
 from gan_core.datasets import Dataset
 from gan_core.errors import ConfigurationError, DataError
-from gan_core.networks import Generator
+from gan_core.networks.base import GeneratorNet
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Classes:
         """Rows with a single 1, at each index."""
         return torch.eye(self.size)[torch.from_numpy(indices)]
 
-    def wrap(self, generator: Generator) -> AnyGenerator:
+    def wrap(self, generator: GeneratorNet) -> GeneratorNet:
         """G itself."""
         return generator
 

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gan_core.conditions.base import AnyGenerator, WrappedGenerator
+from gan_core.conditions.base import WrappedGenerator
 from gan_core.conditions.masks import EVERY_MASK, Masks, drawn_masks
-from gan_core.networks import Generator
+from gan_core.networks.base import GeneratorNet
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Observed:
         """Nothing observed: what is then completed is a sample of p(x)."""
         return torch.zeros(count, self.size)
 
-    def wrap(self, generator: Generator) -> AnyGenerator:
+    def wrap(self, generator: GeneratorNet) -> GeneratorNet:
         """G that keeps what is observed."""
         return Completing(generator)
 

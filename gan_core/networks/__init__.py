@@ -1,81 +1,90 @@
-"""The architectures by name, and a configuration's nets with initial weights drawn from the seed."""
+"""The architectures by name, and a configuration's nets with initial weights drawn from the seed.
 
+May import `randomness` and `errors`. What enters are settings, the images' shape and a seed; what leaves are G and D.
+"""
+
+import functools
 import math
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 import numpy as np
 import torch
 
-from gan_core.networks.convolutional import (
-    ConvolutionalDiscriminator,
-    ConvolutionalDiscriminatorSettings,
-    ConvolutionalGenerator,
-    ConvolutionalGeneratorSettings,
-    ConvolutionalSettings,
-)
-from gan_core.networks.dense import (
-    DenseDiscriminator,
-    DenseDiscriminatorSettings,
-    DenseGenerator,
-    DenseGeneratorSettings,
-    NetworkSettings,
-)
+from gan_core.networks import base
+from gan_core.networks.base import DiscriminatorNet, GeneratorNet
+from gan_core.networks.convolutional import ConvolutionalDiscriminator, ConvolutionalGenerator, ConvolutionalSettings
+from gan_core.networks.dense import DenseDiscriminator, DenseGenerator, NetworkSettings
 from gan_core.networks.maxout_convolutional import (
     MaxoutConvolutionalDiscriminator,
-    MaxoutConvolutionalDiscriminatorSettings,
     MaxoutConvolutionalGenerator,
-    MaxoutConvolutionalGeneratorSettings,
     MaxoutConvolutionalSettings,
 )
 from gan_core.randomness import stream
 
-Architecture = NetworkSettings | MaxoutConvolutionalSettings | ConvolutionalSettings
-GeneratorSettings = DenseGeneratorSettings | MaxoutConvolutionalGeneratorSettings | ConvolutionalGeneratorSettings
-DiscriminatorSettings = (
-    DenseDiscriminatorSettings | MaxoutConvolutionalDiscriminatorSettings | ConvolutionalDiscriminatorSettings
-)
-Generator = DenseGenerator | MaxoutConvolutionalGenerator | ConvolutionalGenerator
-Discriminator = DenseDiscriminator | MaxoutConvolutionalDiscriminator | ConvolutionalDiscriminator
 
-GENERATOR_SETTINGS: dict[str, type[GeneratorSettings]] = {
-    "dense": DenseGeneratorSettings,
-    "maxout_convolutional": MaxoutConvolutionalGeneratorSettings,
-    "convolutional": ConvolutionalGeneratorSettings,
+class Nets(NamedTuple):
+    """An architecture: the settings of both nets, and how each is made from its own, the weights zero."""
+
+    settings: type[base.Architecture]
+    generator: Callable[[int, int, tuple[int, ...], Any], GeneratorNet]  # noise and condition size, image shape
+    discriminator: Callable[[tuple[int, ...], int, Any], DiscriminatorNet]  # image shape, condition size
+
+
+ARCHITECTURES: dict[str, Nets] = {
+    "dense": Nets(
+        NetworkSettings,
+        lambda noise, condition, shape, settings: DenseGenerator(noise, condition, math.prod(shape), settings),
+        lambda shape, condition, settings: DenseDiscriminator(math.prod(shape), condition, settings),
+    ),
+    "maxout_convolutional": Nets(
+        MaxoutConvolutionalSettings, MaxoutConvolutionalGenerator, MaxoutConvolutionalDiscriminator
+    ),
+    "convolutional": Nets(ConvolutionalSettings, ConvolutionalGenerator, ConvolutionalDiscriminator),
 }
+GENERATOR_SETTINGS: dict[str, Any] = {
+    name: get_type_hints(nets.settings)["generator"] for name, nets in ARCHITECTURES.items()
+}
+
+if TYPE_CHECKING:
+    Architecture = base.Architecture
+    GeneratorSettings = base.GeneratorSettings
+else:  # one of those there are, which is how a configuration is read
+    Architecture = functools.reduce(operator.or_, (nets.settings for nets in ARCHITECTURES.values()))
+    GeneratorSettings = functools.reduce(operator.or_, GENERATOR_SETTINGS.values())
 
 
 def architecture_of(settings: GeneratorSettings) -> str:
     """The name of the architecture whose generator has such settings."""
-    return next(name for name, kind in GENERATOR_SETTINGS.items() if isinstance(settings, kind))
+    return _architecture_with("generator", settings)
+
+
+def _architecture_with(net: str, settings: object) -> str:
+    return next(
+        name for name, nets in ARCHITECTURES.items() if isinstance(settings, get_type_hints(nets.settings)[net])
+    )
 
 
 def make_generator(
     settings: GeneratorSettings, noise_size: int, condition_size: int, image_shape: tuple[int, ...]
-) -> Generator:
+) -> GeneratorNet:
     """G of these settings for images of (height, width) or (height, width, channels), its weights zero.
 
     Raises:
         ConfigurationError: If the architecture cannot make such images.
     """
-    if isinstance(settings, MaxoutConvolutionalGeneratorSettings):
-        return MaxoutConvolutionalGenerator(noise_size, condition_size, image_shape, settings)
-    if isinstance(settings, ConvolutionalGeneratorSettings):
-        return ConvolutionalGenerator(noise_size, condition_size, image_shape, settings)
-    return DenseGenerator(noise_size, condition_size, math.prod(image_shape), settings)
+    return ARCHITECTURES[architecture_of(settings)].generator(noise_size, condition_size, image_shape, settings)
 
 
-def make_discriminator(
-    settings: DiscriminatorSettings, image_shape: tuple[int, ...], condition_size: int
-) -> Discriminator:
+def make_discriminator(settings: object, image_shape: tuple[int, ...], condition_size: int) -> DiscriminatorNet:
     """D of these settings for such images, its weights zero.
 
     Raises:
         ConfigurationError: If the architecture cannot take such images.
     """
-    if isinstance(settings, MaxoutConvolutionalDiscriminatorSettings):
-        return MaxoutConvolutionalDiscriminator(image_shape, condition_size, settings)
-    if isinstance(settings, ConvolutionalDiscriminatorSettings):
-        return ConvolutionalDiscriminator(image_shape, condition_size, settings)
-    return DenseDiscriminator(math.prod(image_shape), condition_size, settings)
+    nets = ARCHITECTURES[_architecture_with("discriminator", settings)]
+    return nets.discriminator(image_shape, condition_size, settings)
 
 
 def build(
@@ -86,7 +95,7 @@ def build(
     condition_size: int = 0,
     pixel_means: np.ndarray | None = None,
     image_shape: tuple[int, ...] | None = None,
-) -> tuple[Generator, Discriminator]:
+) -> tuple[GeneratorNet, DiscriminatorNet]:
     """G and D with the recipe's initial weights, drawn from the seed.
 
     `pixel_means` (of the training images) set G's output bias where `marginal_bias` asks for it.
@@ -98,12 +107,8 @@ def build(
     shape = image_shape or (data_size,)
     generator = make_generator(settings.generator, noise_size, condition_size, shape)
     discriminator = make_discriminator(settings.discriminator, shape, condition_size)
-    generator.initialize(stream(seed, "generator weights"))
+    generator.initialize(stream(seed, "generator weights"), pixel_means)
     discriminator.initialize(stream(seed, "discriminator weights"))
-    if settings.generator.marginal_bias and settings.generator.output == "sigmoid" and pixel_means is not None:
-        means = torch.from_numpy(pixel_means.astype(np.float64)).clamp(1e-7, 1 - 1e-7)
-        with torch.no_grad():
-            generator.biases[-1].copy_(torch.logit(means))
     return generator, discriminator
 
 

@@ -18,7 +18,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, normalize
 
 from gan_core.errors import ConfigurationError
 from gan_core.networks.dense import ACTIVATIONS, Activation, affine
-from gan_core.networks.initial_weights import draw_normal
+from gan_core.networks.initial_weights import draw_normal, set_marginal_bias
 from gan_core.networks.layout import plane_shape, to_planes, to_rows
 from gan_core.networks.validation import check_keep, check_positive, check_widths
 
@@ -114,13 +114,14 @@ class ConvolutionalGenerator(nn.Module):
             x = leaky_relu(self._doubled(x, layer) + self.biases[layer][:, None, None], leak)
         return ACTIVATIONS[self.settings.output](to_rows(self._doubled(x, last)) + self.biases[last])
 
-    def initialize(self, random: np.random.Generator) -> None:
-        """Draw the initial weights."""
+    def initialize(self, random: np.random.Generator, pixel_means: np.ndarray | None = None) -> None:
+        """Draw the initial weights, and set the output's bias."""
         gain = self.settings.init_scale * _gain(self.settings.leak)
         draw_normal(self.weights[0], random, self.weights[0].shape[0], gain)
         seen = (KERNEL / STRIDE) ** 2  # of a kernel's 4 x 4, by a pixel that it makes
         for weight in self.weights[1:]:
             draw_normal(weight, random, weight.shape[0] * seen, gain)
+        set_marginal_bias(self.biases[-1], self.settings, pixel_means)
 
     def apply_weight_constraint(self) -> None:
         """No weight of this G has a constraint."""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gan_core.networks.initial_weights import draw_sparse, draw_uniform
+from gan_core.networks.initial_weights import draw_sparse, draw_uniform, set_marginal_bias
 from gan_core.networks.maxout import maxout
 from gan_core.networks.validation import check_keep, check_one_for_each, check_positive, check_widths
 
@@ -137,8 +137,8 @@ class DenseGenerator(nn.Module):
         return x
 
     @torch.no_grad()
-    def initialize(self, random: np.random.Generator) -> None:
-        """Draw the initial weights, and set the hidden layers' biases."""
+    def initialize(self, random: np.random.Generator, pixel_means: np.ndarray | None = None) -> None:
+        """Draw the initial weights, and set the biases."""
         settings = self.settings
         draw_uniform(self.weights[:-1], random, settings.init_range)
         for bias, value in zip(self.biases, settings.hidden_biases or (), strict=False):  # the output's is not of them
@@ -147,6 +147,7 @@ class DenseGenerator(nn.Module):
             draw_uniform(self.weights[-1:], random, settings.output_init_range or settings.init_range)
         else:
             draw_sparse(self.weights[-1], random, settings.output_nonzeros)
+        set_marginal_bias(self.biases[-1], settings, pixel_means)
 
     def apply_weight_constraint(self) -> None:
         """Scale each unit's incoming weights down to `max_column_norm`, if there is one."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,3 +32,10 @@ def draw_sparse(weight: Tensor, random: np.random.Generator, nonzeros: int) -> N
         chosen = random.choice(inputs, nonzeros, replace=False)
         drawn[chosen, unit] = random.standard_normal(nonzeros, dtype=np.float32)
     weight.copy_(torch.from_numpy(drawn))
+
+
+@torch.no_grad()
+def set_marginal_bias(bias: Tensor, settings: Any, pixel_means: np.ndarray | None) -> None:
+    """Make G's output bias the logits of the training pixels' means, where the settings of a sigmoid ask for it."""
+    if settings.marginal_bias and settings.output == "sigmoid" and pixel_means is not None:
+        bias.copy_(torch.logit(torch.from_numpy(pixel_means.astype(np.float64)).clamp(1e-7, 1 - 1e-7)))

@@ -14,7 +14,7 @@ from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 
 from gan_core.errors import ConfigurationError
 from gan_core.networks.dense import ACTIVATIONS, Activation, affine
-from gan_core.networks.initial_weights import draw_uniform
+from gan_core.networks.initial_weights import draw_uniform, set_marginal_bias
 from gan_core.networks.layout import plane_shape, to_planes, to_rows
 from gan_core.networks.maxout import maxout
 from gan_core.networks.validation import check_keep, check_one_for_each, check_positive, check_widths
@@ -127,9 +127,10 @@ class MaxoutConvolutionalGenerator(nn.Module):
         planes = conv_transpose2d(x.unflatten(-1, self.maps), kernel, stride=self.settings.stride)
         return ACTIVATIONS[self.settings.output](to_rows(planes) + self.biases[-1])
 
-    def initialize(self, random: np.random.Generator) -> None:
-        """Draw the initial weights, uniform on (-init_range, init_range)."""
+    def initialize(self, random: np.random.Generator, pixel_means: np.ndarray | None = None) -> None:
+        """Draw the initial weights, uniform on (-init_range, init_range), and set the output's bias."""
         draw_uniform(self.weights, random, self.settings.init_range)
+        set_marginal_bias(self.biases[-1], self.settings, pixel_means)
 
     def apply_weight_constraint(self) -> None:
         """No weight of this G has a constraint."""

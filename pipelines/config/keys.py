@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from gan_core import networks
 from gan_core.errors import ConfigurationError
-from gan_core.networks import GENERATOR_SETTINGS
 from pipelines.config.schema import Configuration
 
-ARCHITECTURES = tuple(GENERATOR_SETTINGS)
+ARCHITECTURES = tuple(networks.ARCHITECTURES)
 
 
 def architecture(document: Mapping[str, Any]) -> Any:

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gan_core.checkpoint import MALFORMED
 from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.conditions.settings import described
 from gan_core.errors import CheckpointError
+from gan_core.networks.base import GeneratorNet
 from gan_core.networks.dense import DenseGenerator
 from gan_core.state import State, load_tensors
 from gan_core.training import TrainingSettings
@@ -61,7 +62,7 @@ def begin(state: State, job: Job) -> None:
     save_checkpoint(checkpoints, int(state.step), state.tensors(), job.about(), job.train.keep_checkpoints)
 
 
-def replaced(generator: nn.Module, taken: str) -> dict[str, Tensor]:
+def replaced(generator: GeneratorNet, taken: str) -> dict[str, Tensor]:
     """The tensors of G that an origin's take the place of (not copies), by the names they have there."""
     if taken == LAYERS and isinstance(generator, DenseGenerator) and generator.settings.pretrained_layers:
         return generator.last_layers(generator.settings.pretrained_layers)

@@ -15,6 +15,7 @@ from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, Diverged
 from gan_core.metrics.parzen import paper_protocol, parzen_log_density
 from gan_core.metrics.sample_quality import coverage
+from gan_core.networks.base import GeneratorNet
 from gan_core.noise import draw_noise
 from gan_core.randomness import stream
 from gan_core.training import TrainingSettings, initial_state, sample, train
@@ -132,7 +133,7 @@ def _starting_weights(stretch: Stretch, before: int) -> Tensors | None:
     return begun
 
 
-def score(generator: torch.nn.Module, settings: TrainingSettings, dataset: Dataset, samples: int) -> dict[str, float]:
+def score(generator: GeneratorNet, settings: TrainingSettings, dataset: Dataset, samples: int) -> dict[str, float]:
     """A rung's score: the validation points' Parzen log-likelihood at the grid's best sigma, and coverage."""
     noise = draw_noise(stream(settings.seed, "rung samples"), samples, settings.noise)
     device = next(generator.parameters()).device

@@ -134,6 +134,20 @@ def test_curves_are_a_picture_even_of_a_single_row():
 
 
 @pytest.mark.parametrize(
+    ("metric", "legend", "unit"),
+    [("value", "V(D, G), generator loss, -log 4, the equilibrium", "nats"),
+     ("discriminator_loss", "discriminator loss, generator loss", "loss")],
+)  # fmt: skip
+def test_curves_without_a_value_show_d_s_loss(monkeypatch, metric, legend, unit):
+    """V and its equilibrium are those of Eq. 1: an objective that has none is not shown beside them."""
+    monkeypatch.setattr(figures, "_saved", lambda figure: figure)
+    history = [{name: row[name] for name in row if name != "value"} | {metric: -1.3} for row in HISTORY]
+    axis, *_ = figures.curves(history).axes
+    assert ", ".join(text.get_text() for text in axis.get_legend().get_texts()) == legend
+    assert axis.get_ylabel() == unit
+
+
+@pytest.mark.parametrize(
     "values",
     [[0.1, 0.001, 0.3], [1, 2, 3], ["adam", "momentum", "adam"], [None, 1.5, 2.0], [True, False, True], [[32], [64, 64], [32]]],
     ids=["rates", "counts", "names", "none", "flags", "lists"],

@@ -6,7 +6,7 @@ import click
 
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, configured
-from pipelines.cli.outcome import INTERRUPTED
+from pipelines.runtime.exit_codes import INTERRUPTED
 
 
 @click.command()

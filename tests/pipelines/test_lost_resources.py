@@ -47,14 +47,14 @@ look, said = lost_resources.still_unheld, []
 run = Run.create(config.load(path, ["tune.candidates=0", "algorithm.steps=" + steps]), "small", "it", Storage.at(folder))
 flow = Flow(run, "", said.append)
 with flow.working():
-    flow.join_cluster()
+    flow.cluster.join()
     if when == "before":
         take()
     elif when == "killed":
         threading.Thread(target=kill_raylet, daemon=True).start()
     else:
         lost_resources.still_unheld = found_nothing
-    trained = flow.train()
+    trained = flow.do("train")
     held = look()
 print(json.dumps({"said": said, "weights": trained.weights_sha256, "unheld": held}))
 """

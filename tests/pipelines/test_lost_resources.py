@@ -15,13 +15,14 @@ STEPS = 1500  # some seconds: it is not over before it is disturbed
 # killed in the middle.
 SCRIPT = """
 import json, signal, sys, threading, time
-from pipelines import config, lost_resources, session
+from pipelines import config
+from pipelines.runtime import lost_resources, ray_session
 from pipelines.flow import Flow
-from pipelines.run import Run
+from pipelines.runs.run import Run
 from pipelines.storage import Storage, checkpoint_names
 
 path, folder, steps, when = sys.argv[1:]
-session.prepare_environment()
+ray_session.prepare_environment()
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as `gan` does
 import ray, psutil
 

@@ -91,7 +91,7 @@ from gan_core.training import initial_state, train
 from pipelines import config
 
 assert Path(gan_core.__file__).parent.parent == Path.cwd(), gan_core.__file__
-SETTINGS = config.build(json.loads(Path("settings.json").read_text())).training()
+SETTINGS = config.resolve(config.build(json.loads(Path("settings.json").read_text())), "toy").training()
 digits = load_digits()
 state = initial_state(SETTINGS, digits.train, digits.shape)
 (report,) = train(SETTINGS, digits.train, state, 3, lambda step: False)

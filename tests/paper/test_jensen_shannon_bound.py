@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gan_core.draws import dropout_mask
-from gan_core.networks import DenseDiscriminator, DenseDiscriminatorSettings
+from gan_core.networks.dense import DenseDiscriminator, DenseDiscriminatorSettings
 from gan_core.one_dimension import ALONE, Branch, GameSettings, spread_kinks
 from gan_core.randomness import stream
 from gan_core.theory import (

@@ -47,7 +47,7 @@ def submit(
     from pathlib import Path
 
     from pipelines import config
-    from pipelines.registry import mlflow_client
+    from pipelines.registry.address import redacted
     from pipelines.runs.run import Run
     from pipelines.runtime import ray_jobs
 
@@ -64,11 +64,11 @@ def submit(
     environment = ray_jobs.job_environment(config.to_yaml(settings), passed)
     arguments = ["--name", run.name, "--storage", context.storage.uri, "--json"]
     if uri := context.tracking_uri():
-        if uri != mlflow_client.redacted(uri):
+        if uri != redacted(uri):
             raise ConfigurationError(
                 "password in an address",
                 "--tracking-uri",
-                mlflow_client.redacted(uri),
+                redacted(uri),
                 "MLFLOW_TRACKING_PASSWORD, by --pass-env",
             )
         arguments += ["--tracking-uri", uri]

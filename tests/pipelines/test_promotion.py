@@ -339,11 +339,11 @@ def test_publishing_twice_changes_nothing(mlflow_server, digits):
     again = publish(run, registry, digits, lambda line: None)
     assert dataclasses.asdict(again) == dataclasses.asdict(first)
     assert len(registry.versions("gan-published")) == before
-    experiment = registry.client.get_experiment_by_name("gan-published").experiment_id
-    (parent,) = registry.client.search_runs([experiment], "tags.`gan.run` = 'night' and tags.`gan.stage` = 'all'")
-    points = registry.client.get_metric_history(parent.info.run_id, "value")
+    experiment = registry.backend.client.get_experiment_by_name("gan-published").experiment_id
+    (parent,) = registry.backend.client.search_runs([experiment], "tags.`gan.run` = 'night' and tags.`gan.stage` = 'all'")
+    points = registry.backend.client.get_metric_history(parent.info.run_id, "value")
     assert sorted(point.step for point in points) == [5, 10]
-    children = registry.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    children = registry.backend.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert sorted(child.info.run_name for child in children) == ["night/evaluate", "night/train"]
 
 
@@ -375,8 +375,8 @@ def test_no_mlflow_run_is_left_running_after_the_report(mlflow_server, digits):
     publish(run, registry, digits, lambda line: None)
     report = write_report(run, digits, registry)
     assert report.report.endswith("runs/ended/report/report.html")
-    experiment = registry.client.get_experiment_by_name("gan-published").experiment_id
-    runs = registry.client.search_runs([experiment], "tags.`gan.run` = 'ended'")
+    experiment = registry.backend.client.get_experiment_by_name("gan-published").experiment_id
+    runs = registry.backend.client.search_runs([experiment], "tags.`gan.run` = 'ended'")
     assert len(runs) == 3
     assert {run.info.status for run in runs} == {"FINISHED"}
 

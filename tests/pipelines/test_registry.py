@@ -13,7 +13,7 @@ import torch
 
 from gan_core.errors import CheckpointError, RegistryError
 from pipelines.registry import registration
-from pipelines.registry.champion_history import Moves
+from pipelines.registry.champion_history import ChampionHistory
 from pipelines.registry.registry import ARCHIVED_TAG, CHALLENGER, CHAMPION, DUPLICATE_TAG, KEY_TAG, Registry
 from pipelines.registry.tracking import Tracking
 from pipelines.storage import Storage
@@ -34,9 +34,9 @@ def interrupt():
 
 def register(place, model, run, name=NAME, end_before=None, **tags):
     registry = Registry(place.uri)
-    runs = Tracking(registry.client, place.uri, name, run, place.storage.within("mlartifacts"))
+    runs = Tracking(registry.backend, name, run, place.storage.within("mlartifacts"))
     if end_before:
-        registry.client = Mortal(registry.client, end_before, interrupt)
+        registry.backend.client = Mortal(registry.backend.client, end_before, interrupt)
     known = {"run": run, "weights_sha256": model.sha256, "generator_sha256": model.sha256, "config_digest": "c0"}
     return registration.register(
         registry, name, runs.parent, model, {**known, "data_digest": "d0", "commit": "k0", **tags}
@@ -49,10 +49,10 @@ def versions(place, model, digits):
     first = register(place, model, "one", metrics=json.dumps({"log_likelihood": 7.0}))
     second = register(place, principal_generator(digits, 4), "two")
     third = register(place, model, "three")
-    moves = Moves(Registry(place.uri), NAME)
-    moves.force(first, "a test")
-    moves.force(second, "a test")
-    moves.challenge(third)
+    history = ChampionHistory(Registry(place.uri), NAME)
+    history.force(first, "a test")
+    history.force(second, "a test")
+    history.challenge(third)
     return first, second, third
 
 
@@ -90,7 +90,7 @@ def test_registering_again_gives_the_same_version_and_other_tags_or_weights_anot
 def test_of_two_versions_with_one_key_the_lower_stays_and_the_other_is_marked(place, model):
     first = register(place, model, "twice", name="gan-twice")
     # A server that commits and then fails is sent the same request once more.
-    client = Registry(place.uri).client
+    client = Registry(place.uri).backend.client
     client.create_model_version("gan-twice", first.source, tags=dict(first.tags), model_id=first.source.split("/")[-1])
     assert register(place, model, "twice", name="gan-twice").version == 1
     second, kept = Registry(place.uri).versions("gan-twice")
@@ -107,10 +107,10 @@ def test_a_version_is_found_by_number_and_by_alias_and_an_alias_moves(place, ver
     assert registry.resolve(f"{NAME}@champion").aliases == ("champion",)
     assert registry.holder(NAME, CHALLENGER).version == third.version
     assert registry.holder(NAME, "other") is None
-    Moves(registry, NAME).force(third, "a test")
+    ChampionHistory(registry, NAME).force(third, "a test")
     assert registry.resolve(f"{NAME}@champion").aliases == ("challenger", "champion")
     assert registry.resolve(f"{NAME}/2").aliases == ()
-    Moves(registry, NAME).rollback()
+    ChampionHistory(registry, NAME).rollback()
 
 
 def test_a_version_is_shown_with_its_numbers_and_what_it_was_made_from(place, versions, model):
@@ -152,7 +152,7 @@ def test_what_is_not_there_is_refused_with_the_nearest_that_is(reference, words,
 @pytest.fixture(scope="module")
 def searched(place):
     """Five versions of one model and one of another, with numbers and digests; nothing here loads them."""
-    client = Registry(place.uri).client
+    client = Registry(place.uri).backend.client
     numbers = [("gan-found", 1.0, "aa"), ("gan-found", 9.0, "bb"), ("gan-found", 9.0, "aa"), ("gan-found", 30.0, "bb"),
                ("gan-found", 40.0, "aa"), ("gan-also", 50.0, "aa")]  # fmt: skip
     for name in ("gan-found", "gan-also"):
@@ -259,7 +259,7 @@ def test_a_version_whose_tag_was_changed_or_that_was_not_made_here_is_refused(pl
     registry.tag(version, {"generator_sha256": "0" * 64})
     with pytest.raises(CheckpointError, match="weights differ from the tag"):
         registry.load(registry.resolve("gan-tags/1"))
-    registry.client.delete_model_version_tag("gan-tags", "1", "generator_sha256")
+    registry.backend.client.delete_model_version_tag("gan-tags", "1", "generator_sha256")
     with pytest.raises(RegistryError, match=r"not a model of ours \(gan-tags/1\)"):
         registry.load(registry.resolve("gan-tags/1"))
 
@@ -324,7 +324,7 @@ print(json.dumps({"version": int(version.version), "tags": version.tags, "code":
 
 def test_a_stranger_with_plain_mlflow_finds_reads_and_samples_the_champion_as_gan_does(place, model, digits, tmp_path):
     champion = register(place, model, "strange", name="gan-strange", data="digits")
-    Moves(Registry(place.uri), "gan-strange").force(champion, "a test")
+    ChampionHistory(Registry(place.uri), "gan-strange").force(champion, "a test")
     stranger = subprocess.run(
         [sys.executable, "-c", STRANGER, place.uri, "gan-strange", "out.npz"],
         cwd=tmp_path, env=environment(), capture_output=True, text=True,

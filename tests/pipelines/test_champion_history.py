@@ -1,4 +1,4 @@
-"""The champion's moves: kept, undone, repaired after a death at any point, one at a time from any number of processes."""
+"""The champion's history: moves kept, rolled back, repaired after a death at any point, one at a time from any number of processes."""
 
 import concurrent.futures
 import json
@@ -15,6 +15,7 @@ from pipelines.registry.lease import PREFIX, Lease
 from pipelines.registry.promotion_gate import Verdict
 from pipelines.registry.retention import archive, delete, prune, to_prune
 from tests.pipelines import contenders
+from tests.pipelines.in_memory_registry import InMemoryRegistry, in_memory
 
 NAME = "gan-moves"
 YES, NO = Verdict(True, "better, in a test"), Verdict(False, "not better, in a test")
@@ -26,17 +27,30 @@ def uri(request):
     return request.getfixturevalue("registry_uri" if request.param == "sqlite" else "postgresql_uri")
 
 
-@pytest.fixture
-def registry(registry_uri):
-    return Registry(registry_uri)
+@pytest.fixture(params=["mlflow", "memory"])
+def registry(request, tmp_path):
+    """MLflow in a file, and a registry in memory."""
+    if request.param == "mlflow":
+        yield Registry(request.getfixturevalue("registry_uri"))
+    else:
+        with in_memory(str(tmp_path)) as uri:
+            yield Registry(uri)
 
 
 def with_versions(registry, count, name=NAME):
     """A model with versions whose content nothing here looks at."""
-    registry.backend.client.create_registered_model(name)
+    registry.backend.create_model(name)
     for number in range(1, count + 1):
-        registry.backend.client.create_model_version(name, "file:///nowhere", tags={"number": str(number)})
+        registry.backend.create_version(name, "file:///nowhere", {"number": str(number)})
     return registry.versions(name)[::-1]
+
+
+def take_champion_away(registry):
+    """By other means than ours, which never do it."""
+    if isinstance(registry.backend, InMemoryRegistry):
+        del registry.backend.aliases[NAME][CHAMPION]
+    else:
+        registry.backend.client.delete_registered_model_alias(NAME, CHAMPION)
 
 
 def champion(registry, name=NAME):
@@ -71,11 +85,11 @@ def test_every_move_is_kept_with_where_from_and_why_and_no_move_leaves_no_trace(
     assert [registry.version(NAME, n).tags["gate"] for n in (1, 2, 3)] == [YES.reason, NO.reason, YES.reason]
     assert tags(registry, PREFIX) == tags(registry, PENDING_TAG) == []
     (first_tag, *_) = sorted(tags(registry, MOVE_TAG))
-    told = json.loads(registry.registered(NAME).tags[first_tag])  # for those who read MLflow's page
-    assert {key: told[key] for key in ("from", "to", "by", "reason")} == {
+    move = json.loads(registry.registered(NAME).tags[first_tag])  # for those who read MLflow's page
+    assert {key: move[key] for key in ("from", "to", "by", "reason")} == {
         "from": None, "to": 1, "by": "gate", "reason": YES.reason,
     }  # fmt: skip
-    assert told["when"].endswith("+00:00")
+    assert move["when"].endswith("+00:00")
 
 
 def test_promoting_the_champion_changes_nothing_and_forcing_it_is_refused(registry):
@@ -124,11 +138,11 @@ def test_a_rollback_to_a_version_that_was_put_away_is_refused_and_moves_nothing(
 def test_a_move_by_other_means_is_noticed_kept_and_can_be_undone(registry):
     versions = with_versions(registry, 3)
     history = ChampionHistory(registry, NAME)
-    registry.backend.client.set_registered_model_alias(NAME, CHAMPION, "1")  # before gan kept moves
+    registry.backend.set_alias(NAME, CHAMPION, 1)  # before gan kept moves
     history.force(versions[1], "a test")
-    registry.backend.client.set_registered_model_alias(NAME, CHAMPION, "3")
+    registry.backend.set_alias(NAME, CHAMPION, 3)
     assert history.rollback().version == 2
-    registry.backend.client.delete_registered_model_alias(NAME, CHAMPION)
+    take_champion_away(registry)
     assert history.rollback().version == 2
     assert [(m.former, m.version, m.by) for m in history.moves()] == [
         (None, 1, "outside"), (1, 2, "force"), (2, 3, "outside"), (3, 2, "rollback"), (2, None, "outside"),
@@ -146,7 +160,7 @@ def test_a_reason_of_any_length_fits_in_a_tag_of_every_database(registry):
 
 def test_a_history_that_someone_spoilt_is_an_error_in_one_line(registry):
     with_versions(registry, 1)
-    registry.backend.client.set_registered_model_tag(NAME, f"{MOVE_TAG}00000001", "[]")
+    registry.backend.set_tag(NAME, f"{MOVE_TAG}00000001", "[]")
     with pytest.raises(RegistryError, match=rf"unreadable history \({NAME}\)"):
         ChampionHistory(registry, NAME).moves()
 
@@ -162,14 +176,15 @@ def die():
     raise Death
 
 
-def test_a_promotion_that_died_before_any_of_its_writes_is_finished_or_done_again_by_the_next(registry_uri):
-    survivor, died = Registry(registry_uri), 0
+def test_a_promotion_that_died_before_any_of_its_writes_is_finished_or_done_again_by_the_next(registry):
+    survivor, died = registry, 0
+    term = 1 if isinstance(registry.backend, InMemoryRegistry) else 12  # what a write takes decides
     for writes in range(1, 100):
         name = f"{NAME}-{writes}"
         first, second = with_versions(survivor, 2, name)
         ChampionHistory(survivor, name).force(first, "a test")
-        mortal = Registry(registry_uri)
-        mortal.backend.client = contenders.Mortal(mortal.backend.client, writes, die)
+        mortal = Registry(registry.uri)
+        mortal.backend = contenders.Mortal(mortal.backend, writes, die)
         try:
             ChampionHistory(mortal, name).promote(second, lambda champion: YES)
         except Death:
@@ -181,7 +196,7 @@ def test_a_promotion_that_died_before_any_of_its_writes_is_finished_or_done_agai
     def again(writes):
         name = f"{NAME}-{writes}"
         second = survivor.version(name, 2)
-        return ChampionHistory(survivor, name, term=12).promote(second, lambda champion: YES)
+        return ChampionHistory(survivor, name, term=term).promote(second, lambda champion: YES)
 
     with concurrent.futures.ThreadPoolExecutor(died) as pool:  # each waits until the dead one counts as dead
         assert list(pool.map(again, range(1, died + 1))) == [YES] * died
@@ -209,7 +224,7 @@ def test_a_process_killed_between_the_move_and_its_entry_leaves_the_entry_to_the
 @pytest.mark.parametrize(("processes", "rounds"), [(2, 10), (8, 3)])
 def test_processes_that_hold_the_lease_one_at_a_time_lose_no_count(uri, processes, rounds):
     registry, name = Registry(uri, create=True), f"gan-lease-{processes}"
-    registry.backend.client.create_registered_model(name)
+    registry.backend.create_model(name)
     contenders.together(contenders.count, [(uri, name, rounds)] * processes)
     assert registry.registered(name).tags == {contenders.COUNTER: str(processes * rounds)}
 
@@ -305,7 +320,7 @@ def test_pruning_keeps_the_newest_every_alias_and_the_last_five_moves(registry):
     for number in (1, 2, 3, 4, 5, 6, 7):
         history.force(versions[number - 1], "a test")
     history.challenge(versions[13])
-    registry.backend.client.set_registered_model_alias(NAME, "tried", "9")
+    registry.backend.set_alias(NAME, "tried", 9)
     # Newest 3: 12 to 14; aliases 7, 9, 14; the last five moves: 2 to 3, ..., 6 to 7.
     expected = [11, 10, 8, 1]
     assert [version.version for version in to_prune(registry, NAME, 3)] == expected

@@ -93,5 +93,7 @@ def night(uri: str, storage: str, name: str, run: str, components: int) -> tuple
     configuration = config.build({"evaluate": {"samples": 300}, "registry": {"gate": {"min_margin": 0.0}}})
     history = ChampionHistory(registry, name)
     history.challenge(version)
-    verdict = history.promote(version, lambda champion: judge_version(registry, version, champion, configuration, digits))
+    verdict = history.promote(
+        version, lambda champion: judge_version(registry, version, champion, configuration, digits)
+    )
     return version.version, verdict.promoted

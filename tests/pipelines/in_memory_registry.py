@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -33,7 +34,7 @@ class Run:
 class InMemoryRegistry:
     """A `Backend` of dictionaries."""
 
-    opened: dict = {}
+    opened: ClassVar[dict] = {}
 
     def __init__(self, uri):
         self.uri, self.sources, self.runs = uri, {}, {}
@@ -64,8 +65,8 @@ class InMemoryRegistry:
 
     def versions(self, name=None, tag=None):
         numbers = [(model, number) for model, versions in self.stored.items() for number in versions]
-        found = [self.version(*pair) for pair in sorted(numbers, key=lambda pair: (pair[0], -pair[1]))]
-        return [v for v in found if name in (None, v.name) and (tag is None or v.tags.get(tag[0]) == tag[1])]
+        versions = [self.version(*pair) for pair in sorted(numbers, key=lambda pair: (pair[0], -pair[1]))]
+        return [v for v in versions if name in (None, v.name) and (tag is None or v.tags.get(tag[0]) == tag[1])]
 
     def version(self, name, number):
         version = self.stored.get(name, {}).get(number)
@@ -122,12 +123,12 @@ class InMemoryRegistry:
         return name
 
     def run(self, experiment, name, tags, parent=None):
-        wanted = {"experiment": experiment, **tags}
+        all_tags = {"experiment": experiment, **tags}
         for run_id, run in self.runs.items():
-            if wanted.items() <= run.tags.items():
+            if all_tags.items() <= run.tags.items():
                 return run_id
         run_id = str(next(self.ids))
-        self.runs[run_id] = Run(name, {**wanted, "parent": parent})
+        self.runs[run_id] = Run(name, {**all_tags, "parent": parent})
         return run_id
 
     def describe_run(self, run_id, parameters, dataset, note):

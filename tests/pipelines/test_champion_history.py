@@ -282,10 +282,10 @@ def test_processes_that_register_at_once_leave_all_versions_and_the_best_as_cham
     assert best.tags["run"] == arguments[-1][3]
     assert found[-1] == found[-2] == (best.version, True)
     assert registry.aliases(name)["challenger"] >= max(version for version, _ in found)
-    history = ChampionHistory(registry, name).moves()
-    assert [move.number for move in history] == list(range(1, len(history) + 1))
-    assert [move.former for move in history] == [None, *(move.version for move in history[:-1])]
-    assert history[-1].version == best.version
+    moves = ChampionHistory(registry, name).moves()
+    assert [move.number for move in moves] == list(range(1, len(moves) + 1))
+    assert [move.former for move in moves] == [None, *(move.version for move in moves[:-1])]
+    assert moves[-1].version == best.version
     assert tags(registry, PREFIX, name) == []
 
 

@@ -251,20 +251,26 @@ def finished_run(mlflow_server, digits, name, model, registered="gan-published")
     return run
 
 
-def five_nights(mlflow_server, digits, name):
+@pytest.fixture(params=["mlflow_server", "memory"])
+def kept_in(request):
+    """Where the models are registered: MLflow, and another registry."""
+    return request.getfixturevalue(request.param)
+
+
+def five_nights(kept_in, digits, name):
     """Five nights of one model: what each one's gate said, and who held the aliases after it."""
-    registry, best, told = Registry(mlflow_server.uri), principal_generator(digits, 8), []
+    registry, best, nights = Registry(kept_in.uri), principal_generator(digits, 8), []
     for night, model in [("fair", principal_generator(digits, 2)), ("collapsed", principal_generator(digits, 0)),
                         ("best", best), ("equal", mirrored(best)), ("worse", principal_generator(digits, 3))]:  # fmt: skip
         said = []
-        run = finished_run(mlflow_server, digits, f"{name}-{night}", model, name)
+        run = finished_run(kept_in, digits, f"{name}-{night}", model, name)
         record = publish(run, registry, digits, said.append)
-        told.append((record, said, registry.aliases(name)))
-    return told
+        nights.append((record, said, registry.aliases(name)))
+    return nights
 
 
-def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenger(mlflow_server, digits):
-    registry, nights = Registry(mlflow_server.uri), five_nights(mlflow_server, digits, "gan-left")
+def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenger(kept_in, digits):
+    registry, nights = Registry(kept_in.uri), five_nights(kept_in, digits, "gan-left")
     for number, (record, said, aliases) in enumerate(nights, 1):
         promoted = number in (1, 3)
         assert (record.model, record.version, record.promoted) == ("gan-left", number, promoted), record.reason
@@ -275,9 +281,9 @@ def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenge
     assert registry.load(registry.resolve("gan-left@champion")).sha256 == principal_generator(digits, 8).sha256
 
 
-def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(mlflow_server, digits, here):
-    nights = five_nights(mlflow_server, digits, "gan-nights")
-    where = ("--tracking-uri", mlflow_server.uri, "--storage", mlflow_server.storage.uri, "--json")
+def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(kept_in, digits, here):
+    nights = five_nights(kept_in, digits, "gan-nights")
+    where = ("--tracking-uri", kept_in.uri, "--storage", kept_in.storage.uri, "--json")
 
     def models(*arguments, code=0):
         answer = here("models", *arguments, *where)
@@ -340,7 +346,9 @@ def test_publishing_twice_changes_nothing(mlflow_server, digits):
     assert dataclasses.asdict(again) == dataclasses.asdict(first)
     assert len(registry.versions("gan-published")) == before
     experiment = registry.backend.client.get_experiment_by_name("gan-published").experiment_id
-    (parent,) = registry.backend.client.search_runs([experiment], "tags.`gan.run` = 'night' and tags.`gan.stage` = 'all'")
+    (parent,) = registry.backend.client.search_runs(
+        [experiment], "tags.`gan.run` = 'night' and tags.`gan.stage` = 'all'"
+    )
     points = registry.backend.client.get_metric_history(parent.info.run_id, "value")
     assert sorted(point.step for point in points) == [5, 10]
     children = registry.backend.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")

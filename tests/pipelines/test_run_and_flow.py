@@ -216,7 +216,9 @@ def test_the_search_the_training_and_the_version_of_a_run_belong_together(finish
     assert version.tags["weights_sha256"] == trained["weights_sha256"]
     assert version.aliases == ("challenger", "champion")
     assert registry.load(version).sha256 == trained["generator_sha256"]
-    runs = registry.backend.client.search_runs([registry.backend.client.get_experiment_by_name("gan-small").experiment_id])
+    runs = registry.backend.client.search_runs(
+        [registry.backend.client.get_experiment_by_name("gan-small").experiment_id]
+    )
     assert sorted(run.info.run_name for run in runs) == [
         "small-run",
         *(f"small-run/{s}" for s in ("evaluate", "train", "tune")),

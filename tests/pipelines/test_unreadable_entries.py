@@ -29,7 +29,9 @@ OTHERS = {
 def registry(registry_uri):
     registry = Registry(registry_uri)
     registry.backend.client.create_registered_model(NAME)
-    registry.backend.client.create_model_version(NAME, "s3://x", tags={"run": "mine", "metrics": '{"log_likelihood": 7.5}'})
+    registry.backend.client.create_model_version(
+        NAME, "s3://x", tags={"run": "mine", "metrics": '{"log_likelihood": 7.5}'}
+    )
     return registry
 
 

@@ -269,8 +269,8 @@ def five_nights(kept_in, digits, name):
     return nights
 
 
-def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenger(kept_in, digits):
-    registry, nights = Registry(kept_in.uri), five_nights(kept_in, digits, "gan-left")
+def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenger(mlflow_server, digits):
+    registry, nights = Registry(mlflow_server.uri), five_nights(mlflow_server, digits, "gan-left")
     for number, (record, said, aliases) in enumerate(nights, 1):
         promoted = number in (1, 3)
         assert (record.model, record.version, record.promoted) == ("gan-left", number, promoted), record.reason

@@ -11,9 +11,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote
 
 from gan_core.errors import RegistryError
-from pipelines.registry.address import database_exists as database_exists
-from pipelines.registry.address import redacted as redacted
-from pipelines.registry.address import without_credentials
+from pipelines.registry.address import database_exists, redacted, without_credentials
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

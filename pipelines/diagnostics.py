@@ -1,4 +1,4 @@
-"""What this machine offers a run: each part with a verdict, and what to do about it, said even where little is installed."""
+"""Diagnose this machine for `gan doctor`: each part with a verdict and a remedy, even where little is installed."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from pipelines.runtime import installed
 
 # A training worker is 0.9 GB, Ray's own processes 2 GB.
 MEMORY, DISK, SHARED = 4e9, 5e9, 1e9  # bytes, below which there is a warning
-LEAST = 1e8  # bytes on the disk, without which nothing can be kept
+MIN_DISK = 1e8  # bytes, without which nothing can be kept
 ANSWER_SECONDS = 5
 
 
@@ -42,7 +42,7 @@ def verdict(findings: list[Finding]) -> tuple[dict[str, Any], ConfigurationError
     result = {"verdict": "fail" if failed else "ok", "findings": [vars(finding) for finding in findings]}
     if not failed:
         return result, None
-    got = "; ".join(f"{one.part}: {one.found}" for one in failed)
+    got = "; ".join(f"{finding.part}: {finding.found}" for finding in failed)
     return result, ConfigurationError("not ready", "gan doctor", got, failed[0].advice)
 
 
@@ -53,25 +53,25 @@ def examine(storage: str, tracking_uri: str | None, start_ray: bool) -> Iterator
     yield _cores()
     yield _memory()
     yield _shared_memory()
-    yield _looked("gpus", _gpus)
-    yield _looked("cluster", lambda: _ray(start_ray))
-    yield _looked("storage", lambda: _storage(storage))
-    yield _looked("tracking", lambda: _mlflow(tracking_uri, storage))
+    yield _examined("gpus", _gpus)
+    yield _examined("cluster", lambda: _ray(start_ray))
+    yield _examined("storage", lambda: _storage(storage))
+    yield _examined("tracking", lambda: _mlflow(tracking_uri, storage))
 
 
-def _looked(part: str, look: Callable[[], Finding]) -> Finding:
-    """What a part is that needs packages to be looked at."""
+def _examined(part: str, examine_part: Callable[[], Finding]) -> Finding:
+    """The finding of a part that needs packages to be looked at."""
     try:
-        return look()
+        return examine_part()
     except ImportError as error:
         return Finding(part, "fail", f"cannot be looked at: {error}", installed.remedy())
 
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    wanted = str(metadata.metadata(installed.PACKAGE)["Requires-Python"])
-    good = installed.allows(wanted, version)
-    return Finding("python", "ok" if good else "fail", version, "" if good else f"Python {wanted}")
+    required = str(metadata.metadata(installed.PACKAGE)["Requires-Python"])
+    good = installed.allows(required, version)
+    return Finding("python", "ok" if good else "fail", version, "" if good else f"Python {required}")
 
 
 def _packages() -> Iterator[Finding]:
@@ -88,9 +88,9 @@ def _packages() -> Iterator[Finding]:
 
 def _cores() -> Finding:
     usable, all_cores = len(os.sched_getaffinity(0)), os.cpu_count() or 1
-    found = f"{usable} of {all_cores} may be used" if usable < all_cores else f"{usable}"
+    count = f"{usable} of {all_cores} may be used" if usable < all_cores else f"{usable}"
     return Finding(
-        "cores", "ok" if usable > 1 else "warn", found, "" if usable > 1 else "train.workers: 1, or more cores"
+        "cores", "ok" if usable > 1 else "warn", count, "" if usable > 1 else "train.workers: 1, or more cores"
     )
 
 
@@ -145,11 +145,11 @@ def _ray(start: bool) -> Finding:
             import ray
 
             resources = ray.cluster_resources()
-            found = ", ".join(f"{resources.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
-        return Finding("cluster", "ok", f"{where} answers: {found}, after {time.monotonic() - started:.0f} s")
+            counts = ", ".join(f"{resources.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+        return Finding("cluster", "ok", f"{where} answers: {counts}, after {time.monotonic() - started:.0f} s")
     except GanError as error:
-        found, _, advice = str(error).partition("; expected ")
-        return Finding("cluster", "fail", found, advice)
+        refusal, _, advice = str(error).partition("; expected ")
+        return Finding("cluster", "fail", refusal, advice)
 
 
 def _storage(place: str) -> Finding:
@@ -157,7 +157,7 @@ def _storage(place: str) -> Finding:
 
     try:
         storage = Storage.at(place)
-        check_storage(storage, wanted=int(LEAST))
+        check_storage(storage, wanted=int(MIN_DISK))
         runs = len(storage.within("runs").names())
     except (GanError, OSError) as error:
         return Finding("storage", "fail", str(error), "a folder that can be written: --storage PATH or GAN_STORAGE")
@@ -165,24 +165,24 @@ def _storage(place: str) -> Finding:
         return Finding("storage", "ok", f"{storage.uri}, {runs} runs")
     existing = next(folder for folder in [storage.local, *storage.local.parents] if folder.exists())
     free = shutil.disk_usage(existing).free
-    found = f"{storage.local}, {runs} runs, {free / 1e9:.1f} GB free"
+    summary = f"{storage.local}, {runs} runs, {free / 1e9:.1f} GB free"
     advice = "" if free >= DISK else f"{DISK / 1e9:.0f} GB; gan runs prune makes room"
-    return Finding("storage", "warn" if advice else "ok", found, advice)
+    return Finding("storage", "warn" if advice else "ok", summary, advice)
 
 
-def _mlflow(tracking_uri: str | None, place: str) -> Finding:
-    from pipelines.registry import mlflow_client
+def _mlflow(given_uri: str | None, place: str) -> Finding:
+    from pipelines.registry.address import redacted, tracking_uri
+    from pipelines.registry.backend import backend_of
     from pipelines.storage import Storage
 
     try:
-        uri = mlflow_client.tracking_uri(tracking_uri, Storage.at(place))
-        shown = mlflow_client.redacted(uri)
-        mlflow_client.check_reachable(uri)
-        if not mlflow_client.has_tables(uri):
-            return Finding("tracking", "ok", f"{shown}, not there yet; the first gan run makes it")
-        count, deleted = mlflow_client.contents(uri)
+        uri = tracking_uri(given_uri, Storage.at(place))
+        shown, contents = redacted(uri), backend_of(uri).contents(uri)
     except GanError as error:
         return Finding("tracking", "fail", str(error))
+    if contents is None:
+        return Finding("tracking", "ok", f"{shown}, not there yet; the first gan run makes it")
+    count, deleted = contents
     if not deleted:
         return Finding("tracking", "ok", f"{shown}, {count} registered models")
     named = ", ".join(map(visible, deleted[:5]))

@@ -13,7 +13,7 @@ from gan_core.errors import Collapsed
 from pipelines import config
 from pipelines.config import Configuration
 from pipelines.data.streaming import load
-from pipelines.registry import Registry, mlflow_client
+from pipelines.registry import Registry, address
 from pipelines.registry.promotion_gate import collapsed_model
 from pipelines.runs import preflight, warm_start
 from pipelines.runs.retention import tidy
@@ -132,7 +132,7 @@ class Pipeline:
         flow = Flow(run, self.tracking_uri() if tracked else "", self.log)
         ray_session.check_resources(run.configuration)
         flow.check()
-        ended = partial(Outcome, run, stages, tracking_uri=mlflow_client.redacted(flow.tracking_uri))
+        ended = partial(Outcome, run, stages, tracking_uri=address.redacted(flow.tracking_uri))
         if skip_unchanged and run.folder.read("run.json") is None and (same := flow.unchanged()) is not None:
             return ended("skipped", unchanged=same)
         done = tuple(stage for stage in stages if run.record(stage) is not None)
@@ -222,7 +222,7 @@ class Flow:
         """The model's newest version, if this run would be made from the same data and settings, its seed apart."""
         from pipelines.stages.register import unchanged
 
-        if not mlflow_client.database_exists(self.tracking_uri):
+        if not address.database_exists(self.tracking_uri):
             return None
         return unchanged(self.run, Registry(self.tracking_uri), self.dataset)
 
@@ -271,5 +271,5 @@ def run(
         for text in overrides:
             config.apply_override(document, text)
         settings = config.build(document)
-    pipeline = Pipeline(place, lambda: mlflow_client.tracking_uri(tracking_uri, place), log, log_warning)
+    pipeline = Pipeline(place, lambda: address.tracking_uri(tracking_uri, place), log, log_warning)
     return pipeline.run(settings, stem, overridden=[text.partition("=")[0] for text in overrides], **how)

@@ -22,18 +22,18 @@ def promote(context: Context, reference: str, force: bool, reason: str, override
       gan models promote gan-digits/3 --force --reason "7 draws no fours" --json
     """
     from pipelines.registry import CHAMPION
-    from pipelines.registry.champion_history import Moves
+    from pipelines.registry.champion_history import ChampionHistory
     from pipelines.registry.promotion_gate import Verdict, collapsed_model, judge_version
 
     registry = open_registry(context)
     version = registry.resolve(reference)
-    moves = Moves(registry, version.name)
+    history = ChampionHistory(registry, version.name)
     if force:
-        moves.force(version, reason)
+        history.force(version, reason)
         verdict = Verdict(True, f"forced: {reason}")
     else:
         configuration, dataset = gate_inputs(context, version, overrides)
-        verdict = moves.promote(
+        verdict = history.promote(
             version, lambda champion: judge_version(registry, version, champion, configuration, dataset)
         )
     holder = registry.holder(version.name, CHAMPION)
@@ -65,9 +65,9 @@ def rollback(context: Context, name: str) -> None:
       gan models rollback gan-digits
       gan models rollback gan-digits --json
     """
-    from pipelines.registry.champion_history import Moves
+    from pipelines.registry.champion_history import ChampionHistory
 
-    move = Moves(open_registry(context), name).rollback()
+    move = ChampionHistory(open_registry(context), name).rollback()
     context.answer(
         {"name": name, **move.to_json(), "version": move.version}, f"{name}/{move.version} is champion: {move.reason}"
     )

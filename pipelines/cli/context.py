@@ -31,9 +31,9 @@ class Context:
 
     def tracking_uri(self) -> str:
         """The MLflow server or database."""
-        from pipelines.registry import mlflow_client
+        from pipelines.registry import address
 
-        return mlflow_client.tracking_uri(self.given_uri, self.storage)
+        return address.tracking_uri(self.given_uri, self.storage)
 
     def say(self, text: str) -> None:
         """Progress and notes for people, on stderr."""
@@ -131,7 +131,9 @@ def open_run(context: Context, name: str) -> Any:
 
 def load_model(context: Context, reference: str) -> Any:
     """The generator of a run, or of NAME@ALIAS or NAME/VERSION."""
-    if "@" in reference or "/" in reference:
+    from pipelines.registry.reference import is_model_reference
+
+    if is_model_reference(reference):
         from pipelines.registry import Registry
 
         registry = Registry(context.tracking_uri())
@@ -141,10 +143,12 @@ def load_model(context: Context, reference: str) -> Any:
 
 def origin_run(context: Context, reference: str) -> Any:
     """The run of this name, or the one a registered version was made by, if it is in the storage."""
-    if "@" not in reference and "/" not in reference:
-        return open_run(context, reference)
     from gan_core.errors import RegistryError
     from pipelines.registry import Registry
+    from pipelines.registry.reference import is_model_reference
+
+    if not is_model_reference(reference):
+        return open_run(context, reference)
 
     name = Registry(context.tracking_uri()).resolve(reference).tags.get("run")
     if not name:

@@ -60,7 +60,9 @@ def reconstruct(context: Context, reference: str, source: str, output: str, coun
 
 def _load_inference(context: Context, reference: str) -> Any:
     """The generator and the encoder of a run, or of NAME@ALIAS or NAME/VERSION."""
-    if "@" in reference or "/" in reference:
+    from pipelines.registry.reference import is_model_reference
+
+    if is_model_reference(reference):
         from pipelines.registry import Registry
 
         registry = Registry(context.tracking_uri())

@@ -114,10 +114,11 @@ def table(context: Context, which: str, references: tuple[str, ...], output: str
 def _scored(context: Context, reference: str) -> "Scored":
     """What is known of the score of a run, or of a version, with its run if that is in the storage."""
     from pipelines.registry import Registry
+    from pipelines.registry.reference import is_model_reference
     from pipelines.reporting.paper_tables import Scored
     from pipelines.runs.run import Run, run_names
 
-    if "@" not in reference and "/" not in reference:
+    if not is_model_reference(reference):
         return Scored.of_run(open_run(context, reference))
     version = Registry(context.tracking_uri()).resolve(reference)
     run = version.tags.get("run", "")

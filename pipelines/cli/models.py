@@ -121,7 +121,7 @@ def models_compare(context: Context, reference: str, other: str, overrides: tupl
     from pipelines.registry.promotion_gate import compare_contenders, contender
 
     registry = open_registry(context)
-    versions = [registry.resolve(one) for one in (reference, other)]
+    versions = list(map(registry.resolve, (reference, other)))
     configuration, dataset = gate_inputs(context, versions[0], overrides)
     gate, samples = configuration.registry.gate, configuration.evaluate.samples
     rivals = [contender(registry, version) for version in versions]
@@ -132,9 +132,9 @@ def models_compare(context: Context, reference: str, other: str, overrides: tupl
         f"sigma {row['sigma']:.4f}, coverage {row['coverage']:.2f}"
         for row in rows
     ]
-    for one, against, test in ((rows[0], rows[1], directions[0]), (rows[1], rows[0], directions[1])):
+    for row, against, test in ((rows[0], rows[1], directions[0]), (rows[1], rows[0], directions[1])):
         lines.append(
-            f"{one['reference']} over {against['reference']}: {test['difference']:+.2f} ± {test['standard_error']:.2f} nats, "
+            f"{row['reference']} over {against['reference']}: {test['difference']:+.2f} ± {test['standard_error']:.2f} nats, "
             f"lower bound {test['lower_bound']:+.2f} at {test['confidence']:.0%}: "
             f"{'better' if test['better'] else 'not better'} by more than {gate.min_margin:g}"
         )
@@ -161,9 +161,9 @@ def models_history(context: Context, name: str) -> None:
     Example:
       gan models history gan-digits --json
     """
-    from pipelines.registry.champion_history import Moves
+    from pipelines.registry.champion_history import ChampionHistory
 
-    moves = Moves(open_registry(context), name).entries()
+    moves = ChampionHistory(open_registry(context), name).entries()
     lines = [
         f"unreadable {visible(move['tag'])}: {visible(move['unreadable'])}"
         if "unreadable" in move
@@ -197,7 +197,7 @@ def open_registry(context: Context) -> Any:
 
 @contextmanager
 def registry_to_delete_from(context: Context) -> Iterator[Any]:
-    """The same, for a command that puts something away: one that answers slowly counts as one that does not."""
+    """The same, for a command that archives or deletes: one that answers slowly counts as one that does not."""
     from pipelines.registry.mlflow_client import without_waiting
 
     with without_waiting():
@@ -215,9 +215,9 @@ def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> t
         run = Run.open(version.tags.get("run", ""), context.storage)
         document, reader = config.to_plain(run.configuration), run.name
     except ConfigurationError:
-        known = {"name": version.tags["data"]} if "data" in version.tags else {}
+        data = {"name": version.tags["data"]} if "data" in version.tags else {}
         try:
-            document, reader = {"data": json.loads(version.tags.get("data_settings", json.dumps(known)))}, "registry"
+            document, reader = {"data": json.loads(version.tags.get("data_settings", json.dumps(data)))}, "registry"
         except ValueError as error:
             raise RegistryError(
                 "unreadable data_settings", version, str(error), "JSON; or --set data.name and the storage of its run"

@@ -111,7 +111,7 @@ def _tracking(context: Context) -> list[str]:
     Raises:
         ConfigurationError: If its address holds a password.
     """
-    from pipelines.registry.mlflow_client import redacted
+    from pipelines.registry.address import redacted
 
     uri = context.tracking_uri()
     if uri != redacted(uri):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gan_core.errors import RegistryError
-from pipelines.registry.mlflow_client import registry_errors
+from pipelines.registry.backend import ModelStore
 
-# MLflow's tags can be set and read, not compared and set. Lamport's bakery (CACM 17:8, 1974) needs no more:
-# everyone writes a tag of their own, takes a ticket above all those seen, and waits for the lower ones.
+# A registry's tags can be set and read, not compared and set. Lamport's bakery (CACM 17:8, 1974) needs no more:
+# everyone writes a tag of their own, takes a ticket above all those there are, and waits for the lower ones.
 # While a ticket is being chosen its number is 0, and others wait for it to be known.
 
 PREFIX = "gan.lease."
@@ -29,8 +29,7 @@ class LeaseLost(RegistryError):
 class Lease:
     """A ticket in the queue for one registered model. `term` is the time after which a silent process counts as dead."""
 
-    client: Any
-    uri: str
+    store: ModelStore
     name: str
     term: float = TERM
 
@@ -45,12 +44,12 @@ class Lease:
         Raises:
             RegistryError: If it cannot be had within ten terms.
         """
-        seen: dict[str, tuple[str, float]] = {}  # another's tag -> its value, and when it was first seen with it
+        beats: dict[str, tuple[str, float]] = {}  # another's tag -> its value, and when it was first read
         end = time.monotonic() + 10 * self.term
         try:
             self._join()
             waited = False
-            while before := self._before(seen):
+            while before := self._before(beats):
                 if time.monotonic() > end:
                     raise RegistryError("registry is busy", self.name, f"held by {before}", "to be tried again later")
                 if self._age() > self.term / 3:
@@ -61,8 +60,8 @@ class Lease:
                 self.renew()  # a whole term from here
             yield self
         finally:
-            with contextlib.suppress(RegistryError), registry_errors(self.uri):
-                self.client.delete_registered_model_tag(self.name, self.tag)
+            with contextlib.suppress(RegistryError):
+                self.store.delete_tag(self.name, self.tag)
 
     def renew(self) -> None:
         """Show the others that this process is alive; after too long a silence, go to the end of the queue."""
@@ -94,7 +93,7 @@ class Lease:
             if self.written - began < self.term / 2:
                 return
 
-    def _before(self, seen: dict[str, tuple[str, float]]) -> str:
+    def _before(self, beats: dict[str, tuple[str, float]]) -> str:
         """Who is before this process in the queue, or nobody; whoever was silent for a term is removed."""
         now, tags = time.monotonic(), self._tags()
         if self.tag not in tags:  # counted as dead, after a pause: to the end of the queue
@@ -104,25 +103,24 @@ class Lease:
             if tag == self.tag or (_ticket(value), tag) > (self.ticket, self.tag):
                 continue
             # Measured on this process's clock alone: those of two clusters need not agree.
-            before, since = seen.get(tag, ("", now))
-            seen[tag] = value, since if before == value else now
+            before, since = beats.get(tag, ("", now))
+            beats[tag] = value, since if before == value else now
             if before != value or now - since <= self.term:
                 return str(_parsed(value).get("by", "another process"))
-            with registry_errors(self.uri):
-                self.client.delete_registered_model_tag(self.name, tag)
+            self.store.delete_tag(self.name, tag)
         return ""
 
     def _tags(self) -> dict[str, str]:
-        with registry_errors(self.uri):
-            tags = self.client.get_registered_model(self.name).tags
-        return {tag: value for tag, value in tags.items() if tag.startswith(PREFIX)}
+        model = self.store.model(self.name)
+        if model is None:
+            raise RegistryError("no such model", self.name, "not registered", "a registered model")
+        return {tag: value for tag, value in model.tags.items() if tag.startswith(PREFIX)}
 
     def _write(self, ticket: int) -> None:
         self.ticket, self.written = ticket, time.monotonic()
         by = f"{socket.gethostname()}:{os.getpid()}"
         value = json.dumps({"ticket": ticket, "by": by, "beat": uuid.uuid4().hex[:8]})
-        with registry_errors(self.uri):
-            self.client.set_registered_model_tag(self.name, self.tag, value)
+        self.store.set_tag(self.name, self.tag, value)
 
 
 def _ticket(value: str) -> int:

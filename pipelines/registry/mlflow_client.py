@@ -1,63 +1,34 @@
-"""Reaching MLflow: which server or database, whether it answers, a client, and its errors in one line."""
+"""Reach MLflow: whether the server or database answers, a client for it, and its errors in one line."""
 
 import contextlib
 import functools
 import json
 import os
-import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from urllib.parse import quote
 
 from gan_core.errors import RegistryError
-from pipelines.storage import Storage
+from pipelines.registry.address import database_exists, redacted, without_credentials
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # The client's own retries can create a thing twice; ours look first.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-PATIENCE = 30  # seconds for an answer to what deletes; an upload may take longer
-ANOTHER = "another --tracking-uri: a server, or sqlite:////folder/mlflow.db"
+ANSWER_SECONDS = 30  # for an answer to what deletes; an upload may take longer
+ANOTHER_URI = "another --tracking-uri: a server, or sqlite:////folder/mlflow.db"
 
 
-def tracking_uri(given: str | None, storage: Storage) -> str:
-    """The MLflow server or database to use: the one given, MLFLOW_TRACKING_URI, or one in the storage."""
-    if given or os.environ.get("MLFLOW_TRACKING_URI"):
-        return given or os.environ["MLFLOW_TRACKING_URI"]
-    if storage.local is None:
-        raise RegistryError(
-            "no MLflow", storage.uri, "a storage without a database of its own", "--tracking-uri or MLFLOW_TRACKING_URI"
-        )
-    return own_database(storage)
+class _HasUri(Protocol):
+    uri: str
 
 
-def own_database(storage: Storage) -> str:
-    """The database that a storage on a disk has, from the first run on that is registered there."""
-    return f"sqlite:///{storage.local}/mlflow.db" if storage.local else ""
-
-
-def recorded(uri: str) -> str:
-    """An address as a record keeps it: without an account, and the same from every folder."""
-    if uri.startswith("sqlite:///"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
-    return redacted(uri).rstrip("/")
-
-
-def redacted(text: str) -> str:
-    """A message without the passwords of the URIs in it."""
-    return re.sub(r"(://)[^/\s]*@", r"\1***@", text)
-
-
-def _without_secrets(text: str, uri: str) -> str:
-    """A message without the credentials of the URI, whichever part of them a library took for a host."""
-    found = re.search(r"://([^/\s]*)@", uri)
-    secrets = re.split("[:@]", found.group(1)) if found else []
-    for secret in sorted({unquote(part) for part in secrets} | set(secrets), key=len, reverse=True):
-        text = text.replace(secret, "***") if len(secret) > 2 else text
-    return redacted(text)
+Owner = TypeVar("Owner", bound=_HasUri)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 @contextlib.contextmanager
@@ -73,10 +44,35 @@ def registry_errors(uri: str) -> Iterator[None]:
     except (
         MlflowException, RequestException, SQLAlchemyError, OSError, ImportError, ParseError, json.JSONDecodeError,
     ) as error:  # fmt: skip
-        reason = _without_secrets((str(error).strip().splitlines() or [type(error).__name__])[0], uri)
+        reason = without_credentials((str(error).strip().splitlines() or [type(error).__name__])[0], uri)
         raise RegistryError(
             "MLflow refused", redacted(uri), reason, "a server or a database that answers, or another --tracking-uri"
         ) from error
+
+
+def one_line_errors(
+    method: Callable[Concatenate[Owner, Arguments], Result],
+) -> Callable[Concatenate[Owner, Arguments], Result]:
+    """A method whose errors are those of `registry_errors`, at its object's URI."""
+
+    @functools.wraps(method)
+    def call(self: Owner, /, *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
+        with registry_errors(self.uri):
+            return method(self, *arguments, **named)
+
+    return call
+
+
+def unless_there(create: Callable[[], Any]) -> Any:
+    """What `create` gives, or None if MLflow says that it is there, perhaps made by another process meanwhile."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return create()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return None
 
 
 @contextlib.contextmanager
@@ -89,8 +85,8 @@ def without_retries() -> Iterator[None]:
 @contextlib.contextmanager
 def without_waiting() -> Iterator[None]:
     """For what deletes: a server that is slow to answer counts as one that does not, and nothing is sent twice."""
-    patience = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", str(PATIENCE))
-    with _variables(MLFLOW_HTTP_REQUEST_TIMEOUT=patience), without_retries():
+    timeout = os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_SECONDS))
+    with _variables(MLFLOW_HTTP_REQUEST_TIMEOUT=timeout), without_retries():
         yield
 
 
@@ -108,29 +104,13 @@ def _variables(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def database_exists(uri: str) -> bool:
-    """False only for an sqlite file that is not there: a look-up must not create one."""
-    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).is_file()
-
-
-def contents(uri: str) -> tuple[str, list[str]]:
-    """How many models are registered, and the names of the experiments in the trash."""
-    from mlflow.entities import ViewType
-
-    client = open_client(uri)
-    with registry_errors(uri):
-        models = client.search_registered_models(max_results=1000)
-        deleted = client.search_experiments(view_type=ViewType.DELETED_ONLY)
-    return f"{len(models)}{'+' if models.token else ''}", [found.name for found in deleted]
-
-
 def check_reachable(uri: str) -> None:
     """Ask a server for its health and whether it knows us, and a database for its tables.
 
     Raises:
         RegistryError: If it does not answer within five seconds, refuses the account, or is of no use to MLflow.
     """
-    _check_kind(uri)
+    _check_usable(uri)
     if uri.startswith(("http://", "https://")):
         import requests
 
@@ -139,7 +119,7 @@ def check_reachable(uri: str) -> None:
         token = os.environ.get("MLFLOW_TRACKING_TOKEN")
         try:
             requests.get(f"{server}/health", timeout=5).raise_for_status()
-            asked = requests.get(
+            answer = requests.get(
                 f"{server}/api/2.0/mlflow/experiments/search?max_results=1", timeout=5,
                 auth=account if any(account) else None,
                 headers={"Authorization": f"Bearer {token}"} if token and not any(account) else None,
@@ -151,10 +131,10 @@ def check_reachable(uri: str) -> None:
                 type(error).__name__,
                 "a server that is up, or another --tracking-uri",
             ) from error
-        elsewhere = Path("~/.mlflow/credentials").expanduser().exists() and not any(account)
-        if asked.status_code in (401, 403) and not elsewhere:
+        has_credentials_file = Path("~/.mlflow/credentials").expanduser().exists() and not any(account)
+        if answer.status_code in (401, 403) and not has_credentials_file:
             raise RegistryError(
-                "MLflow refused the account", redacted(uri), f"{asked.status_code} {asked.reason}",
+                "MLflow refused the account", redacted(uri), f"{answer.status_code} {answer.reason}",
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of an account it knows",
             )  # fmt: skip
     has_tables(uri)
@@ -165,21 +145,21 @@ def is_file_store(uri: str) -> bool:
     return uri.startswith("file:") or (":" not in uri and uri not in ("databricks", "databricks-uc", "uc"))
 
 
-def _check_kind(uri: str) -> None:
+def _check_usable(uri: str) -> None:
     """Refuse what MLflow 3.17 refuses when a run ends, and a database that is gone when its process is."""
     if uri in ("sqlite:", "sqlite://", "sqlite:///", "sqlite:///:memory:"):
-        raise RegistryError("nothing would be kept", uri, "a database in memory", ANOTHER)
+        raise RegistryError("nothing would be kept", uri, "a database in memory", ANOTHER_URI)
     if is_file_store(uri) and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() not in ("true", "1"):
         raise RegistryError(
             "MLflow refuses a folder of files", uri, "its file store takes no more runs",
-            f"{ANOTHER}; mlflow migrate-filestore moves what is there",
+            f"{ANOTHER_URI}; mlflow migrate-filestore moves what is there",
         )  # fmt: skip
 
 
 def has_tables(uri: str) -> bool:
     """Whether a server or MLflow's tables are there; a run makes what is not, a look-up may not. It only reads.
 
-    MLflow itself would wait a hundred seconds for a database server, and migrate some older tables unasked.
+    MLflow itself would wait a hundred seconds for a database server, and migrate some older tables unanswer.
 
     Raises:
         RegistryError: If a database cannot be reached within five seconds, or is of another version of MLflow.
@@ -189,12 +169,12 @@ def has_tables(uri: str) -> bool:
     if not database_exists(uri):
         return False
     current, tables = _schema(uri)
-    known, newest = _revisions()
+    known_revisions, newest = _revisions()
     if current is None and tables and uri.startswith("sqlite:"):  # a database server may be shared with others
-        raise RegistryError("not MLflow's database", redacted(uri), f"it holds {', '.join(tables[:3])}", ANOTHER)
+        raise RegistryError("not MLflow's database", redacted(uri), f"it holds {', '.join(tables[:3])}", ANOTHER_URI)
     if current not in (None, newest):
-        whose, remedy = "a newer", ANOTHER
-        if current in known:
+        whose, remedy = "a newer", ANOTHER_URI
+        if current in known_revisions:
             whose, remedy = "an older", f"back it up, then mlflow db upgrade {redacted(uri)}"
         raise RegistryError(
             f"database of {whose} MLflow", redacted(uri), f"tables of revision {current}", f"{newest}; {remedy}"
@@ -240,7 +220,7 @@ def open_client(uri: str, create: bool = False) -> Any:
     Raises:
         RegistryError: If it cannot be reached, or is an sqlite file that is not there.
     """
-    _check_kind(uri)
+    _check_usable(uri)
     if not has_tables(uri) and not create:
         raise RegistryError(
             "no such registry", redacted(uri), "no database there", "a run to have registered a model: gan run CONFIG"

@@ -1,4 +1,4 @@
-"""A registered model's version, as one looks it up, and the best of several."""
+"""A registered model and its versions, whichever registry holds them, and the best of several versions."""
 
 import json
 import math
@@ -13,14 +13,23 @@ KEY_TAG, DUPLICATE_TAG, ARCHIVED_TAG = "gan.key", "gan.duplicate_of", "gan.archi
 
 
 @dataclass(frozen=True)
+class RegisteredModel:
+    """A model's aliases, with the number of the version each is on, and its tags, as of one moment."""
+
+    name: str
+    aliases: Mapping[str, int]
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class ModelVersion:
-    """A version as one looks it up."""
+    """A version of a registered model."""
 
     name: str
     version: int
     aliases: tuple[str, ...]
     tags: Mapping[str, str]
-    source: str
+    source: str  # of its files: models:/ID
     created: int = 0  # milliseconds since 1970
 
     def __str__(self) -> str:
@@ -41,15 +50,15 @@ class ModelVersion:
             raise RegistryError("not a model name of ours", self, "others' model", "letters, digits, _ . -")
         text = self.tags.get("metrics", "{}")
         try:
-            found = json.loads(text)
+            metrics = json.loads(text)
         except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict) or not all(map(_finite, found.values())):
+            metrics = None
+        if not isinstance(metrics, dict) or not all(map(_finite, metrics.values())):
             raise RegistryError("unreadable metrics", self, text[:80], "a JSON object of finite numbers")
-        sigma = self.tags.get("sigma", found.get("sigma", 1.0))
-        if not _positive(sigma) or not _positive(found.get("sigma", 1.0)):
+        sigma = self.tags.get("sigma", metrics.get("sigma", 1.0))
+        if not _positive(sigma) or not _positive(metrics.get("sigma", 1.0)):
             raise RegistryError("unreadable sigma", self, f"{sigma}"[:80], "a positive number")
-        return found
+        return metrics
 
     def metric(self, name: str) -> float | None:
         """One of its numbers, if it has it and all can be read."""
@@ -86,13 +95,6 @@ def _positive(value: Any) -> bool:
         return math.isfinite(float(value)) and float(value) > 0
     except (ValueError, TypeError):
         return False
-
-
-def version_of(item: Any, aliases: Mapping[str, Any]) -> ModelVersion:
-    """MLflow's entity, with the aliases of its model."""
-    number = int(item.version)  # an int from sqlite, text from a server; so are the aliases'
-    held = tuple(sorted(alias for alias, holder in aliases.items() if int(holder) == number))
-    return ModelVersion(item.name, number, held, dict(item.tags), item.source, int(item.creation_timestamp))
 
 
 def best_of(versions: Sequence[ModelVersion], metric: str) -> ModelVersion | None:

@@ -1,4 +1,4 @@
-"""Something that changes elsewhere, looked at now and then: each change once, through failures."""
+"""Poll a remote value: yield it at first and on each change, through failures."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,40 +6,40 @@ from typing import TypeVar
 
 from gan_core.errors import RegistryError
 
-Seen = TypeVar("Seen")
-LONGEST = 300.0  # seconds between looks at what does not answer
+Value = TypeVar("Value")
+MAX_PAUSE = 300.0  # seconds between looks at what does not answer
 
 
-def ignored(error: RegistryError, pause: float) -> None:
-    """Say nothing of a failure."""
+def ignore_failure(error: RegistryError, pause: float) -> None:
+    """Report nothing."""
 
 
 def changes(
-    look: Callable[[], Seen],
-    identity: Callable[[Seen], str],
+    look: Callable[[], Value],
+    identity: Callable[[Value], str],
     seconds: float,
-    trouble: Callable[[RegistryError, float], None] = ignored,
+    on_failure: Callable[[RegistryError, float], None] = ignore_failure,
     wait: Callable[[float], None] = time.sleep,
-) -> Iterator[Seen]:
+) -> Iterator[Value]:
     """What a look gives, at first and whenever its identity is another one, looking every `seconds`.
 
-    After the first look, whose failure is an error, `trouble` is told of each that fails and of the
-    time until the next, which doubles up to five minutes.
+    After the first look, `on_failure` is called with each error and the seconds until the next look, which
+    double up to five minutes.
 
     Raises:
         RegistryError: If the first look fails.
     """
-    seen, pause = look(), seconds
-    yield seen
+    value, pause = look(), seconds
+    yield value
     while True:
         wait(pause)
         try:
-            now = look()
+            latest = look()
         except RegistryError as error:
-            pause = min(2 * pause, max(LONGEST, seconds))
-            trouble(error, pause)
+            pause = min(2 * pause, max(MAX_PAUSE, seconds))
+            on_failure(error, pause)
             continue
         pause = seconds
-        if identity(now) != identity(seen):
-            seen = now
-            yield now
+        if identity(latest) != identity(value):
+            value = latest
+            yield value

@@ -1,4 +1,4 @@
-"""The gate: whether a challenger becomes champion, and why not."""
+"""The promotion gate: a challenger fit to be champion and better in a paired test is promoted, any other refused with the reason."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -82,61 +82,62 @@ def judge(
     """
     drawn = challenger.model.draw(samples, sample_seed(seed, challenger, champion), sample_set=1)
     points, training, validation = dataset.gate.images, dataset.train.references, dataset.validation.images
-    seen = diagnose(points, drawn.reshape(samples, -1), training, validation)
-    if refused := refusal(seen, settings):
+    diagnosis = diagnose(points, drawn.reshape(samples, -1), training, validation)
+    if refused := refusal(diagnosis, settings):
         return refused
     if champion is None:
-        says = f"first version to pass the gate, {100 * seen.relative_coverage:.0f} % of the training images' coverage"
-        return Verdict(True, says, diagnosis=asdict(seen))
+        covered = 100 * diagnosis.relative_coverage
+        reason = f"first version to pass the gate, {covered:.0f} % of the training images' coverage"
+        return Verdict(True, reason, diagnosis=asdict(diagnosis))
     if champion.model.sha256 == challenger.model.sha256:
         return Verdict(False, f"the same weights as the champion, {champion.name}")
     rivals = (challenger, champion)
     if differ := _other_images(rivals, dataset):
         return Verdict(False, f"not comparable with the champion: {differ}")
-    scores = [log_densities(one, other, dataset, settings, samples, seed) for one, other in (rivals, rivals[::-1])]
+    scores = [log_densities(*pair, dataset, settings, samples, seed) for pair in (rivals, rivals[::-1])]
     verdict = decide(scores[0], scores[1], champion.name, settings)
     reason = verdict.reason + _scored_again(champion, dataset)
-    return Verdict(verdict.promoted, reason, verdict.test, diagnosis=asdict(seen))
+    return Verdict(verdict.promoted, reason, verdict.test, diagnosis=asdict(diagnosis))
 
 
-def refusal(seen: Diagnosis, settings: GateSettings) -> Verdict | None:
+def refusal(diagnosis: Diagnosis, settings: GateSettings) -> Verdict | None:
     """Why a model is not fit to be champion, whoever else there is; None if nothing is wrong with it.
 
     That samples are all alike shows with any number of held-out images; the rest only with enough of them.
     """
     faults = (  # what is wrong, whether the training has failed by it, and in words
         (
-            seen.duplicates > settings.max_duplicates,
+            diagnosis.duplicates > settings.max_duplicates,
             True,
-            f"collapsed: {seen.duplicates:.0%} of samples are duplicates, at most {settings.max_duplicates:.0%} allowed",
+            f"collapsed: {diagnosis.duplicates:.0%} of samples are duplicates, at most {settings.max_duplicates:.0%} allowed",
         ),
         (
-            seen.points < settings.min_points,
+            diagnosis.points < settings.min_points,
             False,
-            f"not enough held-out images to judge ({seen.points}; {settings.min_points} needed); by hand: gan models promote --force",
+            f"not enough held-out images to judge ({diagnosis.points}; {settings.min_points} needed); by hand: gan models promote --force",
         ),
         (
-            seen.relative_coverage < settings.min_coverage,
+            diagnosis.relative_coverage < settings.min_coverage,
             True,
-            f"collapsed: coverage {seen.coverage:.2f} of {seen.count} held-out images, the training images' own is "
-            f"{seen.reference_coverage:.2f}; {settings.min_coverage:.0%} of it needed",
+            f"collapsed: coverage {diagnosis.coverage:.2f} of {diagnosis.count} held-out images, the training images' own is "
+            f"{diagnosis.reference_coverage:.2f}; {settings.min_coverage:.0%} of it needed",
         ),
         (
-            settings.min_skill is not None and seen.skill < settings.min_skill,
+            settings.min_skill is not None and diagnosis.skill < settings.min_skill,
             True,
-            f"far from the data: skill {seen.skill:.2f} where the mean image has 0 and the training images 1; "
+            f"far from the data: skill {diagnosis.skill:.2f} where the mean image has 0 and the training images 1; "
             f"{settings.min_skill} needed",
         ),
         (
-            seen.copying < settings.min_copying,
+            diagnosis.copying < settings.min_copying,
             False,
-            f"copies: samples are {seen.copying:.2f} times as far from the training images as held-out images are; "
+            f"copies: samples are {diagnosis.copying:.2f} times as far from the training images as held-out images are; "
             f"{settings.min_copying} needed",
         ),
     )
-    for found, failed, reason in faults:
-        if found:
-            return Verdict(False, reason, collapsed=failed, diagnosis=asdict(seen))
+    for is_faulty, failed, reason in faults:
+        if is_faulty:
+            return Verdict(False, reason, collapsed=failed, diagnosis=asdict(diagnosis))
     return None
 
 
@@ -144,11 +145,11 @@ def decide(challenger: np.ndarray, champion: np.ndarray, name: str, settings: Ga
     """The gate's decision on (sets, points) log-densities of the same points under both models."""
     test = compare(challenger, champion, settings.confidence)
     better = test.better_by(settings.min_margin)
-    says = (
+    reason = (
         f"{'better' if better else 'not better'} than {name}: {test.difference:+.2f} ± {test.standard_error:.2f} nats, "
         f"lower bound {test.lower_bound:+.2f} at {settings.confidence:.0%}, more than {settings.min_margin:g} needed"
     )
-    return Verdict(better, says, asdict(test))
+    return Verdict(better, reason, asdict(test))
 
 
 def compare_contenders(
@@ -159,11 +160,11 @@ def compare_contenders(
     Raises:
         RegistryError: If one of them draws images of another shape, or of other pixels.
     """
-    one, other = rivals
+    first, second = rivals
     if differ := _other_images(rivals, dataset):
-        raise RegistryError("not comparable", f"{one.name}, {other.name}", differ, "models of the same data")
+        raise RegistryError("not comparable", f"{first.name}, {second.name}", differ, "models of the same data")
     rows, scores = [], []
-    for rival, against in ((one, other), (other, one)):
+    for rival, against in ((first, second), (second, first)):
         score = log_densities(rival, against, dataset, settings, samples, seed)
         drawn = rival.model.draw(samples, sample_seed(seed, rival, against), sample_set=1).reshape(samples, -1)
         error = np.sqrt(score.mean(axis=0).var(ddof=1) / score.shape[1] + score.mean(axis=1).var(ddof=1) / len(score))
@@ -192,7 +193,7 @@ def log_densities(
         for number in range(1, settings.sample_sets + 1)
     ]
     sigma = _sigma(rival, drawn[0], dataset)
-    return np.stack([parzen_log_density(dataset.gate.images, one_set, [sigma])[:, 0] for one_set in drawn])
+    return np.stack([parzen_log_density(dataset.gate.images, sample_set, [sigma])[:, 0] for sample_set in drawn])
 
 
 def sample_seed(seed: int, rival: Contender, against: Contender | None) -> int:

@@ -1,4 +1,4 @@
-"""What one calls a registered model: NAME@ALIAS or NAME/VERSION, in names that any registry takes."""
+"""References to registered versions: NAME@ALIAS or NAME/VERSION, in names that any registry takes."""
 
 import re
 
@@ -9,13 +9,20 @@ VERSION = re.compile(r"[1-9][0-9]{0,8}")
 RESERVED = re.compile(r"latest|v[0-9]+", re.IGNORECASE)  # aliases that MLflow reads as its own words
 
 
+def is_model_reference(reference: str) -> bool:
+    """Whether this is meant as NAME@ALIAS or NAME/VERSION: a run's name has neither sign."""
+    return "@" in reference or "/" in reference
+
+
 def parse_reference(reference: str) -> tuple[str, str | None, int | None]:
     """The name, and the alias or the version that is meant; neither, if it is no number.
 
     Raises:
         RegistryError: If the name or the alias cannot be one.
     """
-    name, separator, which = next((reference.partition(s) for s in "@/" if s in reference), (reference, "", ""))
+    name, separator, which = next(
+        (reference.partition(sign) for sign in "@/" if sign in reference), (reference, "", "")
+    )
     if separator == "@":
         return checked_name(name), checked_alias(which), None
     return checked_name(name), None, int(which) if VERSION.fullmatch(which) else None

@@ -9,8 +9,7 @@ from typing import Any
 from gan_core.checkpoint import MALFORMED, checkpoint_step
 from gan_core.errors import ConfigurationError, GanError, visible
 from pipelines import config
-from pipelines.registry import Registry, mlflow_client
-from pipelines.registry.registry import unusable
+from pipelines.registry import Registry, address
 from pipelines.runs import run_lease
 from pipelines.runs.run import Run, run_names
 from pipelines.storage import Storage, checkpoint_names
@@ -143,7 +142,7 @@ class Protection:
         Raises:
             RegistryError: If the registry does not answer, or what it answers cannot be true.
         """
-        if uri == mlflow_client.own_database(storage) and not mlflow_client.database_exists(uri):
+        if uri == address.own_database(storage) and not address.database_exists(uri):
             return cls(uri, None, ())
         registry = Registry(uri)
         made = [runs_of(registry, name, set(registry.aliases_of(name).values())) for name in registry.models()]
@@ -163,7 +162,7 @@ class Protection:
         if known is not None and known.aliases:
             return "its version holds an alias"
         where = record["tracking_uri"]
-        asked = self.registry is not None and where == mlflow_client.recorded(self.uri)
+        asked = self.registry is not None and where == address.recorded(self.uri)
         if asked or (where is None and known is not None and known.tags.get("run") == run.name):
             return None
         return f"registered in {where or 'a registry it does not name'}, which has not answered: --tracking-uri asks it"
@@ -178,7 +177,7 @@ def runs_of(registry: Registry, model: str, numbers: Collection[int]) -> set[str
     versions = {number: registry.version(model, number) for number in numbers}
     for alias, number in registry.aliases_of(model).items():
         if number in versions and versions[number] is None:
-            raise unusable(registry.uri, f"no version {model}/{number}, which is {alias}")
+            raise address.implausible_answer(registry.uri, f"no version {model}/{number}, which is {alias}")
     return {version.tags["run"] for version in versions.values() if version and "run" in version.tags}
 
 

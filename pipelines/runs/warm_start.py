@@ -19,6 +19,7 @@ from pipelines import config
 from pipelines.config import Configuration, ResolvedConfiguration
 from pipelines.config.candidates import candidate_configurations
 from pipelines.registry import Registry
+from pipelines.registry.reference import is_model_reference
 from pipelines.runs.records import Origin
 from pipelines.runs.resume import CHECKPOINTS, GENERATOR, LAYERS, WHOLE_STATE, noted_training, replaced
 from pipelines.runs.run import Run, checked_run_name
@@ -64,7 +65,7 @@ def find(
         CheckpointError: If the run has no checkpoint.
         RegistryError: If there is no such model.
     """
-    if "@" in reference or "/" in reference:
+    if is_model_reference(reference):
         registry = Registry(tracking_uri())
         version = registry.resolve(reference)
         model = registry.load(version)

@@ -38,4 +38,4 @@ def curves_follower(run: Run, registry: "Future[Registry]") -> Callable[[], None
 def mlflow_runs(run: Run, registry: Registry) -> Tracking:
     """The MLflow runs of a run of ours, under its model's experiment."""
     model = run.configuration.registry.model
-    return Tracking(registry.client, registry.uri, model, run.name, run.storage.within("mlartifacts"))
+    return Tracking(registry.backend, model, run.name, run.storage.within("mlartifacts"))

@@ -8,8 +8,8 @@ from gan_core.datasets import Dataset
 from gan_core.extensions.measures import headline
 from pipelines import config
 from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
-from pipelines.registry.champion_history import Moves
-from pipelines.registry.mlflow_client import recorded
+from pipelines.registry.address import recorded
+from pipelines.registry.champion_history import ChampionHistory
 from pipelines.registry.promotion_gate import judge_version
 from pipelines.registry.registration import register
 from pipelines.runs import code_version, warm_start
@@ -64,9 +64,9 @@ def unchanged(run: Run, registry: Registry, dataset: Dataset) -> ModelVersion | 
 def _promote(
     run: Run, registry: Registry, version: ModelVersion, dataset: Dataset, say: Callable[[str], None]
 ) -> RegisterRecord:
-    moves = Moves(registry, version.name)
-    moves.challenge(version)
-    verdict = moves.promote(
+    history = ChampionHistory(registry, version.name)
+    history.challenge(version)
+    verdict = history.promote(
         version, lambda champion: judge_version(registry, version, champion, run.configuration, dataset)
     )
     say(f"gate   {version}: {verdict.reason}")

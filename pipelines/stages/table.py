@@ -10,7 +10,7 @@ from gan_core.errors import CheckpointError, RegistryError
 from gan_core.portable import PortableGenerator
 from pipelines import config
 from pipelines.config import EvaluateSettings, Weights
-from pipelines.registry import Registry, mlflow_client
+from pipelines.registry import Registry, address
 from pipelines.runs.records import (
     EvaluateRecord,
     InferRecord,
@@ -129,7 +129,7 @@ def _evaluate(context: Context) -> EvaluateRecord:
 
 def _register_inputs(context: Context) -> Any:
     settings = config.to_plain(context.run.configuration.registry)
-    return [finished(context.run, "evaluate"), settings, mlflow_client.redacted(context.tracking_uri)]
+    return [finished(context.run, "evaluate"), settings, address.redacted(context.tracking_uri)]
 
 
 def _register(context: Context) -> RegisterRecord:

@@ -4,7 +4,7 @@ import pytest
 
 from gan_core.errors import RegistryError
 from pipelines.registry import Registry
-from pipelines.registry.champion_history import PENDING_TAG, Moves
+from pipelines.registry.champion_history import PENDING_TAG, ChampionHistory
 from pipelines.registry.lease import PREFIX
 from tests.faults.proxy import failing
 from tests.pipelines.contenders import night
@@ -27,7 +27,7 @@ def settled(server, name, version):
     registry = Registry(server)
     assert [found.version for found in registry.versions(name)] == [version]  # not even one marked as a duplicate
     assert registry.aliases(name) == {"champion": version, "challenger": version}
-    assert [(move.former, move.version) for move in Moves(registry, name).history()] == [(None, version)]
+    assert [(move.former, move.version) for move in ChampionHistory(registry, name).moves()] == [(None, version)]
     assert [tag for tag in registry.registered(name).tags if tag.startswith((PREFIX, PENDING_TAG))] == []
 
 

@@ -30,6 +30,7 @@ from pipelines.cli import main
 from pipelines.config import Configuration
 from pipelines.storage import Storage
 from tests.conftest import free_port
+from tests.pipelines.in_memory_registry import in_memory
 
 # A gate through which a model of a few seconds' training passes.
 ANY_MODEL = {"min_points": 2, "max_duplicates": 1.0, "min_coverage": 0.0, "min_skill": None, "min_copying": 0.0}
@@ -263,14 +264,35 @@ def team(team_service: Service, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield Place(team_service.address, storage, team_service.folder / "artifacts")
 
 
-@pytest.fixture(scope="module", params=["sqlite", "server", pytest.param("team", marks=pytest.mark.slow)])
-def place(request: pytest.FixtureRequest, database_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A database in a file, a server, and one with accounts over PostgreSQL: what works with one works with all."""
-    if request.param != "sqlite":
-        return request.getfixturevalue({"server": "mlflow_server", "team": "team"}[request.param])
+@pytest.fixture(scope="module")
+def mlflow_database(database_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """An MLflow database in a file."""
     folder = tmp_path_factory.mktemp("sqlite")
     shutil.copy(database_template, folder / "mlflow.db")
     return Place(f"sqlite:///{folder}/mlflow.db", Storage.at(folder), folder / "mlartifacts")
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A registry in memory, which is no MLflow."""
+    folder = tmp_path_factory.mktemp("memory")
+    with in_memory(folder.name) as uri:
+        yield Place(uri, Storage.at(folder), folder)
+
+
+TEAM = pytest.param("team", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=["mlflow_database", "mlflow_server", TEAM])
+def place(request: pytest.FixtureRequest) -> Place:
+    """A database in a file, a server, and one with accounts over PostgreSQL: what works with one works with all."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module", params=["mlflow_database", "mlflow_server", "memory", TEAM])
+def any_place(request: pytest.FixtureRequest) -> Place:
+    """The same, and another registry."""
+    return request.getfixturevalue(request.param)
 
 
 def _healthy(address: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from gan_core.datasets import DataSettings, load
 from pipelines import config
 from pipelines.registry import Registry
-from pipelines.registry.champion_history import Moves
+from pipelines.registry.champion_history import ChampionHistory
 from pipelines.registry.lease import Lease
 from pipelines.registry.promotion_gate import Verdict, judge_version
 from pipelines.registry.registration import register
@@ -24,21 +24,21 @@ PRELOADED = (__name__, "mlflow.pyfunc", "mlflow.store.model_registry.sqlalchemy_
 
 
 class Mortal:
-    """A registry's client whose process ends just before its n-th write, by an exception or for good."""
+    """A registry's backend whose process ends just before its n-th write, by an exception or for good."""
 
-    def __init__(self, client: Any, writes: int, end: Callable[[], Any]) -> None:
-        self.client, self.left, self.end = client, writes, end
+    def __init__(self, backend: Any, writes: int, end: Callable[[], Any]) -> None:
+        self.backend, self.left, self.end = backend, writes, end
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.client, name)
+        method = getattr(self.backend, name)
         if not name.startswith(("set_", "delete_", "create_")):
-            return found
+            return method
 
         def write(*arguments: Any, **named: Any) -> Any:
             self.left -= 1
             if self.left <= 0:  # nothing that comes after is written either
                 self.end()
-            return found(*arguments, **named)
+            return method(*arguments, **named)
 
         return write
 
@@ -65,33 +65,35 @@ def alone(worker: Callable[..., Any], *arguments: Any) -> int | None:
 
 def count(uri: str, name: str, rounds: int) -> None:
     """Add to a tag, by reading and writing it, which loses counts unless one process at a time does."""
-    client = Registry(uri).client
+    backend = Registry(uri).backend
     for _ in range(rounds):
-        with Lease(client, uri, name, term=20).held():
-            value = int(client.get_registered_model(name).tags.get(COUNTER, 0))
+        with Lease(backend, name, term=20).held():
+            value = int(backend.model(name).tags.get(COUNTER, 0))
             time.sleep(0.02)
-            client.set_registered_model_tag(name, COUNTER, str(value + 1))
+            backend.set_tag(name, COUNTER, str(value + 1))
 
 
 def die_after(uri: str, name: str, number: int, writes: int) -> None:
     """Promote a version, and be killed before the n-th write."""
     registry = Registry(uri)
     version = registry.resolve(f"{name}/{number}")
-    registry.client = Mortal(registry.client, writes, kill_self)
-    Moves(registry, name).promote(version, lambda champion: Verdict(True, "better, in a test"))
+    registry.backend = Mortal(registry.backend, writes, kill_self)
+    ChampionHistory(registry, name).promote(version, lambda champion: Verdict(True, "better, in a test"))
 
 
 def night(uri: str, storage: str, name: str, run: str, components: int) -> tuple[int, bool]:
     """Register a model and ask the gate about it, as a run's last stage does."""
     registry, digits = Registry(uri), load(DataSettings("digits"))
     model = principal_generator(digits, components)
-    runs = Tracking(registry.client, uri, name, run, Storage.at(storage))
+    runs = Tracking(registry.backend, name, run, Storage.at(storage))
     known = {"run": run, "weights_sha256": model.sha256, "generator_sha256": model.sha256, "config_digest": "c0"}
     version = register(
         registry, name, runs.parent, model, {**known, "sigma": SIGMA, "data": "digits", "data_digest": digits.digest}
     )
     configuration = config.build({"evaluate": {"samples": 300}, "registry": {"gate": {"min_margin": 0.0}}})
-    moves = Moves(registry, name)
-    moves.challenge(version)
-    verdict = moves.promote(version, lambda champion: judge_version(registry, version, champion, configuration, digits))
+    history = ChampionHistory(registry, name)
+    history.challenge(version)
+    verdict = history.promote(
+        version, lambda champion: judge_version(registry, version, champion, configuration, digits)
+    )
     return version.version, verdict.promoted

@@ -70,7 +70,7 @@ def test_init_says_what_it_wrote_on_stdout(here):
 
 
 def test_an_empty_list_is_no_line_of_stdout(registry_uri, here):
-    Registry(registry_uri).client.create_registered_model("empty")
+    Registry(registry_uri).backend.client.create_registered_model("empty")
     for command, note in ((("models",), "no registered models"), (("models", "history", "empty"), "no champion yet")):
         answer = here(*command, "--tracking-uri", registry_uri)
         assert (answer.code, answer.out, note in answer.err) == (0, "", True), answer

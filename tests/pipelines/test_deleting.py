@@ -7,7 +7,7 @@ import pytest
 
 from pipelines import config
 from pipelines.registry import Registry
-from pipelines.registry.champion_history import Moves
+from pipelines.registry.champion_history import ChampionHistory
 from pipelines.runs.retention import tidy
 from pipelines.runs.run import Run
 from pipelines.storage import Storage
@@ -32,7 +32,7 @@ def nights(mlflow_server, small, tmp_path):
     """Three runs and their versions in a real registry, reached through a proxy that can be told to fail."""
     name, storage = f"gan-{uuid.uuid4().hex[:8]}", Storage.at(tmp_path / "st")
     registry = Registry(mlflow_server.uri)
-    registry.client.create_registered_model(name)
+    registry.backend.client.create_registered_model(name)
     with failing(mlflow_server.uri) as (address, faults):
         for number in (1, 2, 3):
             settings = config.override(small, {"registry.model": name, "retention.keep_runs": 1})
@@ -45,11 +45,11 @@ def nights(mlflow_server, small, tmp_path):
                     "records/register.json", {"inputs": "", "record": {**record, "tracking_uri": address}}
                 )
             key = {"run": run.name, "gan.key": f"{name}{number}".replace("-", "")}
-            registry.client.create_model_version(name, "s3://nowhere/model", tags=key)
-        moves = Moves(registry, name)
+            registry.backend.client.create_model_version(name, "s3://nowhere/model", tags=key)
+        history = ChampionHistory(registry, name)
         for number in (1, 2):
-            moves.force(registry.version(name, number), "a test")
-        registry.client.set_registered_model_alias(name, "before", "1")
+            history.force(registry.version(name, number), "a test")
+        registry.backend.client.set_registered_model_alias(name, "before", "1")
         yield Nights(name, storage, registry, address, faults)
 
 

@@ -17,7 +17,8 @@ from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config
 from pipelines.registry import Registry
-from pipelines.registry.registration import PARAMETERS, register
+from pipelines.registry.mlflow_backend import PREDICT_PARAMETERS
+from pipelines.registry.registration import register
 from pipelines.reporting import html_report
 from pipelines.runs.resume import CHECKPOINTS, Job, resume
 from pipelines.runs.run import Run
@@ -169,8 +170,8 @@ def test_a_registered_model_keeps_its_classes_for_us_and_for_plain_mlflow(runs, 
     import mlflow
 
     registry, model = Registry(registry_uri, create=True), Run.open("conditional", runs).generator()
-    experiment = registry.client.create_experiment("gan-classes")
-    run_id = registry.client.create_run(experiment).info.run_id
+    experiment = registry.backend.client.create_experiment("gan-classes")
+    run_id = registry.backend.client.create_run(experiment).info.run_id
     tags = {"run": "conditional", "weights_sha256": tensors_digest(model.generator.state_dict()), "config_digest": "c",
             "generator_sha256": model.sha256}  # fmt: skip
     version = register(registry, "gan-classes", run_id, model, tags)
@@ -178,7 +179,7 @@ def test_a_registered_model_keeps_its_classes_for_us_and_for_plain_mlflow(runs, 
     assert loaded.conditions == model.conditions
     plain = mlflow.pyfunc.load_model(f"models:/gan-classes/{version.version}")
     z = np.zeros((2, 8), np.float32)
-    params = {**PARAMETERS, "seed": 5, "condition": 4}
+    params = {**PREDICT_PARAMETERS, "seed": 5, "condition": 4}
     images = plain.predict(z, params=params)
     assert np.array_equal(images, model.images(torch.zeros(2, 8), model.conditions.all_of(4, 2)))
     for none_or_any in (None, [], np.zeros((1, 1))):
@@ -194,7 +195,7 @@ def test_a_registered_model_keeps_its_classes_for_us_and_for_plain_mlflow(runs, 
         ):
             plain.predict(wrong)
     assert np.array_equal(
-        plain.predict(z, params=PARAMETERS), model.images(torch.zeros(2, 8), model.prior_condition(2, 0))
+        plain.predict(z, params=PREDICT_PARAMETERS), model.images(torch.zeros(2, 8), model.prior_condition(2, 0))
     )
 
 

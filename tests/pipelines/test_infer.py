@@ -127,7 +127,7 @@ def test_a_model_without_an_encoder_gives_one_clear_line(place, here, small, dig
     plain = Run.create(small, "small", "plain", Storage.at(place))
     plain.save()
     registry = Registry(f"sqlite:///{place}/mlflow.db")
-    runs = Tracking(registry.client, registry.uri, "gan-plain", "plain", Storage.at(place).within("mlartifacts"))
+    runs = Tracking(registry.backend, "gan-plain", "plain", Storage.at(place).within("mlartifacts"))
     model = principal_generator(digits, 4)
     tags = {"run": "plain", "weights_sha256": "w", "generator_sha256": model.sha256, "config_digest": "c"}
     registration.register(registry, "gan-plain", runs.parent, model, tags)

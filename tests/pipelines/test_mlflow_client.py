@@ -12,7 +12,8 @@ import pytest
 
 from gan_core.errors import CheckpointError, RegistryError
 from pipelines import diagnostics
-from pipelines.registry.mlflow_client import open_client, recorded
+from pipelines.registry.address import recorded
+from pipelines.registry.mlflow_client import open_client
 from pipelines.registry.tracking import check_ready
 from tests.pipelines.conftest import environment, failed
 

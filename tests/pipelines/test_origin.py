@@ -10,7 +10,7 @@ from gan_core.errors import CheckpointError, ConfigurationError
 from gan_core.training import initial_state, train
 from pipelines import config
 from pipelines.registry import Registry
-from pipelines.registry.champion_history import Moves
+from pipelines.registry.champion_history import ChampionHistory
 from pipelines.registry.registration import register
 from pipelines.runs import warm_start
 from pipelines.runs.resume import Job, begin, resume
@@ -212,10 +212,10 @@ def registered(digits, storage, registry_uri):
     """A version whose generator is a closed form."""
     model = principal_generator(digits, 16)
     registry = Registry(registry_uri, create=True)
-    experiment = registry.client.create_experiment("e", artifact_location=storage.within("files").uri)
-    run_id = registry.client.create_run(experiment).info.run_id
+    experiment = registry.backend.client.create_experiment("e", artifact_location=storage.within("files").uri)
+    run_id = registry.backend.client.create_run(experiment).info.run_id
     tags = {"run": "r", "weights_sha256": "w", "config_digest": "c", "generator_sha256": model.sha256}
-    Moves(registry, "gan-pca").force(register(registry, "gan-pca", run_id, model, tags), "the only one")
+    ChampionHistory(registry, "gan-pca").force(register(registry, "gan-pca", run_id, model, tags), "the only one")
     return model, lambda: registry_uri
 
 

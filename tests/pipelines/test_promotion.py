@@ -251,16 +251,22 @@ def finished_run(mlflow_server, digits, name, model, registered="gan-published")
     return run
 
 
-def five_nights(mlflow_server, digits, name):
+@pytest.fixture(params=["mlflow_server", "memory"])
+def kept_in(request):
+    """Where the models are registered: MLflow, and another registry."""
+    return request.getfixturevalue(request.param)
+
+
+def five_nights(kept_in, digits, name):
     """Five nights of one model: what each one's gate said, and who held the aliases after it."""
-    registry, best, told = Registry(mlflow_server.uri), principal_generator(digits, 8), []
+    registry, best, nights = Registry(kept_in.uri), principal_generator(digits, 8), []
     for night, model in [("fair", principal_generator(digits, 2)), ("collapsed", principal_generator(digits, 0)),
                         ("best", best), ("equal", mirrored(best)), ("worse", principal_generator(digits, 3))]:  # fmt: skip
         said = []
-        run = finished_run(mlflow_server, digits, f"{name}-{night}", model, name)
+        run = finished_run(kept_in, digits, f"{name}-{night}", model, name)
         record = publish(run, registry, digits, said.append)
-        told.append((record, said, registry.aliases(name)))
-    return told
+        nights.append((record, said, registry.aliases(name)))
+    return nights
 
 
 def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenger(mlflow_server, digits):
@@ -275,9 +281,9 @@ def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenge
     assert registry.load(registry.resolve("gan-left@champion")).sha256 == principal_generator(digits, 8).sha256
 
 
-def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(mlflow_server, digits, here):
-    nights = five_nights(mlflow_server, digits, "gan-nights")
-    where = ("--tracking-uri", mlflow_server.uri, "--storage", mlflow_server.storage.uri, "--json")
+def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(kept_in, digits, here):
+    nights = five_nights(kept_in, digits, "gan-nights")
+    where = ("--tracking-uri", kept_in.uri, "--storage", kept_in.storage.uri, "--json")
 
     def models(*arguments, code=0):
         answer = here("models", *arguments, *where)
@@ -339,11 +345,13 @@ def test_publishing_twice_changes_nothing(mlflow_server, digits):
     again = publish(run, registry, digits, lambda line: None)
     assert dataclasses.asdict(again) == dataclasses.asdict(first)
     assert len(registry.versions("gan-published")) == before
-    experiment = registry.client.get_experiment_by_name("gan-published").experiment_id
-    (parent,) = registry.client.search_runs([experiment], "tags.`gan.run` = 'night' and tags.`gan.stage` = 'all'")
-    points = registry.client.get_metric_history(parent.info.run_id, "value")
+    experiment = registry.backend.client.get_experiment_by_name("gan-published").experiment_id
+    (parent,) = registry.backend.client.search_runs(
+        [experiment], "tags.`gan.run` = 'night' and tags.`gan.stage` = 'all'"
+    )
+    points = registry.backend.client.get_metric_history(parent.info.run_id, "value")
     assert sorted(point.step for point in points) == [5, 10]
-    children = registry.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    children = registry.backend.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert sorted(child.info.run_name for child in children) == ["night/evaluate", "night/train"]
 
 
@@ -375,8 +383,8 @@ def test_no_mlflow_run_is_left_running_after_the_report(mlflow_server, digits):
     publish(run, registry, digits, lambda line: None)
     report = write_report(run, digits, registry)
     assert report.report.endswith("runs/ended/report/report.html")
-    experiment = registry.client.get_experiment_by_name("gan-published").experiment_id
-    runs = registry.client.search_runs([experiment], "tags.`gan.run` = 'ended'")
+    experiment = registry.backend.client.get_experiment_by_name("gan-published").experiment_id
+    runs = registry.backend.client.search_runs([experiment], "tags.`gan.run` = 'ended'")
     assert len(runs) == 3
     assert {run.info.status for run in runs} == {"FINISHED"}
 

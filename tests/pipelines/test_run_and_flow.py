@@ -235,7 +235,9 @@ def test_the_search_the_training_and_the_version_of_a_run_belong_together(finish
     assert version.tags["weights_sha256"] == trained["weights_sha256"]
     assert version.aliases == ("challenger", "champion")
     assert registry.load(version).sha256 == trained["generator_sha256"]
-    runs = registry.client.search_runs([registry.client.get_experiment_by_name("gan-small").experiment_id])
+    runs = registry.backend.client.search_runs(
+        [registry.backend.client.get_experiment_by_name("gan-small").experiment_id]
+    )
     assert sorted(run.info.run_name for run in runs) == [
         "small-run",
         *(f"small-run/{s}" for s in ("evaluate", "train", "tune")),
@@ -320,12 +322,12 @@ def test_a_run_preempted_and_killed_in_mid_training_and_killed_before_it_registe
     (version,) = registry.versions("gan-killed")
     assert (answer.json["version"], version.tags["weights_sha256"]) == (1, weights)
     assert version.aliases == ("challenger", "champion")
-    experiment = registry.client.get_experiment_by_name("gan-killed").experiment_id
-    runs = registry.client.search_runs([experiment])
+    experiment = registry.backend.client.get_experiment_by_name("gan-killed").experiment_id
+    runs = registry.backend.client.search_runs([experiment])
     assert sorted(run.info.run_name for run in runs) == ["killed", "killed/evaluate", "killed/train"]
     assert {run.info.status for run in runs} == {"FINISHED"}
     (parent,) = [run for run in runs if run.info.run_name == "killed"]
-    points = registry.client.get_metric_history(parent.info.run_id, "value")
+    points = registry.backend.client.get_metric_history(parent.info.run_id, "value")
     assert sorted(point.step for point in points) == list(range(10, 701, 10))
 
 

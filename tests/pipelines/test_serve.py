@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipelines.registry import Registry
-from pipelines.registry.champion_history import Moves
+from pipelines.registry.champion_history import ChampionHistory
 from pipelines.storage import Storage
 from tests.conftest import free_port
 from tests.pipelines.conftest import Place, failed, gan, kill_group, principal_generator, start_gan, until
@@ -33,7 +33,7 @@ def registered(database_template, digits, tmp_path_factory):
     place = Place(f"sqlite:///{folder}/mlflow.db", Storage.at(folder), folder / "mlartifacts")
     models = [principal_generator(digits, 8), principal_generator(digits, 4)]
     versions = [register(place, model, run, NAME) for model, run in zip(models, ("one", "two"), strict=True)]
-    Moves(Registry(place.uri), NAME).force(versions[0], "a test")
+    ChampionHistory(Registry(place.uri), NAME).force(versions[0], "a test")
     return place, versions, models
 
 
@@ -172,7 +172,7 @@ def test_a_moved_alias_is_followed_without_a_request_lost_and_a_damaged_version_
     thread.start()
     try:
         until(lambda: answers)
-        Moves(Registry(place.uri), NAME).force(versions[1], "a test")
+        ChampionHistory(Registry(place.uri), NAME).force(versions[1], "a test")
         until(lambda: json.loads(following.ask("GET", "/model")[2])["version"] == 2)
     finally:
         stop.set()
@@ -185,7 +185,7 @@ def test_a_moved_alias_is_followed_without_a_request_lost_and_a_damaged_version_
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     try:
-        Moves(Registry(place.uri), NAME).force(versions[0], "a test")
+        ChampionHistory(Registry(place.uri), NAME).force(versions[0], "a test")
         until(lambda: f"still {NAME}/2" in following.process.stderr.readline())
         assert json.loads(following.ask("GET", "/model")[2])["version"] == 2
     finally:

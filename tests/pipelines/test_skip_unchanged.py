@@ -18,9 +18,9 @@ def night(here, small_yaml, registry_uri, tmp_path):
     settings = config.load(small_yaml, ["seed=name", "algorithm.steps=60"])
     first = Run.create(settings, "small", "night-1", Storage.at(tmp_path / "runs"))
     registry = Registry(registry_uri)
-    registry.client.create_registered_model("gan-small")
+    registry.backend.client.create_registered_model("gan-small")
     tags = {"run": "night-1", "data_digest": load(settings.data).digest, RECIPE_TAG: recipe_digest(first)}
-    registry.client.create_model_version("gan-small", "file:///nowhere", tags=tags)
+    registry.backend.client.create_model_version("gan-small", "file:///nowhere", tags=tags)
 
     def run(name, *more):
         answer = here(
@@ -51,5 +51,5 @@ def test_a_night_with_another_setting_or_after_another_model_or_of_the_same_name
     run, registry = night
     assert "skipped" not in run("night-2", "--set", "algorithm.steps=61")
     assert "skipped" not in run("night-1")  # the same run again says that it is done, or resumes
-    registry.client.create_model_version("gan-small", "file:///nowhere", tags={"run": "by-hand"})
+    registry.backend.client.create_model_version("gan-small", "file:///nowhere", tags={"run": "by-hand"})
     assert "skipped" not in run("night-2")

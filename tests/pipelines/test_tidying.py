@@ -8,7 +8,7 @@ import pytest
 from gan_core.errors import ConfigurationError
 from pipelines import config
 from pipelines.registry import Registry
-from pipelines.registry.champion_history import Moves
+from pipelines.registry.champion_history import ChampionHistory
 from pipelines.registry.retention import delete, prune
 from pipelines.runs import run_lease
 from pipelines.runs.retention import family, tidy
@@ -48,7 +48,7 @@ def registry(registry_uri):
 def nights(small, registry, tmp_path):
     """Makes runs, each an hour newer than the one before; a done one is registered."""
     storage, hours, made = Storage.at(tmp_path / "st"), iter(range(1, 100)), {}
-    registry.client.create_registered_model(NAME)
+    registry.backend.client.create_registered_model(NAME)
     start = time.time() - 100 * 3600
 
     def make(name, done=True, **changes):
@@ -56,7 +56,7 @@ def nights(small, registry, tmp_path):
         run.save()
         if done:
             run.folder.write_json("records/report.json", {"inputs": "", "record": {"report": "", "seconds": 0.0}})
-            registry.client.create_model_version(NAME, "file:///nowhere", tags={"run": name})
+            registry.backend.client.create_model_version(NAME, "file:///nowhere", tags={"run": name})
         then = start + 3600 * next(hours)
         for path in run.folder.local.rglob("*"):
             os.utime(path, (then, then))
@@ -123,10 +123,10 @@ def test_without_numbers_nothing_goes_and_no_registry_is_asked(nights, registry)
 def test_what_is_worked_on_what_an_alias_is_on_and_what_a_rollback_needs_stays(nights, registry):
     for number in range(1, 7):
         nights(f"night-{number}")
-    moves = Moves(registry, NAME)
-    moves.force(registry.version(NAME, 1), "a test")
-    moves.force(registry.version(NAME, 2), "a test")  # champion; 1 is what it could be undone to
-    registry.client.set_registered_model_alias(NAME, "tried", "4")
+    history = ChampionHistory(registry, NAME)
+    history.force(registry.version(NAME, 1), "a test")
+    history.force(registry.version(NAME, 2), "a test")  # champion; 1 is what it could be undone to
+    registry.backend.client.set_registered_model_alias(NAME, "tried", "4")
     busy = Run.open("night-5", nights.storage)
     run = nights("night-7", **{"retention.keep_runs": 1})
     with run_lease.working_on(busy.folder) as free:
@@ -134,7 +134,7 @@ def test_what_is_worked_on_what_an_alias_is_on_and_what_a_rollback_needs_stays(n
         said, warned = tidied(run, registry)
     assert left(nights) == {"night-1", "night-2", "night-4", "night-5", "night-7"}
     assert (len(said), warned) == (2, [])
-    assert moves.rollback().version == 1
+    assert history.rollback().version == 1
 
 
 def test_runs_that_can_be_resumed_are_counted_apart_and_cost_no_finished_one_its_place(nights, registry):
@@ -148,9 +148,9 @@ def test_runs_that_can_be_resumed_are_counted_apart_and_cost_no_finished_one_its
 def test_old_versions_go_by_the_same_rules_as_by_hand(nights, registry):
     for number in range(1, 7):
         nights(f"night-{number}")
-    moves = Moves(registry, NAME)
+    history = ChampionHistory(registry, NAME)
     for number in (1, 2):
-        moves.force(registry.version(NAME, number), "a test")
+        history.force(registry.version(NAME, number), "a test")
     run = nights("night-7", **{"retention.keep_versions": 2})
     said, _ = tidied(run, registry)
     assert said == [f"tidy   deleted {NAME}/5, {NAME}/4, {NAME}/3; the newest 2 are kept"]
@@ -169,7 +169,7 @@ def test_a_registry_that_does_not_answer_costs_a_line_and_no_run(nights, registr
 
 
 def files_of(registry, version):
-    return registry.client.get_logged_model(version.source.removeprefix("models:/")).artifact_location
+    return registry.backend.client.get_logged_model(version.source.removeprefix("models:/")).artifact_location
 
 
 def test_a_pruned_version_s_files_go_with_it_unless_another_version_is_of_the_same_files(registry, tmp_path):
@@ -180,14 +180,14 @@ def test_a_pruned_version_s_files_go_with_it_unless_another_version_is_of_the_sa
     size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file() and "mlflow.db" not in path.name)
     places = {version.version: files_of(registry, version) for version in (one, two, three)}
     assert all(os.path.isdir(place.removeprefix("file://")) for place in places.values())
-    again = registry.client.create_model_version(name, three.source, tags=dict(three.tags))
+    again = registry.backend.client.create_model_version(name, three.source, tags=dict(three.tags))
     delete(registry, registry.version(name, int(again.version)))
     assert registry.load(three).sha256 == three.tags["generator_sha256"]
     for version in (one, two):  # no recent move names them any more
         assert version.version not in registry.aliases(name).values()
-    moves = Moves(registry, name)
+    history = ChampionHistory(registry, name)
     for _ in range(6):
-        moves.force(registry.version(name, 2 if registry.aliases(name)["champion"] == 3 else 3), "a test")
+        history.force(registry.version(name, 2 if registry.aliases(name)["champion"] == 3 else 3), "a test")
     assert [version.version for version in prune(registry, name, 1)] == [1]
     assert not os.path.exists(places[1].removeprefix("file://"))
     assert registry.load(two).sha256 == two.tags["generator_sha256"]

@@ -7,7 +7,9 @@ import time
 import pytest
 
 from gan_core.errors import RegistryError
-from pipelines.registry.mlflow_client import check_reachable, open_client, redacted, tracking_uri
+from pipelines.registry.address import redacted, tracking_uri
+from pipelines.registry.mlflow_backend import MlflowBackend
+from pipelines.registry.mlflow_client import check_reachable, open_client
 from pipelines.registry.tracking import Tracking
 from pipelines.storage import Storage
 
@@ -18,7 +20,7 @@ RECORD = {"log_likelihood": 1.5, "seconds": 2.0, "checkpoint": "somewhere", "pro
 
 
 def tracking(place, run, experiment="gan-tracked"):
-    return Tracking(open_client(place.uri), place.uri, experiment, run, place.storage.within("mlartifacts"))
+    return Tracking(MlflowBackend.open(place.uri), experiment, run, place.storage.within("mlartifacts"))
 
 
 def closed_port():
@@ -34,13 +36,13 @@ def test_the_metrics_of_a_stage_copied_twice_are_there_once_for_each_step(place)
     assert first == again
     for run_id in (again, runs.parent):
         for key in ("value", "loss"):
-            points = runs.client.get_metric_history(run_id, key)
+            points = runs.store.client.get_metric_history(run_id, key)
             assert sorted((point.step, point.timestamp, point.value) for point in points) == [
                 (row["step"], row["time_ms"], row[key]) for row in HISTORY
             ]
     for key in ("log_likelihood", "seconds"):  # the record's numbers, and nothing else of it
-        assert [point.value for point in runs.client.get_metric_history(again, key)] == [RECORD[key]]
-    assert set(runs.client.get_run(again).data.metrics) == {"value", "loss", "log_likelihood", "seconds"}
+        assert [point.value for point in runs.store.client.get_metric_history(again, key)] == [RECORD[key]]
+    assert set(runs.store.client.get_run(again).data.metrics) == {"value", "loss", "log_likelihood", "seconds"}
 
 
 def test_curves_copied_while_a_training_runs_are_not_doubled_when_all_is_copied_at_its_end(place):
@@ -48,7 +50,7 @@ def test_curves_copied_while_a_training_runs_are_not_doubled_when_all_is_copied_
     runs.curves("followed", HISTORY[:10])
     runs.curves("followed", HISTORY[10:20])
     run_id = runs.stage("train", "followed", RECORD, HISTORY)
-    assert sorted(point.step for point in runs.client.get_metric_history(run_id, "value")) == list(range(1, 31))
+    assert sorted(point.step for point in runs.store.client.get_metric_history(run_id, "value")) == list(range(1, 31))
 
 
 def test_each_stage_is_a_finished_child_of_the_run_with_its_record_and_files(place):

@@ -7,7 +7,7 @@ import pytest
 from gan_core.errors import RegistryError, visible
 from pipelines import config
 from pipelines.registry import Registry
-from pipelines.registry.champion_history import MOVE_TAG, Moves
+from pipelines.registry.champion_history import MOVE_TAG, ChampionHistory
 from pipelines.runs.run import Run
 from pipelines.storage import Storage
 
@@ -28,8 +28,10 @@ OTHERS = {
 @pytest.fixture
 def registry(registry_uri):
     registry = Registry(registry_uri)
-    registry.client.create_registered_model(NAME)
-    registry.client.create_model_version(NAME, "s3://x", tags={"run": "mine", "metrics": '{"log_likelihood": 7.5}'})
+    registry.backend.client.create_registered_model(NAME)
+    registry.backend.client.create_model_version(
+        NAME, "s3://x", tags={"run": "mine", "metrics": '{"log_likelihood": 7.5}'}
+    )
     return registry
 
 
@@ -47,7 +49,7 @@ def clean(answer):
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_a_version_with_others_tags_is_listed_as_unreadable(kind, registry, models):
-    registry.client.create_model_version(NAME, "s3://x", tags=OTHERS[kind])
+    registry.backend.client.create_model_version(NAME, "s3://x", tags=OTHERS[kind])
     bad, good = models("list", "--json").json["models"]
     assert (good["metrics"], "unreadable" in good) == ({"log_likelihood": 7.5}, False)
     assert (bad["metrics"], bad["unreadable"].startswith("unreadable ")) == ({}, True)
@@ -62,9 +64,9 @@ def test_a_version_with_others_tags_is_listed_as_unreadable(kind, registry, mode
 
 @pytest.mark.parametrize("name", ["two words", EVIL, 'it\'s "quoted"', "x" * 200])
 def test_a_model_of_others_with_any_name_is_listed_with_the_rest(name, registry, models):
-    registry.client.create_registered_model(name)
-    registry.client.create_model_version(name, "s3://x")
-    registry.client.set_registered_model_alias(name, "theirs", "1")
+    registry.backend.client.create_registered_model(name)
+    registry.backend.client.create_model_version(name, "s3://x")
+    registry.backend.client.set_registered_model_alias(name, "theirs", "1")
     listed = {one["name"]: one for one in models("list", "--json").json["models"]}
     assert listed.keys() == {name, NAME}
     assert listed[name]["aliases"] == ["theirs"]
@@ -75,24 +77,24 @@ def test_a_model_of_others_with_any_name_is_listed_with_the_rest(name, registry,
 
 
 def test_what_others_wrote_in_a_version_is_shown_and_not_obeyed(registry, models):
-    registry.client.create_model_version(NAME, "s3://x", tags={"run": EVIL, "gate": EVIL})
+    registry.backend.client.create_model_version(NAME, "s3://x", tags={"run": EVIL, "gate": EVIL})
     assert SHOWN in clean(models("list"))
     text = clean(models("show", f"{NAME}/2"))
     assert (text.count(SHOWN), len(text.splitlines())) == (2, 3)
-    Moves(registry, NAME).force(registry.version(NAME, 2), EVIL)
+    ChampionHistory(registry, NAME).force(registry.version(NAME, 2), EVIL)
     assert SHOWN in clean(models("history", NAME))
 
 
 def test_a_move_that_cannot_be_read_is_listed_and_moves_nothing(registry, models):
-    moves = Moves(registry, NAME)
-    moves.force(registry.version(NAME, 1), "a test")
-    registry.client.set_registered_model_tag(NAME, f"{MOVE_TAG}00000002", EVIL)
+    history = ChampionHistory(registry, NAME)
+    history.force(registry.version(NAME, 1), "a test")
+    registry.backend.client.set_registered_model_tag(NAME, f"{MOVE_TAG}00000002", EVIL)
     first, second = models("history", NAME, "--json").json["moves"]
     assert (first["to"], second["unreadable"]) == (1, EVIL)
     assert SHOWN in clean(models("history", NAME))
     assert models("rollback", NAME).code == 5
     with pytest.raises(RegistryError, match="unreadable history"):
-        moves.history()
+        history.moves()
 
 
 DAMAGED = {
@@ -137,7 +139,7 @@ def test_a_folder_that_is_no_run_is_listed_and_not_obeyed(small, tmp_path, here)
 
 def test_a_reason_of_others_is_shown_and_not_obeyed(registry, models):
     version = registry.version(NAME, 1)
-    Moves(registry, NAME).force(version, "a test")
+    ChampionHistory(registry, NAME).force(version, "a test")
     registry.tag(version, {"gate": EVIL, "data_settings": '{"name": "digits"}'})
     text = clean(models("promote", f"{NAME}/1", "--storage", "st"))  # champion already: what was said of it
     assert "\\x1b[31m" in text

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gan_core.errors import RegistryError
 from pipelines.registry import Registry
-from pipelines.registry.champion_history import Moves
-from pipelines.registry.polling import LONGEST, changes
+from pipelines.registry.champion_history import ChampionHistory
+from pipelines.registry.polling import MAX_PAUSE, changes
 from pipelines.storage import Storage
 from tests.pipelines.conftest import Place, failed, principal_generator, start_gan
 from tests.pipelines.test_registry import register
@@ -52,7 +52,7 @@ def test_each_change_is_seen_once_and_failures_are_none(first, more):
 
 def test_a_registry_that_does_not_answer_is_asked_ever_more_rarely_and_then_as_before():
     _, troubles, waits = watched([1, *[None] * 11, 2, 2], seconds=1.0)
-    assert troubles == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, LONGEST, LONGEST, LONGEST]
+    assert troubles == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, MAX_PAUSE, MAX_PAUSE, MAX_PAUSE]
     assert waits == [1.0, *troubles, 1.0, 1.0]
 
 
@@ -69,7 +69,7 @@ def two_versions(registry_uri, digits, tmp_path):
         place, principal_generator(digits, 8), "one", "gan-watched", data_digest="d1", metrics='{"log_likelihood": 1.0}'
     )
     second = register(place, principal_generator(digits, 4), "two", "gan-watched", config_digest="c1", metrics='{"log_likelihood": 3.0, "coverage": 0.1}')  # fmt: skip
-    Moves(Registry(registry_uri), "gan-watched").force(first, "a test")
+    ChampionHistory(Registry(registry_uri), "gan-watched").force(first, "a test")
     return registry_uri, first, second
 
 
@@ -77,7 +77,7 @@ def test_a_registry_yields_the_holder_of_an_alias_and_then_the_next_one(two_vers
     uri, first, second = two_versions
     watch = Registry(uri).watch("gan-watched@champion", 0.05)
     assert str(next(watch)) == str(first)
-    timer = threading.Timer(0.3, lambda: Moves(Registry(uri), "gan-watched").force(second, "a test"))
+    timer = threading.Timer(0.3, lambda: ChampionHistory(Registry(uri), "gan-watched").force(second, "a test"))
     timer.start()
     assert str(next(watch)) == str(second)
     timer.join()
@@ -90,7 +90,7 @@ def test_the_command_prints_each_change_and_ends_with_ctrl_c_as_asked(two_versio
     lines = []
     try:
         lines.append(json.loads(process.stdout.readline()))
-        Moves(Registry(uri), "gan-watched").force(second, "a test")
+        ChampionHistory(Registry(uri), "gan-watched").force(second, "a test")
         lines.append(json.loads(process.stdout.readline()))
         process.send_signal(signal.SIGINT)
         rest, err = process.communicate()
@@ -140,20 +140,20 @@ def test_a_server_that_is_away_for_a_while_costs_lines_and_no_change(mlflow_serv
 
     first = register(mlflow_server, principal_generator(digits, 8), "one", "gan-away")
     second = register(mlflow_server, principal_generator(digits, 4), "two", "gan-away")
-    moves, lines = Moves(Registry(mlflow_server.uri), "gan-away"), []
-    moves.force(first, "a test")
+    history, lines = ChampionHistory(Registry(mlflow_server.uri), "gan-away"), []
+    history.force(first, "a test")
     watching = Registry(mlflow_server.uri)
-    nowhere, there = mlflow.MlflowClient("http://127.0.0.1:9", "http://127.0.0.1:9"), watching.client
+    nowhere, there = mlflow.MlflowClient("http://127.0.0.1:9", "http://127.0.0.1:9"), watching.backend.client
 
     def trouble(error, pause):
         lines.append((str(error), pause))
         if len(lines) == 2:
-            moves.force(second, "a test")
-            watching.client = there
+            history.force(second, "a test")
+            watching.backend.client = there
 
     watch = watching.watch("gan-away@champion", 0.1, trouble)
     assert next(watch).version == first.version
-    watching.client = nowhere
+    watching.backend.client = nowhere
     assert next(watch).version == second.version
     assert lines[0][1] == 0.2
     assert "MLflow refused" in lines[0][0]

@@ -1,4 +1,4 @@
-"""The champion's moves: kept, undone, repaired after a death at any point, one at a time from any number of processes."""
+"""The champion's history: moves kept, rolled back, repaired after a death at any point, one at a time from any number of processes."""
 
 import concurrent.futures
 import json
@@ -10,11 +10,12 @@ import pytest
 
 from gan_core.errors import RegistryError
 from pipelines.registry import CHAMPION, Registry
-from pipelines.registry.champion_history import MOVE_TAG, PENDING_TAG, Moves
+from pipelines.registry.champion_history import MOVE_TAG, PENDING_TAG, ChampionHistory
 from pipelines.registry.lease import PREFIX, Lease
 from pipelines.registry.promotion_gate import Verdict
 from pipelines.registry.retention import archive, delete, prune, to_prune
 from tests.pipelines import contenders
+from tests.pipelines.in_memory_registry import InMemoryRegistry, in_memory
 
 NAME = "gan-moves"
 YES, NO = Verdict(True, "better, in a test"), Verdict(False, "not better, in a test")
@@ -26,17 +27,30 @@ def uri(request):
     return request.getfixturevalue("registry_uri" if request.param == "sqlite" else "postgresql_uri")
 
 
-@pytest.fixture
-def registry(registry_uri):
-    return Registry(registry_uri)
+@pytest.fixture(params=["mlflow", "memory"])
+def registry(request, tmp_path):
+    """MLflow in a file, and a registry in memory."""
+    if request.param == "mlflow":
+        yield Registry(request.getfixturevalue("registry_uri"))
+    else:
+        with in_memory(str(tmp_path)) as uri:
+            yield Registry(uri)
 
 
 def with_versions(registry, count, name=NAME):
     """A model with versions whose content nothing here looks at."""
-    registry.client.create_registered_model(name)
+    registry.backend.create_model(name)
     for number in range(1, count + 1):
-        registry.client.create_model_version(name, "file:///nowhere", tags={"number": str(number)})
+        registry.backend.create_version(name, "file:///nowhere", {"number": str(number)})
     return registry.versions(name)[::-1]
+
+
+def take_champion_away(registry):
+    """By other means than ours, which never do it."""
+    if isinstance(registry.backend, InMemoryRegistry):
+        del registry.backend.aliases[NAME][CHAMPION]
+    else:
+        registry.backend.client.delete_registered_model_alias(NAME, CHAMPION)
 
 
 def champion(registry, name=NAME):
@@ -48,7 +62,7 @@ def tags(registry, prefix, name=NAME):
 
 
 def lines(registry, name=NAME):
-    return [(m.number, m.former, m.version, m.by, m.reason) for m in Moves(registry, name).history()]
+    return [(m.number, m.former, m.version, m.by, m.reason) for m in ChampionHistory(registry, name).moves()]
 
 
 # History and rollback
@@ -56,12 +70,12 @@ def lines(registry, name=NAME):
 
 def test_every_move_is_kept_with_where_from_and_why_and_no_move_leaves_no_trace(registry):
     first, second, third = with_versions(registry, 3)
-    moves = Moves(registry, NAME)
-    assert moves.history() == []
-    assert moves.promote(first, lambda champion: YES if champion is None else NO) == YES
-    assert moves.promote(second, lambda champion: NO) == NO
-    assert moves.promote(third, lambda champion: YES if champion.version == 1 else NO) == YES
-    moves.force(second, "third draws no fours")
+    history = ChampionHistory(registry, NAME)
+    assert history.moves() == []
+    assert history.promote(first, lambda champion: YES if champion is None else NO) == YES
+    assert history.promote(second, lambda champion: NO) == NO
+    assert history.promote(third, lambda champion: YES if champion.version == 1 else NO) == YES
+    history.force(second, "third draws no fours")
     assert lines(registry) == [
         (1, None, 1, "gate", YES.reason),
         (2, 1, 3, "gate", YES.reason),
@@ -71,84 +85,84 @@ def test_every_move_is_kept_with_where_from_and_why_and_no_move_leaves_no_trace(
     assert [registry.version(NAME, n).tags["gate"] for n in (1, 2, 3)] == [YES.reason, NO.reason, YES.reason]
     assert tags(registry, PREFIX) == tags(registry, PENDING_TAG) == []
     (first_tag, *_) = sorted(tags(registry, MOVE_TAG))
-    told = json.loads(registry.registered(NAME).tags[first_tag])  # for those who read MLflow's page
-    assert {key: told[key] for key in ("from", "to", "by", "reason")} == {
+    move = json.loads(registry.registered(NAME).tags[first_tag])  # for those who read MLflow's page
+    assert {key: move[key] for key in ("from", "to", "by", "reason")} == {
         "from": None, "to": 1, "by": "gate", "reason": YES.reason,
     }  # fmt: skip
-    assert told["when"].endswith("+00:00")
+    assert move["when"].endswith("+00:00")
 
 
 def test_promoting_the_champion_changes_nothing_and_forcing_it_is_refused(registry):
     (first,) = with_versions(registry, 1)
-    moves = Moves(registry, NAME)
-    moves.promote(first, lambda champion: YES)
-    assert moves.promote(first, lambda champion: pytest.fail("the gate was asked")) == YES
+    history = ChampionHistory(registry, NAME)
+    history.promote(first, lambda champion: YES)
+    assert history.promote(first, lambda champion: pytest.fail("the gate was asked")) == YES
     with pytest.raises(RegistryError, match="champion already"):
-        moves.force(first, "again")
-    assert len(moves.history()) == 1
+        history.force(first, "again")
+    assert len(history.moves()) == 1
 
 
 def test_rollback_undoes_moves_one_after_the_other_and_then_refuses(registry):
     versions = with_versions(registry, 4)
-    moves = Moves(registry, NAME)
+    history = ChampionHistory(registry, NAME)
     with pytest.raises(RegistryError, match=rf"nothing to roll back to \({NAME}\): no champion yet"):
-        moves.rollback()
+        history.rollback()
     for version in versions[:3]:
-        moves.force(version, "a test")
-    assert [moves.rollback().version, champion(registry)] == [2, 2]
-    assert [moves.rollback().version, champion(registry)] == [1, 1]
+        history.force(version, "a test")
+    assert [history.rollback().version, champion(registry)] == [2, 2]
+    assert [history.rollback().version, champion(registry)] == [1, 1]
     with pytest.raises(RegistryError, match=r"nothing to roll back to.*1 was the first champion"):
-        moves.rollback()
-    moves.force(versions[3], "a test")  # what was undone is not come back to
-    assert [moves.rollback().version, champion(registry)] == [1, 1]
-    assert [move.by for move in moves.history()] == ["force"] * 3 + ["rollback"] * 2 + ["force", "rollback"]
-    assert moves.history()[3].reason == "back to version 2 from version 3"
+        history.rollback()
+    history.force(versions[3], "a test")  # what was undone is not come back to
+    assert [history.rollback().version, champion(registry)] == [1, 1]
+    assert [move.by for move in history.moves()] == ["force"] * 3 + ["rollback"] * 2 + ["force", "rollback"]
+    assert history.moves()[3].reason == "back to version 2 from version 3"
 
 
 @pytest.mark.parametrize("gone", [archive, delete])
 def test_a_rollback_to_a_version_that_was_put_away_is_refused_and_moves_nothing(registry, gone):
     first, second = with_versions(registry, 2)
-    moves = Moves(registry, NAME)
-    moves.force(first, "a test")
-    moves.force(second, "a test")
+    history = ChampionHistory(registry, NAME)
+    history.force(first, "a test")
+    history.force(second, "a test")
     gone(registry, first)
     with pytest.raises(RegistryError, match=rf"cannot roll back \({NAME}/1\): it was {gone.__name__}d"):
-        moves.rollback()
-    assert (champion(registry), len(moves.history())) == (2, 2)
+        history.rollback()
+    assert (champion(registry), len(history.moves())) == (2, 2)
     with pytest.raises(RegistryError, match="cannot be champion"):
-        moves.force(first, "a test")
+        history.force(first, "a test")
     with pytest.raises(RegistryError, match="cannot be champion"):
-        moves.promote(first, lambda champion: pytest.fail("the gate was asked"))
+        history.promote(first, lambda champion: pytest.fail("the gate was asked"))
 
 
 def test_a_move_by_other_means_is_noticed_kept_and_can_be_undone(registry):
     versions = with_versions(registry, 3)
-    moves = Moves(registry, NAME)
-    registry.client.set_registered_model_alias(NAME, CHAMPION, "1")  # before gan kept moves
-    moves.force(versions[1], "a test")
-    registry.client.set_registered_model_alias(NAME, CHAMPION, "3")
-    assert moves.rollback().version == 2
-    registry.client.delete_registered_model_alias(NAME, CHAMPION)
-    assert moves.rollback().version == 2
-    assert [(m.former, m.version, m.by) for m in moves.history()] == [
+    history = ChampionHistory(registry, NAME)
+    registry.backend.set_alias(NAME, CHAMPION, 1)  # before gan kept moves
+    history.force(versions[1], "a test")
+    registry.backend.set_alias(NAME, CHAMPION, 3)
+    assert history.rollback().version == 2
+    take_champion_away(registry)
+    assert history.rollback().version == 2
+    assert [(m.former, m.version, m.by) for m in history.moves()] == [
         (None, 1, "outside"), (1, 2, "force"), (2, 3, "outside"), (3, 2, "rollback"), (2, None, "outside"),
         (None, 2, "rollback"),
     ]  # fmt: skip
-    assert moves.rollback().version == 1
+    assert history.rollback().version == 1
 
 
 def test_a_reason_of_any_length_fits_in_a_tag_of_every_database(registry):
     (first,) = with_versions(registry, 1)
-    Moves(registry, NAME).force(first, "±" * 9000)
+    ChampionHistory(registry, NAME).force(first, "±" * 9000)
     (tag,) = tags(registry, MOVE_TAG)
     assert 1000 < len(registry.registered(NAME).tags[tag]) < 5000  # what PostgreSQL's column holds
 
 
 def test_a_history_that_someone_spoilt_is_an_error_in_one_line(registry):
     with_versions(registry, 1)
-    registry.client.set_registered_model_tag(NAME, f"{MOVE_TAG}00000001", "[]")
+    registry.backend.set_tag(NAME, f"{MOVE_TAG}00000001", "[]")
     with pytest.raises(RegistryError, match=rf"unreadable history \({NAME}\)"):
-        Moves(registry, NAME).history()
+        ChampionHistory(registry, NAME).moves()
 
 
 # Deaths: the same promotion again ends as if nothing had happened (F11)
@@ -162,16 +176,17 @@ def die():
     raise Death
 
 
-def test_a_promotion_that_died_before_any_of_its_writes_is_finished_or_done_again_by_the_next(registry_uri):
-    survivor, died = Registry(registry_uri), 0
+def test_a_promotion_that_died_before_any_of_its_writes_is_finished_or_done_again_by_the_next(registry):
+    survivor, died = registry, 0
+    term = 1 if isinstance(registry.backend, InMemoryRegistry) else 12  # what a write takes decides
     for writes in range(1, 100):
         name = f"{NAME}-{writes}"
         first, second = with_versions(survivor, 2, name)
-        Moves(survivor, name).force(first, "a test")
-        mortal = Registry(registry_uri)
-        mortal.client = contenders.Mortal(mortal.client, writes, die)
+        ChampionHistory(survivor, name).force(first, "a test")
+        mortal = Registry(registry.uri)
+        mortal.backend = contenders.Mortal(mortal.backend, writes, die)
         try:
-            Moves(mortal, name).promote(second, lambda champion: YES)
+            ChampionHistory(mortal, name).promote(second, lambda champion: YES)
         except Death:
             died += 1
         else:
@@ -181,7 +196,7 @@ def test_a_promotion_that_died_before_any_of_its_writes_is_finished_or_done_agai
     def again(writes):
         name = f"{NAME}-{writes}"
         second = survivor.version(name, 2)
-        return Moves(survivor, name, term=12).promote(second, lambda champion: YES)
+        return ChampionHistory(survivor, name, term=term).promote(second, lambda champion: YES)
 
     with concurrent.futures.ThreadPoolExecutor(died) as pool:  # each waits until the dead one counts as dead
         assert list(pool.map(again, range(1, died + 1))) == [YES] * died
@@ -198,7 +213,7 @@ def test_a_process_killed_between_the_move_and_its_entry_leaves_the_entry_to_the
     assert contenders.alone(contenders.die_after, registry_uri, NAME, 2, 6) == -signal.SIGKILL
     assert champion(registry) == 2
     assert lines(registry) == []  # the alias has moved, and nothing says why
-    Moves(registry, NAME, term=4).repair()
+    ChampionHistory(registry, NAME, term=4).repair()
     assert lines(registry) == [(1, None, 2, "gate", "better, in a test")]
     assert tags(registry, PREFIX) == tags(registry, PENDING_TAG) == []
 
@@ -209,18 +224,18 @@ def test_a_process_killed_between_the_move_and_its_entry_leaves_the_entry_to_the
 @pytest.mark.parametrize(("processes", "rounds"), [(2, 10), (8, 3)])
 def test_processes_that_hold_the_lease_one_at_a_time_lose_no_count(uri, processes, rounds):
     registry, name = Registry(uri, create=True), f"gan-lease-{processes}"
-    registry.client.create_registered_model(name)
+    registry.backend.create_model(name)
     contenders.together(contenders.count, [(uri, name, rounds)] * processes)
     assert registry.registered(name).tags == {contenders.COUNTER: str(processes * rounds)}
 
 
 def test_a_dead_holder_is_waited_for_as_long_as_its_term_and_no_longer(registry):
     with_versions(registry, 1)
-    dead = Lease(registry.client, registry.uri, NAME, term=2)
+    dead = Lease(registry.backend, NAME, term=2)
     waiting = dead.held()
     waiting.__enter__()  # and never given back
     started = time.monotonic()
-    with Lease(registry.client, registry.uri, NAME, term=2).held() as mine:
+    with Lease(registry.backend, NAME, term=2).held() as mine:
         waited = time.monotonic() - started
         assert tags(registry, PREFIX) == [mine.tag]
         with pytest.raises(RegistryError, match="lease was lost"):
@@ -231,7 +246,7 @@ def test_a_dead_holder_is_waited_for_as_long_as_its_term_and_no_longer(registry)
 
 def test_a_holder_that_was_silent_for_half_its_term_does_not_go_on(registry):
     with_versions(registry, 1)
-    with Lease(registry.client, registry.uri, NAME, term=1).held() as lease:
+    with Lease(registry.backend, NAME, term=1).held() as lease:
         time.sleep(0.6)
         with pytest.raises(RegistryError, match=rf"lease was lost \({NAME}\)"):
             lease.check()
@@ -239,9 +254,9 @@ def test_a_holder_that_was_silent_for_half_its_term_does_not_go_on(registry):
 
 def test_whoever_waits_for_a_living_holder_gives_up_after_ten_terms_and_says_who_it_is(registry):
     with_versions(registry, 1)
-    living = Lease(registry.client, registry.uri, NAME, term=60)  # whatever the machine does, it is not late
+    living = Lease(registry.backend, NAME, term=60)  # whatever the machine does, it is not late
     with living.held(), concurrent.futures.ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(Lease(registry.client, registry.uri, NAME, term=0.5).held().__enter__)
+        waiting = pool.submit(Lease(registry.backend, NAME, term=0.5).held().__enter__)
         while not waiting.done():
             living.renew()
             time.sleep(0.05)
@@ -267,10 +282,10 @@ def test_processes_that_register_at_once_leave_all_versions_and_the_best_as_cham
     assert best.tags["run"] == arguments[-1][3]
     assert found[-1] == found[-2] == (best.version, True)
     assert registry.aliases(name)["challenger"] >= max(version for version, _ in found)
-    history = Moves(registry, name).history()
-    assert [move.number for move in history] == list(range(1, len(history) + 1))
-    assert [move.former for move in history] == [None, *(move.version for move in history[:-1])]
-    assert history[-1].version == best.version
+    moves = ChampionHistory(registry, name).moves()
+    assert [move.number for move in moves] == list(range(1, len(moves) + 1))
+    assert [move.former for move in moves] == [None, *(move.version for move in moves[:-1])]
+    assert moves[-1].version == best.version
     assert tags(registry, PREFIX, name) == []
 
 
@@ -279,9 +294,9 @@ def test_processes_that_register_at_once_leave_all_versions_and_the_best_as_cham
 
 def test_what_an_alias_is_on_is_neither_archived_nor_deleted(registry):
     first, second = with_versions(registry, 2)
-    moves = Moves(registry, NAME)
-    moves.force(first, "a test")
-    moves.challenge(second)
+    history = ChampionHistory(registry, NAME)
+    history.force(first, "a test")
+    history.challenge(second)
     for refuse in (archive, delete):
         with pytest.raises(RegistryError, match=rf"version in use \({NAME}/1\): it is champion"):
             refuse(registry, first)
@@ -293,19 +308,19 @@ def test_what_an_alias_is_on_is_neither_archived_nor_deleted(registry):
 
 def test_an_older_version_does_not_become_challenger(registry):
     first, second = with_versions(registry, 2)
-    moves = Moves(registry, NAME)
-    moves.challenge(second)
-    moves.challenge(first)
+    history = ChampionHistory(registry, NAME)
+    history.challenge(second)
+    history.challenge(first)
     assert registry.aliases(NAME) == {"challenger": 2}
 
 
 def test_pruning_keeps_the_newest_every_alias_and_the_last_five_moves(registry):
     versions = with_versions(registry, 14)
-    moves = Moves(registry, NAME)
+    history = ChampionHistory(registry, NAME)
     for number in (1, 2, 3, 4, 5, 6, 7):
-        moves.force(versions[number - 1], "a test")
-    moves.challenge(versions[13])
-    registry.client.set_registered_model_alias(NAME, "tried", "9")
+        history.force(versions[number - 1], "a test")
+    history.challenge(versions[13])
+    registry.backend.set_alias(NAME, "tried", 9)
     # Newest 3: 12 to 14; aliases 7, 9, 14; the last five moves: 2 to 3, ..., 6 to 7.
     expected = [11, 10, 8, 1]
     assert [version.version for version in to_prune(registry, NAME, 3)] == expected
@@ -313,6 +328,6 @@ def test_pruning_keeps_the_newest_every_alias_and_the_last_five_moves(registry):
     assert [version.version for version in prune(registry, NAME, 3)] == expected
     assert [v.version for v in registry.versions(NAME)] == [14, 13, 12, 9, 7, 6, 5, 4, 3, 2]
     assert prune(registry, NAME, 3) == []
-    assert [moves.rollback().version for _ in range(5)] == [6, 5, 4, 3, 2]
+    assert [history.rollback().version for _ in range(5)] == [6, 5, 4, 3, 2]
     with pytest.raises(RegistryError, match=rf"cannot roll back \({NAME}/1\): it was deleted"):
-        moves.rollback()
+        history.rollback()

@@ -1,0 +1,188 @@
+"""The registry in MLflow: its models; every call to MLflow's client is here and in `mlflow_runs`."""
+
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gan_core
+from pipelines.registry.address import implausible_answer
+from pipelines.registry.mlflow_client import one_line_errors, unless_there, without_retries
+from pipelines.registry.mlflow_runs import MlflowRuns
+from pipelines.registry.model_version import ModelVersion, RegisteredModel
+
+FILES_FOLDER = "artifacts/generator"  # of a logged model
+PREDICT_PARAMETERS = {"num_samples": 0, "seed": 0, "condition": -1}  # of the model as plain MLflow loads it
+
+
+class MlflowBackend(MlflowRuns):
+    """A `Backend`: models and runs behind MLflow's client. Searches ask for `page_size` entries at a time, and for all pages.
+
+    An empty answer is not believed alone. A server says `{}` where a search finds nothing, and so does much
+    that is no registry, or is not up yet; MLflow's client reads it as an empty list, or as a model without a name.
+    """
+
+    page_size = 200
+
+    @one_line_errors
+    def models(self) -> list[str]:
+        names = sorted(model.name for model in self._pages(self.client.search_registered_models))
+        if not names:  # no version either, and only a registry says of a name that there is no such model
+            if versions := self.versions():
+                raise implausible_answer(self.uri, f"no models, and {len(versions)} versions")
+            self._model(f"gan-{uuid.uuid4().hex}")
+        return names
+
+    @one_line_errors
+    def model(self, name: str) -> RegisteredModel | None:
+        model = self._model(name)
+        if model is None:
+            return None
+        aliases = {alias: int(number) for alias, number in model.aliases.items()}  # int from sqlite, else text
+        return RegisteredModel(name, aliases, dict(model.tags))
+
+    @one_line_errors
+    def versions(self, name: str | None = None, tag: tuple[str, str] | None = None) -> list[ModelVersion]:
+        query = [f"name='{name}'"] if name is not None else []
+        query += [f"tags.`{tag[0]}`='{tag[1]}'"] if tag is not None else []
+        items = self._pages(self.client.search_model_versions, filter_string=" and ".join(query) or None)
+        if not items and name is not None and tag is None and (model := self._model(name)) and model.latest_versions:
+            latest = model.latest_versions[0].version
+            raise implausible_answer(self.uri, f"no versions of {name}, whose latest is {latest}")
+        # search_model_versions() leaves aliases out; the registered model has them.
+        models = {name: self.model(name) for name in {item.name for item in items}}
+        versions = [_version_of(item, models[item.name]) for item in items]
+        return sorted(versions, key=lambda version: (version.name, -version.version))
+
+    @one_line_errors
+    def version(self, name: str, number: int) -> ModelVersion | None:
+        item = _existing(lambda: self.client.get_model_version(name, str(number)))
+        if item is None:
+            return None
+        if (item.name, str(item.version)) != (name, str(number)):
+            raise implausible_answer(self.uri, f"nothing about {name}/{number}")
+        return _version_of(item, self.model(name))
+
+    @one_line_errors
+    def create_model(self, name: str) -> None:
+        unless_there(lambda: self.client.create_registered_model(name))
+
+    @one_line_errors
+    def create_version(self, name: str, source: str, tags: Mapping[str, str], run_id: str | None = None) -> None:
+        model_id = source.removeprefix("models:/") if source.startswith("models:/") else None
+        with without_retries():
+            self.client.create_model_version(name, source, run_id, tags=dict(tags), model_id=model_id)
+
+    @one_line_errors
+    def delete_version(self, name: str, number: int) -> None:
+        self.client.delete_model_version(name, str(number))
+
+    @one_line_errors
+    def set_version_tag(self, name: str, number: int, tag: str, value: str) -> None:
+        self.client.set_model_version_tag(name, str(number), tag, value)
+
+    @one_line_errors
+    def set_alias(self, name: str, alias: str, number: int) -> None:
+        self.client.set_registered_model_alias(name, alias, str(number))
+
+    @one_line_errors
+    def set_tag(self, name: str, tag: str, value: str) -> None:
+        self.client.set_registered_model_tag(name, tag, value)
+
+    @one_line_errors
+    def delete_tag(self, name: str, tag: str) -> None:
+        self.client.delete_registered_model_tag(name, tag)
+
+    @one_line_errors
+    def upload(self, run_id: str, save: Callable[[Path], object], image_shape: Sequence[int]) -> str:
+        """Log the files as a model that plain MLflow loads and samples, with the code it needs."""
+        import mlflow
+        from mlflow.models import ModelSignature
+        from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+        # No schema of the input: MLflow's arrays are never optional, and whoever draws by `num_samples` has no z.
+        signature = ModelSignature(
+            outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *image_shape))]),
+            params=ParamSchema([ParamSpec(name, "long", default) for name, default in PREDICT_PARAMETERS.items()]),
+        )
+        mlflow.set_tracking_uri(self.uri)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+            warnings.simplefilter("ignore")
+            files = Path(folder) / "generator"
+            save(files)
+            logged = mlflow.pyfunc.log_model(
+                name="generator",
+                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                artifacts={"generator": str(files)},
+                code_paths=[str(Path(str(gan_core.__file__)).parent)],
+                signature=signature,
+                pip_requirements=_requirements(),
+            )
+        return f"models:/{logged.model_id}"
+
+    @one_line_errors
+    def download(self, source: str, names: Sequence[str], folder: Path) -> None:
+        import mlflow.artifacts
+
+        # Not by models:/NAME/VERSION, which MLflow would look up in its global registry.
+        location = self.client.get_logged_model(source.removeprefix("models:/")).artifact_location
+        for name in names:
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{location}/{FILES_FOLDER}/{name}", dst_path=str(folder), tracking_uri=self.uri
+            )
+
+    @one_line_errors
+    def delete_files(self, source: str) -> None:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        model_id = source.removeprefix("models:/")
+        location = self.client.get_logged_model(model_id).artifact_location
+        self.client.delete_logged_model(model_id)
+        get_artifact_repository(location, tracking_uri=self.uri).delete_artifacts()
+
+    def _model(self, name: str) -> Any:
+        """MLflow's entity of a model, or None if there is none."""
+        model = _existing(lambda: self.client.get_registered_model(name))
+        if model is not None and model.name != name:
+            raise implausible_answer(self.uri, f"nothing about {name}")
+        return model
+
+    def _pages(self, search: Callable[..., Any], **arguments: Any) -> list[Any]:
+        items, token = [], None
+        while True:
+            page = search(max_results=self.page_size, page_token=token, **arguments)
+            items += page
+            token = page.token
+            if not token:
+                return items
+
+
+def _version_of(item: Any, model: RegisteredModel | None) -> ModelVersion:
+    """MLflow's entity of a version, with the aliases that its model has on it."""
+    number = int(item.version)  # an int from sqlite, text from a server
+    aliases = tuple(sorted(alias for alias, holder in model.aliases.items() if holder == number)) if model else ()
+    return ModelVersion(item.name, number, aliases, dict(item.tags), item.source, int(item.creation_timestamp))
+
+
+def _existing(get: Callable[[], Any]) -> Any:
+    """What `get` gives, or None if MLflow says that there is no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return get()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import version
+
+    # What gan_core.portable imports, and MLflow itself, as they are here.
+    names = ("torch", "numpy", "scipy", "scikit-learn", "safetensors", "jaxtyping", "mlflow")
+    return [f"{name}=={version(name).split('+')[0]}" for name in names]

@@ -1,0 +1,140 @@
+"""The registry in MLflow: its runs, and whether it can take them."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from gan_core.datasets import Dataset
+from gan_core.errors import RegistryError
+from pipelines.registry.address import redacted
+from pipelines.registry.mlflow_client import (
+    ANOTHER_URI,
+    check_reachable,
+    has_tables,
+    is_file_store,
+    one_line_errors,
+    open_client,
+    registry_errors,
+    unless_there,
+)
+from pipelines.storage import Storage, check_storage
+from pipelines.storage.uri import without_options
+
+METRICS_PER_REQUEST = 1000  # as many as MLflow takes
+
+
+class MlflowRuns:
+    """A `RunStore`: runs behind MLflow's client."""
+
+    def __init__(self, client: Any, uri: str) -> None:
+        self.client, self.uri = client, uri
+
+    @classmethod
+    def open(cls, uri: str, create: bool = False) -> Self:
+        return cls(open_client(uri, create), uri)
+
+    @classmethod
+    def check_ready(cls, uri: str, experiment: str) -> None:
+        check_reachable(uri)
+        if uri.startswith("sqlite:///"):
+            path = Path(uri.removeprefix("sqlite:///"))
+            check_storage(Storage.at(path.parent), wanted=0)
+            if path.exists() and not os.access(path, os.W_OK):
+                raise RegistryError("read-only database", uri, "it cannot be written", ANOTHER_URI)
+        if is_file_store(uri) or not has_tables(uri):
+            return
+        client = open_client(uri)
+        with registry_errors(uri):
+            existing = client.get_experiment_by_name(experiment)
+        if existing is None:
+            return
+        if existing.lifecycle_stage == "deleted":
+            restore = f"MLFLOW_TRACKING_URI={redacted(uri)} mlflow experiments restore --experiment-id"
+            raise RegistryError(
+                "experiment in the trash", f"{redacted(uri)}: {experiment}", "MLflow takes no run for it",
+                f"another registry.model, or it restored: {restore} {existing.experiment_id}",
+            )  # fmt: skip
+        if (existing.artifact_location or "").startswith(("/", "file://")):
+            check_storage(Storage.at(existing.artifact_location), wanted=0)
+
+    @classmethod
+    def contents(cls, uri: str) -> tuple[str, list[str]] | None:
+        from mlflow.entities import ViewType
+
+        check_reachable(uri)
+        if not has_tables(uri):
+            return None
+        client = open_client(uri)
+        with registry_errors(uri):
+            models = client.search_registered_models(max_results=1000)
+            trash = client.search_experiments(view_type=ViewType.DELETED_ONLY)
+        return f"{len(models)}{'+' if models.token else ''}", [experiment.name for experiment in trash]
+
+    @one_line_errors
+    def experiment(self, name: str, artifacts: Storage | None) -> str:
+        is_server = self.uri.startswith(("http://", "https://"))  # which decides itself where files go
+        location = without_options(artifacts.within(name).uri) if artifacts and not is_server else None
+        if (existing := self.client.get_experiment_by_name(name)) is not None:
+            return str(existing.experiment_id)
+        created = unless_there(lambda: self.client.create_experiment(name, artifact_location=location))
+        return str(created or self.client.get_experiment_by_name(name).experiment_id)
+
+    @one_line_errors
+    def run(self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        existing = self.client.search_runs([experiment], query, max_results=1)
+        if existing:
+            return str(existing[0].info.run_id)
+        all_tags = {**tags, **({"mlflow.parentRunId": parent} if parent else {})}
+        return str(self.client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
+
+    @one_line_errors
+    def describe_run(self, run_id: str, parameters: Mapping[str, Any], dataset: Dataset, note: str) -> None:
+        from mlflow.entities import Dataset as DatasetEntity
+        from mlflow.entities import DatasetInput, InputTag, Param
+
+        logged = self.client.get_run(run_id).data.params
+        new = [Param(key, str(value)) for key, value in parameters.items() if key not in logged]
+        if new:
+            self.client.log_batch(run_id, params=new)
+        counts = {name: len(examples) for name, examples in dataset.splits().items()}
+        entity = DatasetEntity(
+            dataset.name,
+            dataset.digest[:32],
+            "code",
+            json.dumps({"loader": "gan_core.datasets", "name": dataset.name}),
+            profile=json.dumps(counts),
+        )
+        context = InputTag("mlflow.data.context", "training")
+        self.client.log_inputs(run_id, datasets=[DatasetInput(entity, [context])])
+        self.client.set_tag(run_id, "mlflow.note.content", note)
+
+    @one_line_errors
+    def log_metrics(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        from mlflow.entities import Metric
+
+        # A row keeps the time it was measured at, or has the run's: copying it twice is copying it once.
+        started = self.client.get_run(run_id).info.start_time
+        metrics = [
+            Metric(key, float(value), int(row.get("time_ms", started)), int(row["step"]))
+            for row in rows
+            for key, value in row.items()
+            if key not in ("step", "time_ms")
+        ]
+        for start in range(0, len(metrics), METRICS_PER_REQUEST):
+            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
+
+    @one_line_errors
+    def log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                (Path(folder) / name).write_bytes(content)
+            if files:
+                self.client.log_artifacts(run_id, folder)
+
+    @one_line_errors
+    def end_run(self, run_id: str, status: str = "FINISHED") -> None:
+        self.client.set_terminated(run_id, status)

@@ -20,7 +20,7 @@ from pipelines.config import Configuration
 from pipelines.config.candidates import candidate_configurations
 from pipelines.registry import Registry
 from pipelines.runs.records import Origin
-from pipelines.runs.resume import CHECKPOINTS, GENERATOR, LAYERS, WHOLE_STATE, training_settings_from_manifest, replaced
+from pipelines.runs.resume import CHECKPOINTS, GENERATOR, LAYERS, WHOLE_STATE, replaced, training_settings_from_manifest
 from pipelines.runs.run import Run, checked_run_name
 from pipelines.storage import Storage, Tensors, latest_checkpoint
 

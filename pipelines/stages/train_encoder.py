@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from gan_core.conditions.settings import InferenceSettings
@@ -13,56 +13,47 @@ from gan_core.training import Report
 from pipelines import config
 from pipelines.config import TrainSettings
 from pipelines.runs.records import InferRecord
+from pipelines.runs.resume import TrainingSpec
 from pipelines.runs.run import Run
 from pipelines.runs.trained_models import ENCODER, trained_inference
-from pipelines.runs.training_spec import TrainingSpec
 from pipelines.stages.training_driver import run_training
 from pipelines.storage import Storage
 
 
-@dataclass(frozen=True)
-class EncoderTraining(TrainingSpec[EncoderState]):
-    """The encoder of a generator: what decides its weights, and where the run keeps them."""
-
-    run: Storage
-    model: PortableGenerator
-    settings: InferenceSettings
-    train: TrainSettings
-    seed: int
-    data_digest: str
-
-    stage = "infer"
-    title = "the encoder's training"
-    label = f"{ENCODER}/"
-    remedy = "remove the folder"
-
-    @property
-    def folder(self) -> Storage:
-        return self.run.within(ENCODER)
-
-    @property
-    def checkpoints(self) -> Storage:
-        return self.folder
-
-    @property
-    def steps(self) -> int:
-        return self.settings.steps
-
-    def about(self) -> dict[str, Any]:
-        settings = config.to_plain(self.settings)
-        return {"generator_sha256": self.model.sha256, "data_digest": self.data_digest, "seed": self.seed, **settings}
-
-    def initial_state(self, data: Examples) -> EncoderState:
-        return initial_encoder(self.settings, self.model, self.seed)
+def encoder_training(
+    run: Storage,
+    model: PortableGenerator,
+    settings: InferenceSettings,
+    train_settings: TrainSettings,
+    seed: int,
+    data_digest: str,
+) -> TrainingSpec:
+    """The training of a generator's encoder, by one worker, for the training driver."""
 
     def reports(
-        self, data: Examples, state: EncoderState, report_due: Callable[[int], bool], rank: int, workers: int
-    ) -> Iterator[Report[EncoderState]]:
-        return train_encoder(self.model, self.settings, self.seed, data, state, report_due)
+        data: Examples, state: EncoderState, report_due: Callable[[int], bool], rank: int, workers: int
+    ) -> Iterator[Report]:
+        return train_encoder(model, settings, seed, data, state, report_due)
 
-    def progress_line(self, row: Mapping[str, Any]) -> str:
+    def progress_line(row: Mapping[str, Any]) -> str:
         errors = "  ".join(f"{name.replace('_', ' ')} {row[name]:.3f}" for name in row if name.endswith("_error"))
-        return f"step {row['step']}/{self.steps}  {errors}"
+        return f"step {row['step']}/{settings.steps}  {errors}"
+
+    plain = config.to_plain(settings)
+    return TrainingSpec(
+        stage="infer",
+        title="the encoder's training",
+        remedy="remove the folder",
+        run=run,
+        folder=run.within(ENCODER),
+        checkpoints=run.within(ENCODER),
+        train=replace(train_settings, workers=1),
+        steps=settings.steps,
+        about={"generator_sha256": model.sha256, "data_digest": data_digest, "seed": seed, **plain},
+        initial_state=lambda data: initial_encoder(settings, model, seed),
+        reports=reports,
+        progress_line=progress_line,
+    )
 
 
 def infer_run(run: Run, dataset: Dataset, log: Callable[[str], None]) -> InferRecord:
@@ -76,11 +67,9 @@ def infer_run(run: Run, dataset: Dataset, log: Callable[[str], None]) -> InferRe
     started = time.monotonic()
     settings, seed = run.configuration, run.configuration.seed
     assert isinstance(seed, int)
-    one_worker = replace(settings.train, workers=1)
-    spec = EncoderTraining(
-        run.folder, run.generator(), settings.extension.inference, one_worker, seed, dataset.digest
-    )
-    device = run_training(spec, spec.initial_state(dataset.train), dataset.train, log)
+    model = run.generator()
+    spec = encoder_training(run.folder, model, settings.extension.inference, settings.train, seed, dataset.digest)
+    device = run_training(spec, dataset.train, log)
     inference = trained_inference(run)
     measures = judge(inference, dataset, seed, settings.evaluate.samples)
     log(
@@ -89,4 +78,4 @@ def infer_run(run: Run, dataset: Dataset, log: Callable[[str], None]) -> InferRe
         f"mean image's {measures.mean_image_error:.2f}"
     )
     seconds = time.monotonic() - started
-    return InferRecord(spec.steps, inference.sha256, spec.model.sha256, asdict(measures), device, seconds)
+    return InferRecord(spec.steps, inference.sha256, model.sha256, asdict(measures), device, seconds)

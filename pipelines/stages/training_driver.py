@@ -13,8 +13,7 @@ from gan_core.datasets import Examples
 from gan_core.errors import CheckpointError, Diverged, GanError
 from gan_core.training import Report
 from pipelines.config import TrainSettings
-from pipelines.runs.resume import resume
-from pipelines.runs.training_spec import AnyState, TrainingSpec
+from pipelines.runs.resume import TrainingSpec, resume
 from pipelines.runtime import liveness
 from pipelines.runtime.lost_resources import own_groups
 from pipelines.runtime.progress import LIVE, Progress
@@ -28,16 +27,14 @@ STOP_SECONDS = 9.0  # what a preempted driver waits for its workers' last checkp
 
 
 def run_training(
-    spec: TrainingSpec[AnyState],
-    initial: AnyState,
+    spec: TrainingSpec,
     data: Examples,
     log: Callable[[str], None],
     on_progress: Callable[[], None] | None = None,
 ) -> str:
     """Train on the cluster, from the last verified checkpoint to the last step, and return rank 0's device.
 
-    `initial` is the state before the first step; what the workers will resume is tried on it. `on_progress` is
-    called every few seconds while they train.
+    `on_progress` is called every few seconds while they train.
 
     Raises:
         Diverged: If the metrics stopped being finite; the last finite checkpoint is kept.
@@ -47,7 +44,7 @@ def run_training(
     import ray
     import ray.train
 
-    resume(initial, spec)  # what the workers could not resume is an error now
+    resume(spec.initial_state(data), spec)  # what the workers could not resume is an error now
     use_gpu, settings = uses_gpu(spec.train), spec.train
     spec.folder.write_json(STOP, False)
     spec.folder.delete(LIVE)
@@ -75,7 +72,7 @@ def uses_gpu(settings: TrainSettings) -> bool:
     return settings.gpu
 
 
-def _fit(spec: TrainingSpec[Any], payload: Any, use_gpu: bool, progress: Progress) -> dict[str, Any]:
+def _fit(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress) -> dict[str, Any]:
     """Let Ray Train run the workers to their end, and return what rank 0 does.
 
     Ray starts failed workers again, and we its controller, for which it does not: each time from the
@@ -104,7 +101,7 @@ def _fit(spec: TrainingSpec[Any], payload: Any, use_gpu: bool, progress: Progres
     raise AssertionError("unreachable")
 
 
-def _trainer(spec: TrainingSpec[Any], payload: Any, use_gpu: bool, progress: Progress) -> Any:
+def _trainer(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress) -> Any:
     """Ray Train's trainer of a training."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -157,8 +154,9 @@ def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
     import ray.train
     from ray.train.torch import get_device
 
+    spec: TrainingSpec
     spec, data = ray.get(config["payload"])
-    settings: TrainSettings = spec.train
+    settings = spec.train
     torch.set_num_threads(settings.threads_per_worker)
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
@@ -181,14 +179,14 @@ def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
 class CheckpointWriter:
     """What rank 0 does with a report: history, gauges, a live row for the driver, checkpoints."""
 
-    def __init__(self, spec: TrainingSpec[Any]) -> None:
+    def __init__(self, spec: TrainingSpec) -> None:
         self.spec = spec
         self.rows: list[dict[str, float]] = []
         self.saved_at = self.shown_at = time.monotonic()
         self.polled_at = 0.0
         self.gauges = Gauges(spec.run.name)
 
-    def on_report(self, report: Report[Any], at_checkpoint: bool) -> None:
+    def on_report(self, report: Report, at_checkpoint: bool) -> None:
         """Note a report; save if the step is one to save at, if it was long ago, or if the driver asks for it."""
         spec, now = self.spec, time.monotonic()
         time_of_day = {"time_ms": time.time() * 1000 // 1} if spec.timed_history else {}
@@ -199,7 +197,7 @@ class CheckpointWriter:
         if at_checkpoint or stopping or now - self.saved_at >= spec.train.checkpoint_seconds:
             append_history(spec.folder.within(HISTORY), self.rows)
             keep = spec.train.keep_checkpoints
-            save_checkpoint(spec.checkpoints, report.step, report.state.tensors(), spec.about(), keep)
+            save_checkpoint(spec.checkpoints, report.step, report.state.tensors(), spec.about, keep)
             self.rows.clear()
             self.saved_at = now
         if stopping:
@@ -211,7 +209,7 @@ class CheckpointWriter:
             self.shown_at = now
 
 
-def _save_before_leaving(spec: TrainingSpec[Any], log: Callable[[str], None]) -> None:
+def _save_before_leaving(spec: TrainingSpec, log: Callable[[str], None]) -> None:
     """The last request to rank 0 of a driver that was preempted or interrupted: a checkpoint, now."""
     spec.folder.write_json(STOP, True)
     deadline = time.monotonic() + STOP_SECONDS
@@ -223,7 +221,7 @@ def _save_before_leaving(spec: TrainingSpec[Any], log: Callable[[str], None]) ->
     log(f"{spec.stage:<6} stopped before a last checkpoint; the same command resumes from the one before")
 
 
-def _cause(error: Exception, spec: TrainingSpec[Any]) -> GanError:
+def _cause(error: Exception, spec: TrainingSpec) -> GanError:
     """A worker's own error in our words, or the failure with the place to look."""
     settings, kept = spec.train, "the last checkpoint is kept: run the same command again"
     if type(getattr(error, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError":

@@ -100,4 +100,5 @@ def training_settings_from_manifest(about: Mapping[str, Any], where: object) -> 
         raise CheckpointError(
             "not a training's checkpoint", where, f"no {error}", "one written by a training"
         ) from error
-    return config.to_plain(config.build({**known, "train": {"virtual_shards": shards}}, where).training())
+    settings = config.build({**known, "train": {"virtual_shards": shards}}, where)
+    return config.to_plain(config.resolve(settings, str(where)).training())

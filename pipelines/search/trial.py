@@ -18,7 +18,7 @@ from gan_core.metrics.sample_quality import coverage
 from gan_core.noise import draw_noise
 from gan_core.randomness import stream
 from gan_core.training import TrainingSettings, initial_state, sample, train
-from pipelines.config import Configuration, override
+from pipelines.config import ResolvedConfiguration, override
 from pipelines.search.results_store import TrainingSegment, open_segment
 from pipelines.storage import Storage, Tensors
 
@@ -31,7 +31,7 @@ POINTER = "pointer.json"
 class Search:
     """What the trials of a search share; a trial's own candidate is in its Ray Tune config."""
 
-    configuration: Configuration
+    configuration: ResolvedConfiguration
     rungs: tuple[int, ...]
     results: Storage
     deadline: float | None = None  # seconds since the epoch: a trial that is still training then ends by itself

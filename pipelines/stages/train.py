@@ -13,7 +13,7 @@ from gan_core.errors import CheckpointError
 from gan_core.state import AVERAGED, State
 from gan_core.training import Report, TrainingSettings, initial_state, train
 from pipelines import config
-from pipelines.config import Configuration, TrainSettings
+from pipelines.config import ResolvedConfiguration, TrainSettings
 from pipelines.runs.records import TrainRecord
 from pipelines.runs.resume import CHECKPOINTS, TrainingSpec, begin
 from pipelines.stages.training_driver import run_training
@@ -68,7 +68,7 @@ def gan_training(
 
 
 def train_run(
-    configuration: Configuration,
+    configuration: ResolvedConfiguration,
     dataset: Dataset,
     run: Storage,
     log: Callable[[str], None],

@@ -66,7 +66,6 @@ def infer_run(run: Run, dataset: Dataset, log: Callable[[str], None]) -> InferRe
     """
     started = time.monotonic()
     settings, seed = run.configuration, run.configuration.seed
-    assert isinstance(seed, int)
     model = run.generator()
     spec = encoder_training(run.folder, model, settings.extension.inference, settings.train, seed, dataset.digest)
     device = run_training(spec, dataset.train, log)

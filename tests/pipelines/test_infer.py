@@ -8,6 +8,7 @@ from PIL import Image
 
 from gan_core.checkpoint import tensors_digest
 from gan_core.conditions.settings import InferenceSettings
+from gan_core.errors import ConfigurationError
 from gan_core.extensions.inference import initial_encoder, train_encoder
 from gan_core.threads import one_thread
 from pipelines import config
@@ -38,7 +39,7 @@ def place(small_yaml, ray_cluster, database_template, tmp_path_factory):
     flow.check()
     with flow.working():
         for stage in made.stages:
-            getattr(flow, stage)()
+            flow.do(stage)
     return folder
 
 
@@ -184,5 +185,5 @@ def test_settings_of_inference_are_read_from_a_file_and_refused_by_name():
         ({"step": 5}, "did you mean extension.inference.steps"),
         ({"steps": 0}, "inference.steps 0"),
     ):
-        with pytest.raises(config.ConfigurationError, match=words):
+        with pytest.raises(ConfigurationError, match=words):
             config.build({"extension": {"name": "inference", "inference": inference}})

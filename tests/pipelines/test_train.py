@@ -217,8 +217,8 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_first_field_that_dif
 
 def test_a_checkpoint_of_other_data_is_refused_and_a_longer_training_is_not(one_worker, digits, tmp_path):
     run, state = Storage.at(tmp_path), trained_alone(one_worker.training(), digits, 3)
-    other = replace(job(one_worker, digits, run), data_digest="0" * 64)
-    save_checkpoint(run.within("checkpoints"), 3, state.tensors(), other.about, keep=2)
+    other = {**job(one_worker, digits, run).about, "data_digest": "0" * 64}
+    save_checkpoint(run.within("checkpoints"), 3, state.tensors(), other, keep=2)
     fresh = initial_state(one_worker.training(), digits.train)
     with pytest.raises(CheckpointError, match="data_digest was 0000"):
         resume(fresh, job(one_worker, digits, run))

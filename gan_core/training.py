@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ from gan_core.randomness import stream
 from gan_core.state import State
 from gan_core.theory import jensen_shannon_bound
 
+AnyState = TypeVar("AnyState")  # of Algorithm 1, or of what is trained once G is fixed
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -41,12 +44,12 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Generic[AnyState]):
     """The metrics of one step, and the state after it (the live one: copy what you keep)."""
 
     step: int
     metrics: dict[str, float]
-    state: State
+    state: AnyState
 
 
 def initial_state(
@@ -81,7 +84,7 @@ def train(
     report_due: Callable[[int], bool],
     shards: Shards | None = None,
     conditions: Conditions = UNCONDITIONAL,
-) -> Iterator[Report]:
+) -> Iterator[Report[State]]:
     """Run Algorithm 1 from `state.step` to `steps`, in place, and yield a report wherever one is due.
 
     The last step is always reported. `shards` says which rows of each batch are this worker's; by

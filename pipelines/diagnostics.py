@@ -76,7 +76,7 @@ def _python() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     """Each package that ours asks for, against the versions that it allows."""
-    for package in installed.wanted("pipelines"):
+    for package in installed.requirements("pipelines"):
         try:
             version = metadata.version(package.name)
         except metadata.PackageNotFoundError:

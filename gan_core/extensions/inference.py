@@ -21,7 +21,7 @@ from gan_core.portable import PortableGenerator
 from gan_core.randomness import stream
 from gan_core.state import load_tensors
 from gan_core.threads import one_thread
-from gan_core.training import BatchSource, sample
+from gan_core.training import BatchSource, Report, sample
 
 ADAM = AdamSettings(beta1=0.9)
 HIDDEN = (1200, 1200)  # of the encoder of a convolutional generator, unless set
@@ -124,15 +124,6 @@ class EncoderState:
             load_tensors(mine, tensors.get(group, {}), f"{where}: {group}")
 
 
-@dataclass(frozen=True)
-class EncoderReport:
-    """The errors of one step, each in units of its variance, and the state after it (the live one)."""
-
-    step: int
-    metrics: dict[str, float]
-    state: EncoderState
-
-
 def hidden_widths(settings: InferenceSettings, model: PortableGenerator) -> tuple[int, ...]:
     """The encoder's hidden layers: as set, or a dense generator's own in reverse."""
     if settings.hidden or not isinstance(model.network, DenseGeneratorSettings):
@@ -157,10 +148,11 @@ def train_encoder(
     data: Examples,
     state: EncoderState,
     report_due: Callable[[int], bool],
-) -> Iterator[EncoderReport]:
+) -> Iterator[Report[EncoderState]]:
     """Train E in place from `state.step` to `settings.steps`; G is not touched.
 
-    A step's z and images are functions of (seed, step), so a resumed training has the bits of an undisturbed one.
+    Yields a report, of each error in units of its variance, where one is due and at the last step. A step's z and
+    images are functions of (seed, step), so a resumed training has the bits of an undisturbed one.
 
     Raises:
         Diverged: If an error of a reported step is not finite.
@@ -189,7 +181,7 @@ def train_encoder(
         adam_update(parameters, gradients, state.moments, rate, state.step, ADAM)
         state.step.add_(1)
         if step + 1 == settings.steps or report_due(step + 1):
-            yield EncoderReport(step + 1, _finite(step + 1, metrics), state)
+            yield Report(step + 1, _finite(step + 1, metrics), state)
 
 
 def _finite(step: int, metrics: Mapping[str, Tensor]) -> dict[str, float]:

@@ -1,19 +1,18 @@
 """Where a training begins: at its own last checkpoint, at another run's whole state, or with a known generator."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from gan_core.checkpoint import MALFORMED
-from gan_core.conditions.base import UNCONDITIONAL, Conditions
-from gan_core.conditions.settings import described
+from gan_core.datasets import Examples
 from gan_core.errors import CheckpointError
 from gan_core.networks.base import GeneratorNet
 from gan_core.networks.dense import DenseGenerator
 from gan_core.state import State, load_tensors
-from gan_core.training import TrainingSettings
+from gan_core.training import Report
 from pipelines import config
 from pipelines.config import TrainSettings
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
@@ -23,43 +22,42 @@ WHOLE_STATE, GENERATOR, LAYERS = "state", "generator", "layers"  # what is taken
 
 
 @dataclass(frozen=True)
-class Job:
-    """What each worker is told."""
+class TrainingSpec:
+    """What the training driver trains, and where; its workers are sent it, so it holds settings and no state."""
 
+    stage: str  # the first word of each log line
+    title: str  # in errors
+    remedy: str  # for a checkpoint of other settings
     run: Storage
-    training: TrainingSettings
+    folder: Storage  # of the history, the live row and a request to stop
+    checkpoints: Storage
     train: TrainSettings
-    data_digest: str
-    image_shape: tuple[int, ...]
-    conditions: Conditions = UNCONDITIONAL
-
-    def about(self) -> dict[str, Any]:
-        """What a checkpoint notes of its training, and a resumed one must agree with."""
-        return {
-            "data_digest": self.data_digest,
-            "image_shape": list(self.image_shape),
-            "training": config.to_plain(self.training),
-            **({"conditions": described(self.conditions)} if self.conditions.size else {}),
-        }
+    steps: int  # the last one
+    about: Mapping[str, Any]  # what a checkpoint notes of its training, and a resumed one must agree with
+    initial_state: Callable[[Examples], Any]  # before the first step, on the CPU: a State, or what can do the same
+    # From data and a state, which it trains in place: a report at each step where one is due, as worker `rank` of many.
+    reports: Callable[[Examples, Any, Callable[[int], bool], int, int], Iterator[Report]]
+    progress_line: Callable[[Mapping[str, Any]], str]  # of a report's step and metrics
+    timed_history: bool = False  # whether the history's rows have the time of day
 
 
-def begin(state: State, job: Job) -> None:
+def begin(spec: TrainingSpec, data: Examples) -> None:
     """Make what the run's origin left in its folder the run's first checkpoint, unless it has checkpoints.
 
     Raises:
         CheckpointError: If the origin's generator is of another architecture.
     """
-    checkpoints = job.run.within(CHECKPOINTS)
-    origin = latest_checkpoint(job.run.within(ORIGIN))
-    if origin is None or checkpoint_names(checkpoints):
+    origin = latest_checkpoint(spec.run.within(ORIGIN))
+    if origin is None or checkpoint_names(spec.checkpoints):
         return
+    state: State = spec.initial_state(data)
     name, manifest, tensors = origin
     if manifest.about["taken"] == WHOLE_STATE:
         state.load(tensors, f"{ORIGIN}/{name}")
     else:
         for generator in filter(None, (state.generator, state.averaged)):
             load_tensors(replaced(generator, manifest.about["taken"]), tensors["generator"], f"{ORIGIN}/{name}")
-    save_checkpoint(checkpoints, int(state.step), state.tensors(), job.about(), job.train.keep_checkpoints)
+    save_checkpoint(spec.checkpoints, int(state.step), state.tensors(), spec.about, spec.train.keep_checkpoints)
 
 
 def replaced(generator: GeneratorNet, taken: str) -> dict[str, Tensor]:
@@ -69,27 +67,28 @@ def replaced(generator: GeneratorNet, taken: str) -> dict[str, Tensor]:
     return dict(generator.state_dict())
 
 
-def resume(state: State, job: Job) -> None:
-    """Take over the run's last verified checkpoint, if it has one.
+def resume(state: Any, spec: TrainingSpec) -> None:
+    """Take over the training's last verified checkpoint, if it has one.
 
     Raises:
-        CheckpointError: If it comes of other settings or other data (a longer training excepted).
+        CheckpointError: If it comes of other settings or other data (a longer training of G and D excepted).
     """
-    saved = latest_checkpoint(job.run.within(CHECKPOINTS))
+    saved = latest_checkpoint(spec.checkpoints)
     if saved is None:
         return
     name, manifest, tensors = saved
-    noted = {**manifest.about, "training": noted_training(manifest.about, name)}
-    changed = config.first_difference(job.about(), noted, but=["training.algorithm.steps"])
+    where = name if spec.folder == spec.run else f"{spec.folder.name}/{name}"
+    noted = dict(manifest.about)
+    if "training" in spec.about:
+        noted["training"] = training_settings_from_manifest(noted, where)
+    changed = config.first_difference(spec.about, noted, but=["training.algorithm.steps"])
     if changed:
         key, ours, theirs = changed
-        raise CheckpointError(
-            "checkpoint of another training", name, f"{key} was {theirs}", f"{ours}; start a new run: --name NAME"
-        )
-    state.load(tensors, name)
+        raise CheckpointError("checkpoint of another training", where, f"{key} was {theirs}", f"{ours}; {spec.remedy}")
+    state.load(tensors, where)
 
 
-def noted_training(about: Mapping[str, Any], where: object) -> dict[str, Any]:
+def training_settings_from_manifest(about: Mapping[str, Any], where: object) -> dict[str, Any]:
     """The training settings a checkpoint notes; those that its version did not know have their defaults.
 
     Raises:

@@ -25,7 +25,7 @@ from pipelines.runs.records import (
     TrainRecord,
     TuneRecord,
 )
-from pipelines.runs.resume import ORIGIN, noted_training
+from pipelines.runs.resume import ORIGIN, training_settings_from_manifest
 from pipelines.storage import Storage, Tensors, latest_checkpoint, save_checkpoint
 
 RECORDS: dict[str, Any] = {
@@ -206,7 +206,7 @@ class Run:
                 "not trained yet", self.name, "no checkpoint", f"a training: gan train CONFIG --name {self.name}"
             )
         name, manifest, tensors = saved
-        noted = noted_training(manifest.about, name)
+        noted = training_settings_from_manifest(manifest.about, name)
         training = config.build({key: value for key, value in noted.items() if key != "virtual_shards"}, name)
         shape = tuple(manifest.about["image_shape"])
         conditions = conditions_from(manifest.about.get("conditions"))

@@ -21,7 +21,7 @@ from pipelines.config.candidates import candidate_configurations
 from pipelines.registry import Registry
 from pipelines.registry.reference import is_model_reference
 from pipelines.runs.records import Origin
-from pipelines.runs.resume import CHECKPOINTS, GENERATOR, LAYERS, WHOLE_STATE, noted_training, replaced
+from pipelines.runs.resume import CHECKPOINTS, GENERATOR, LAYERS, WHOLE_STATE, replaced, training_settings_from_manifest
 from pipelines.runs.run import Run, checked_run_name
 from pipelines.storage import Storage, Tensors, latest_checkpoint
 
@@ -78,7 +78,7 @@ def find(
     name, manifest, tensors = saved
     if wanting and _pretrained_layers(wanting) and _wants(wanting, model := run.generator()):
         return _of_generator(model, LAYERS, reference, f"{reference}/{name}")
-    settings = noted_training(manifest.about, f"{reference}: {name}")
+    settings = training_settings_from_manifest(manifest.about, f"{reference}: {name}")
     searched = run.record("tune")
     return Origin(
         reference, WHOLE_STATE, f"{reference}/{name}", manifest.step, tensors_digest(*tensors.values()),

@@ -26,16 +26,16 @@ def could_hold(bundles: Sequence[Mapping[str, float]]) -> bool:
     from ray.util import placement_group, remove_placement_group
 
     service, end = _control_service(), time.monotonic() + VERDICT_SECONDS
-    free, there = ray.available_resources(), ray.cluster_resources()
-    idle = all(free.get(resource, 0) == there.get(resource, 0) for resource in ("CPU", "GPU"))
-    group, asked = placement_group([dict(bundle) for bundle in bundles]), None
+    free, total = ray.available_resources(), ray.cluster_resources()
+    idle = all(free.get(resource, 0) == total.get(resource, 0) for resource in ("CPU", "GPU"))
+    group, requested_at = placement_group([dict(bundle) for bundle in bundles]), None
     try:
         while time.monotonic() < end and not group.wait(timeout_seconds=0.5):
             status = GetClusterStatusReply.FromString(service.get_cluster_status(timeout_s=10))
             state, verdict = status.cluster_resource_state, status.autoscaling_state
-            if asked is None and _has(state.pending_gang_resource_requests, group.id.hex()):
-                asked = state.cluster_resource_state_version
-            if asked is not None and verdict.last_seen_cluster_resource_state_version >= asked:
+            if requested_at is None and _has(state.pending_gang_resource_requests, group.id.hex()):
+                requested_at = state.cluster_resource_state_version
+            if requested_at is not None and verdict.last_seen_cluster_resource_state_version >= requested_at:
                 return not (idle and _has(verdict.infeasible_gang_resource_requests, group.id.hex()))
         return True
     finally:

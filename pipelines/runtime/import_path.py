@@ -22,7 +22,7 @@ def environment_of_user() -> dict[str, str]:
 
 
 def ray_job(address: str) -> Any:
-    """What ray.init() is told of this driver: its workers import from where Python finds packages, and nowhere else.
+    """The `job_config` of ray.init(): this driver's workers import from where Python finds packages, and nowhere else.
 
     None for a driver of `ray://`, of whose folders Ray tells its workers nothing.
     """

@@ -17,7 +17,7 @@ COMPARISONS = {">=": operator.ge, "<": operator.lt, "==": operator.eq}  # all th
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Requirement:
     """A package that ours asks for, the versions it allows, and the extra that asks."""
 
     name: str
@@ -29,12 +29,12 @@ class Wanted:
         return allows(self.versions, version)
 
 
-def wanted(*extras: str) -> Iterator[Wanted]:
+def requirements(*extras: str) -> Iterator[Requirement]:
     """What the core and these extras ask for."""
     for text in metadata.requires(PACKAGE) or []:
-        found = REQUIREMENT.fullmatch(text)
-        if found is not None and found[3] in (None, *extras):
-            yield Wanted(found[1], found[2], found[3])
+        match = REQUIREMENT.fullmatch(text)
+        if match is not None and match[3] in (None, *extras):
+            yield Requirement(match[1], match[2], match[3])
 
 
 def allows(versions: str, version: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from gan_core.errors import CheckpointError
 
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 LEAVE_SECONDS = 10.0  # for the main thread to end its work once it is interrupted
 NEEDED = ("raylet", "gcs_server")
 
@@ -61,7 +61,7 @@ def _watch(done: threading.Event) -> None:
     A question to a GCS that is dead waits in C++, where no signal is looked at, until Ray ends the process:
     then it is ended here, with its line and its code.
     """
-    while not done.wait(LOOK_SECONDS):
+    while not done.wait(POLL_SECONDS):
         if (lost := lost_part()) is None:
             continue
         if callable(signal.getsignal(signal.SIGTERM)):  # else it would be the end without a word

@@ -38,13 +38,13 @@ def unheld() -> str:
     import ray
     from ray.util import placement_group_table
 
-    there, free = ray.cluster_resources(), ray.available_resources()
+    total, free = ray.cluster_resources(), ray.available_resources()
     held: Counter[str] = Counter()
     for group in placement_group_table().values():
         if group["state"] == "CREATED":
             for bundle in group["bundles"].values():
                 held.update(bundle)
-    missing = {name: there.get(name, 0) - free.get(name, 0) - held[name] for name in ("CPU", "GPU")}
+    missing = {name: total.get(name, 0) - free.get(name, 0) - held[name] for name in ("CPU", "GPU")}
     return ", ".join(f"{amount:g} {name}" for name, amount in missing.items() if amount > 1e-3)
 
 
@@ -68,20 +68,20 @@ def own_groups() -> dict[str, Any]:
 class Losses:
     """Watches over a stage: a placement group may wait for what nobody holds."""
 
-    def __init__(self, stage: str, say: Callable[[str], None]) -> None:
-        self.stage, self.say = stage, say
+    def __init__(self, stage: str, log: Callable[[str], None]) -> None:
+        self.stage, self.log = stage, log
         self.since: float | None = None
-        self.looked = -math.inf
-        self.said = False
+        self.checked_at = -math.inf
+        self.logged = False
 
-    def look(self) -> Lost | None:
+    def check(self) -> Lost | None:
         """What was lost, if it has been missing for seconds, nothing runs, and Ray can be started anew.
 
-        On a cluster that was joined it is only said, once: others may hold it, and other nodes be free.
+        On a cluster that was joined it is only logged, once: others may hold it, and other nodes be free.
         """
-        if time.monotonic() - self.looked < 1:
+        if time.monotonic() - self.checked_at < 1:
             return None
-        self.looked = time.monotonic()
+        self.checked_at = time.monotonic()
         states = {group["state"] for group in own_groups().values()}
         lost = unheld() if "PENDING" in states and "CREATED" not in states else ""
         self.since = (self.since or time.monotonic()) if lost else None
@@ -89,9 +89,9 @@ class Losses:
             return None
         if ray_session.started_here():
             return Lost(self.stage, lost)
-        if not self.said:
-            self.said = True
-            self.say(
+        if not self.logged:
+            self.logged = True
+            self.log(
                 f"{self.stage:<6} waiting; of the cluster {lost} are not free and held by no placement group: "
                 "by others, or lost by Ray until it ends (ray-project/ray#64693)"
             )

@@ -1,4 +1,4 @@
-"""What a driver says while its workers train: the step, the speed, the time left, and what they wait for."""
+"""Progress of a stage while its driver waits: the last report, and what the cluster has too little of."""
 
 import contextlib
 import math
@@ -12,63 +12,55 @@ from pipelines.runtime.lost_resources import Losses, Lost
 from pipelines.runtime.ray_session import resources
 from pipelines.storage import Storage
 
-LIVE = "live.json"  # rank 0's last line, in the run's folder
-FOLLOW_SECONDS = 15.0
-SAY_SECONDS = 5.0
+LIVE = "live.json"  # rank 0's last report, in the training's folder
+CALLBACK_SECONDS = 15.0
+LOG_SECONDS = 5.0
 
 
 class Shortage:
-    """What a stage needs and the cluster has no more, since it has lost a node: said when it begins and ends."""
+    """What a stage requires and the cluster has no more, since it has lost a node: logged when it begins and ends."""
 
-    def __init__(self, stage: str, wanted: Mapping[str, float], say: Callable[[str], None]) -> None:
-        self.stage, self.wanted, self.say = stage, wanted, say
-        self.missing, self.since, self.seconds, self.looked = "", 0.0, 0.0, -math.inf
+    def __init__(self, stage: str, required: Mapping[str, float], log: Callable[[str], None]) -> None:
+        self.stage, self.required, self.log = stage, required, log
+        self.missing, self.since, self.seconds, self.checked_at = "", 0.0, 0.0, -math.inf
 
-    def look(self) -> float:
+    def check(self) -> float:
         """Ask the cluster, and return for how many seconds something has been missing; 0 if nothing is."""
-        if time.monotonic() - self.looked < 1:
+        if time.monotonic() - self.checked_at < 1:
             return self.seconds
-        there = resources()
+        available = resources()
         missing = "; ".join(
-            f"{amount:g} {name}, the cluster has {there.get(name, 0):g}"
-            for name, amount in self.wanted.items()
-            if amount > there.get(name, 0)
+            f"{amount:g} {name}, the cluster has {available.get(name, 0):g}"
+            for name, amount in self.required.items()
+            if amount > available.get(name, 0)
         )
         if missing != self.missing:
             self.since = self.since if self.missing and missing else time.monotonic()
             self.missing = missing
-            self.say(f"{self.stage:<6} " + (f"waiting for {missing}" if missing else "the cluster has enough again"))
-        self.looked = time.monotonic()
-        self.seconds = self.looked - self.since if missing else 0.0
+            self.log(f"{self.stage:<6} " + (f"waiting for {missing}" if missing else "the cluster has enough again"))
+        self.checked_at = time.monotonic()
+        self.seconds = self.checked_at - self.since if missing else 0.0
         return self.seconds
 
 
-def progress_line(row: Mapping[str, float], steps: int) -> str:
-    """A report of a training of so many steps, for people: V(D, G), or D's loss where the objective has no V."""
-    left = (steps - row["step"]) / row["steps_per_second"]
-    loss = f"V(D,G) {row['value']:.3f}" if "value" in row else f"D's loss {row['discriminator_loss']:.3f}"
-    return (
-        f"train  step {row['step']}/{steps}  {loss}  D right on real {row['real_accuracy']:.0%}, "
-        f"fake {row['fake_accuracy']:.0%}  {row['images_per_second']:,.0f} images/s  about {left:.0f} s left"
-    )
-
-
 class Progress:
-    """Says, while the driver waits, what rank 0 last showed, and which resources the cluster has lost.
+    """Logs, while the driver waits, rank 0's last report, and which resources the cluster has lost.
 
     If Ray itself has lost them, it ends Ray Train's `controller`, which would wait for them, and keeps `lost`.
     """
 
     def __init__(
         self,
-        run: Storage,
-        steps: int,
-        wanted: Mapping[str, float],
-        say: Callable[[str], None],
-        follow: Callable[[], None],
+        folder: Storage,
+        stage: str,
+        line: Callable[[Mapping[str, Any]], str],
+        required: Mapping[str, float],
+        log: Callable[[str], None],
+        on_progress: Callable[[], None] | None = None,
     ) -> None:
-        self.run, self.steps, self.say, self.follow = run, steps, say, follow
-        self.shortage, self.losses = Shortage("train", wanted, say), Losses("train", say)
+        """`folder` has the training's live row, and `line` shows it; `on_progress` is called every few seconds."""
+        self.folder, self.stage, self.line, self.log, self.on_progress = folder, stage, line, log, on_progress
+        self.shortage, self.losses = Shortage(stage, required, log), Losses(stage, log)
         self.controller: Any = None
         self.lost: Lost | None = None
         self.done = threading.Event()
@@ -83,24 +75,24 @@ class Progress:
         self.thread.join()
 
     def _watch(self) -> None:
-        last, said, followed = -1, 0.0, time.monotonic()
+        last, logged_at, called_at = -1, 0.0, time.monotonic()
         row: dict[str, Any] = {"step": -1}
         while not self.done.wait(1.0):
-            if time.monotonic() - followed >= FOLLOW_SECONDS:
-                self.follow()
-                followed = time.monotonic()
-            self._look_for_losses()
-            self.shortage.look()
+            if self.on_progress and time.monotonic() - called_at >= CALLBACK_SECONDS:
+                self.on_progress()
+                called_at = time.monotonic()
+            self._check_for_losses()
+            self.shortage.check()
             with contextlib.suppress(GanError):  # a storage that fails once is asked again
-                row = self.run.read_json(LIVE) or row
-            if row["step"] > last and time.monotonic() - said >= SAY_SECONDS:
-                last, said = row["step"], time.monotonic()
-                self.say(progress_line(row, self.steps))
+                row = self.folder.read_json(LIVE) or row
+            if row["step"] > last and time.monotonic() - logged_at >= LOG_SECONDS:
+                last, logged_at = row["step"], time.monotonic()
+                self.log(f"{self.stage:<6} {self.line(row)}")
 
-    def _look_for_losses(self) -> None:
+    def _check_for_losses(self) -> None:
         import ray
 
-        self.lost = self.lost or self.losses.look()
+        self.lost = self.lost or self.losses.check()
         if self.lost and self.controller is not None:
             ray.kill(self.controller)
             self.controller = None

@@ -13,12 +13,12 @@ class Gauges:
         self.run = run
         self.gauges: dict[str, Any] = {}
 
-    def show(self, metrics: Mapping[str, float]) -> None:
+    def set(self, metrics: Mapping[str, float]) -> None:
         """Set each metric's gauge."""
         from ray.util.metrics import Gauge
 
         for name, value in metrics.items():
             if name not in self.gauges:
-                said = f"{name.replace('_', ' ')} of the training's last report"
-                self.gauges[name] = Gauge(PREFIX + name, said, tag_keys=("run",))
+                description = f"{name.replace('_', ' ')} of the training's last report"
+                self.gauges[name] = Gauge(PREFIX + name, description, tag_keys=("run",))
             self.gauges[name].set(value, tags={"run": self.run})

@@ -72,7 +72,7 @@ class Cluster:
                     raise
             time.sleep(1)
 
-    def follow(self, job: str, write: Callable[[str], None], say: Callable[[str], None]) -> int:
+    def follow(self, job: str, write: Callable[[str], None], log: Callable[[str], None]) -> int:
         """Write the job's log until it ends, and return its exit code; a lost connection is taken up where it was.
 
         Raises:
@@ -93,13 +93,13 @@ class Cluster:
                     if info.status == "SUCCEEDED":
                         return 0
                     if info.driver_exit_code is None:
-                        say(f"job {job}: {info.status}, {info.message}")
+                        log(f"job {job}: {info.status}, {info.message}")
                     return int(info.driver_exit_code or 1)
             except Exception as error:  # requests', aiohttp's and Ray's own, which share no class
                 now = time.monotonic()
                 if not lost:
                     lost = now
-                    say(
+                    log(
                         f"connection to {self.address} was lost ({type(error).__name__}); the job goes on; trying again"
                     )
                 if now - lost > self.reconnect_seconds:
@@ -113,22 +113,22 @@ class Cluster:
         """The job's log as it grows, without what was written already: a new connection tells it from its beginning."""
         with contextlib.closing(asyncio.new_event_loop()) as loop:
             lines = self.client.tail_job_logs(job)
-            seen = 0
+            received = 0
             while True:
                 try:
                     text = loop.run_until_complete(lines.__anext__())
                 except StopAsyncIteration:
                     return
-                seen += len(text)
-                if seen > already:
-                    yield text[max(0, len(text) - (seen - already)) :]
-                    already = seen
+                received += len(text)
+                if received > already:
+                    yield text[max(0, len(text) - (received - already)) :]
+                    already = received
 
     def _state(self, job: str) -> str | None:
         """The job's state; None if the cluster knows none of this id."""
         with self._errors():
-            known = {info.submission_id: info.status for info in self.client.list_jobs()}
-        return str(known[job].value) if job in known else None
+            states = {info.submission_id: info.status for info in self.client.list_jobs()}
+        return str(states[job].value) if job in states else None
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

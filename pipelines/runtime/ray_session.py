@@ -69,7 +69,7 @@ def started_here() -> bool:
 
 
 @contextlib.contextmanager
-def cluster(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+def cluster(log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """Join the cluster of RAY_ADDRESS, or start one on this machine for as long as the block runs.
 
     Raises:
@@ -85,7 +85,7 @@ def cluster(say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     if (named := address()) is not None:
         _join(named)
     else:
-        _start(say)
+        _start(log)
     _started_here = named is None
     try:
         yield
@@ -117,7 +117,7 @@ def _join(named: str) -> None:
         ) from error
 
 
-def _start(say: Callable[[str], None]) -> None:
+def _start(log: Callable[[str], None]) -> None:
     """Start a Ray on this machine, and again if it did not come up, which on a busy machine it may not.
 
     Raises:
@@ -135,9 +135,8 @@ def _start(say: Callable[[str], None]) -> None:
                     "Ray did not start", f"this machine, {start} times", first_line(error).rstrip("."),
                     "a machine that is less busy; run the same command again, or set RAY_ADDRESS to a running cluster",
                 ) from error  # fmt: skip
-            say(
-                f"ray    did not start: {first_line(error).rstrip('.')}; tried again, {start + 1} of at most {STARTS} times"
-            )
+            reason = first_line(error).rstrip(".")
+            log(f"ray    did not start: {reason}; tried again, {start + 1} of at most {STARTS} times")
 
 
 def _end_parts(error: Exception) -> None:
@@ -161,11 +160,11 @@ def _check_sockets() -> None:
     """
     from ray._common.utils import get_default_ray_temp_dir
 
-    folder, most = get_default_ray_temp_dir(), SOCKET_BYTES - len(SOCKET)
-    if (length := len(os.fsencode(folder))) > most:
+    folder, longest = get_default_ray_temp_dir(), SOCKET_BYTES - len(SOCKET)
+    if (length := len(os.fsencode(folder))) > longest:
         raise ConfigurationError(
             "path too long for Ray's sockets", "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR",
-            f"{folder}, {length} bytes", f"at most {most}: a shorter one in RAY_TMPDIR",
+            f"{folder}, {length} bytes", f"at most {longest}: a shorter one in RAY_TMPDIR",
         )  # fmt: skip
 
 
@@ -215,9 +214,9 @@ def check_resources(configuration: Configuration) -> None:
         ConfigurationError: If workers or a trial ask for more CPUs or GPUs than there are.
     """
     available, where = _available()
-    for settings, bundles in _asked(configuration):
-        wanted = {resource: len(bundles) * amount for resource, amount in bundles[0].items()}
-        lacking = [resource for resource, amount in wanted.items() if amount > available.get(resource, 0)]
+    for settings, bundles in _requests(configuration):
+        required = {resource: len(bundles) * amount for resource, amount in bundles[0].items()}
+        lacking = [resource for resource, amount in required.items() if amount > available.get(resource, 0)]
         if not lacking:
             continue
         resource, grows = lacking[0], autoscaler.present()
@@ -226,13 +225,13 @@ def check_resources(configuration: Configuration) -> None:
         raise ConfigurationError(
             "not enough resources",
             settings[resource],
-            f"{wanted[resource]:g} {resource}",
+            f"{required[resource]:g} {resource}",
             f"at most {available.get(resource, 0):g}, what {where} has" + ", or what its autoscaler could add" * grows,
         )
 
 
-def _asked(configuration: Configuration) -> Iterator[tuple[dict[str, str], list[dict[str, float]]]]:
-    """What each stage asks of the cluster at once, in equal bundles, and the settings that say so."""
+def _requests(configuration: Configuration) -> Iterator[tuple[dict[str, str], list[dict[str, float]]]]:
+    """What each stage requests of the cluster at once, in equal bundles, and the settings that say so."""
     train, trial = configuration.train, configuration.tune.resources_per_trial
     worker = {"CPU": float(train.threads_per_worker)} | ({"GPU": 1.0} if train.gpu is True else {})
     settings = {"CPU": "train.workers x train.threads_per_worker", "GPU": "train.workers with train.gpu"}

@@ -21,13 +21,13 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
         rungs: Sequence[int],
         keep: float,
         population: int = 0,
-        at_a_time: int | None = None,
+        max_concurrent: int | None = None,
         min_coverage: float = 0.0,
     ) -> None:
         """`population` is how many candidates there will be: no rung is cut before all were added."""
         super().__init__()
         self.rungs, self.keep = list(rungs), keep
-        self.population, self.at_a_time, self.min_coverage = population, at_a_time, min_coverage
+        self.population, self.max_concurrent, self.min_coverage = population, max_concurrent, min_coverage
         self.added: set[Trial] = set()
         self.rung = 0
         # candidates still in; whether their coverage is enough, and their score, at this rung
@@ -65,7 +65,7 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         waiting = [trial for trial in self.running if trial.status == Trial.PENDING]
         active = len(waiting) + sum(trial.status == Trial.RUNNING for trial in self.running)
-        if self.at_a_time is not None and active >= self.at_a_time:
+        if self.max_concurrent is not None and active >= self.max_concurrent:
             return next(iter(waiting), None)
         paused = [trial for trial in self.running if trial.status == Trial.PAUSED and trial in self.resumable]
         return next(iter(waiting + paused), None)

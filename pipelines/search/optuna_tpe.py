@@ -21,10 +21,10 @@ class Suggestions(Searcher):  # type: ignore[misc]
     A search that is started again makes the same suggestions under the same numbers, and goes on from there.
     """
 
-    def __init__(self, settings: TuneSettings, seed: int, findings: Storage) -> None:
+    def __init__(self, settings: TuneSettings, seed: int, results: Storage) -> None:
         super().__init__(metric="log_likelihood", mode="max")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.settings, self.seed, self.folder = settings, seed, findings.within(SUGGESTED)
+        self.settings, self.seed, self.folder = settings, seed, results.within(SUGGESTED)
         self.number = 0
         self.inner = OptunaSearch(
             space={key: optuna_distribution(dict(value)) for key, value in settings.space.items()},
@@ -50,16 +50,16 @@ class Suggestions(Searcher):  # type: ignore[misc]
         self.inner.on_trial_complete(trial_id, result, error)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the findings keep the suggestions."""
+        """Nothing: the results store keeps the suggestions."""
         with open(checkpoint_path, "w") as file:
             json.dump(None, file)
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: a search that is started again reads the findings."""
+        """Nothing: a search that is started again reads the results store."""
 
 
 def optuna_distribution(distribution: dict[str, list[Any]]) -> BaseDistribution:
-    """The same distribution in Optuna's words; a choice by its index, for its values may be lists."""
+    """The same distribution as Optuna's; a choice by its index, for its values may be lists."""
     (kind, values), *_ = distribution.items()
     if kind == "choice":
         return CategoricalDistribution(list(range(len(values))))

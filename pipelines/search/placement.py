@@ -13,38 +13,38 @@ CREATED_WITHIN_S = 10.0
 
 
 class PatientPlacement(PlacementGroupResourceManager):  # type: ignore[misc]
-    """Ray Tune's own, but a group that is asked for and no longer wanted is kept for the next trial.
+    """Ray Tune's own, but a group that is requested and no longer required is kept for the next trial.
 
-    Ray Tune asks for a group for each trial that waits, and takes the wish back when an actor becomes free
+    Ray Tune requests a group for each trial that waits, and cancels the request when an actor becomes free
     for it: four or five times in a search of six. A group that is removed while its bundles are being
     prepared can take their CPUs and GPUs with it (ray-project/ray#64693).
     """
 
     def __init__(self, update_interval_s: float = 0.1) -> None:
         super().__init__(update_interval_s)
-        self._unwanted: Counter[Any] = Counter()  # of the groups asked for
+        self._surplus: Counter[Any] = Counter()  # of the groups requested
 
     def request_resources(self, resource_request: Any) -> None:
-        """Ask for a group, unless one was asked for that nobody wants."""
-        if self._unwanted[resource_request]:
-            self._unwanted[resource_request] -= 1
+        """Request a group, unless one was requested that no trial needs."""
+        if self._surplus[resource_request]:
+            self._surplus[resource_request] -= 1
         else:
             super().request_resources(resource_request)
 
     def cancel_resource_request(self, resource_request: Any) -> None:
-        """Want one group less: it is removed when it has been created."""
-        self._unwanted[resource_request] += 1
+        """Need one group less: it is removed when it has been created."""
+        self._surplus[resource_request] += 1
         self.update_state()
 
     def update_state(self) -> None:
-        """Learn which groups have been created, and remove what nobody wants of them."""
+        """Learn which groups have been created, and remove those that no trial needs."""
         super().update_state()
-        for request, unwanted in self._unwanted.items():
-            for _ in range(unwanted - len(self._request_to_staged_pgs[request])):
+        for request, surplus in self._surplus.items():
+            for _ in range(surplus - len(self._request_to_staged_pgs[request])):
                 group = self._request_to_ready_pgs[request].pop()
                 del self._pg_to_request[group]
                 remove_placement_group(group)
-                self._unwanted[request] -= 1
+                self._surplus[request] -= 1
 
     def clear(self) -> None:
         """Remove every group, after those that are being created; on a cluster that is full not all ever are."""

@@ -52,7 +52,7 @@ def rung_correlation(rows: Rows, rungs: Iterable[int]) -> dict[int, float]:
     scores = {
         (row["candidate"], row["seed"], row["step"]): row["log_likelihood"] for row in rows if row["status"] == "finite"
     }
-    found = {}
+    correlations = {}
     for step in earlier:
         pairs = [
             (score, scores[candidate, seed, last])
@@ -60,5 +60,5 @@ def rung_correlation(rows: Rows, rungs: Iterable[int]) -> dict[int, float]:
             if at == step and (candidate, seed, last) in scores
         ]
         if len(pairs) >= 3 and all(len(set(side)) > 1 for side in zip(*pairs, strict=True)):
-            found[step] = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-    return found
+            correlations[step] = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+    return correlations

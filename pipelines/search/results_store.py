@@ -1,9 +1,10 @@
-"""What a search has found out so far: every score and the weights behind it, in the run's storage as they arrive.
+"""The results of a search: every score and the weights behind it, in the run's storage as they arrive.
 
-A stretch is a training under one set of settings: from the beginning or, where population based
-training has moved weights and changed settings, from a step of another stretch. Its name is its
+A segment is a training under one set of settings: from the beginning or, where population based
+training has moved weights and changed settings, from a step of another segment. Its name is its
 content, so a search that is started again, or with more candidates, finds what it has already done,
 and nothing else. This is the truth about a search; Ray Tune's own folder is only its working memory.
+In files a segment is called `stretch`, and the store `findings`: so older versions named them.
 """
 
 import logging
@@ -18,26 +19,26 @@ from pipelines.storage import Storage, Tensors, checkpoint_names, local_copy, sa
 from pipelines.storage.metric_log import append_history, read_history
 
 logger = logging.getLogger(__name__)
-ABOUT, STRETCH = "about.json", "stretch.json"
+ABOUT, SEGMENT = "about.json", "stretch.json"
 
 
 @dataclass(frozen=True)
-class Stretch:
+class TrainingSegment:
     """A candidate's training under one set of settings: its rows, and the checkpoints at its rungs."""
 
-    findings: Storage
+    results: Storage
     name: str
     kept: int = 2  # checkpoints: the newest, and what remains if it is damaged
 
     @property
     def folder(self) -> Storage:
         """Where it is kept."""
-        return self.findings.within(self.name)
+        return self.results.within(self.name)
 
     @property
     def about(self) -> dict[str, Any]:
-        """Its job (candidate, seed and settings) and its origin: another stretch's name and step, or None."""
-        return dict(self.folder.read_json(STRETCH))
+        """Its job (candidate, seed and settings) and its origin: another segment's name and step, or None."""
+        return dict(self.folder.read_json(SEGMENT))
 
     def rows(self) -> list[dict[str, Any]]:
         """The scores so far, by step."""
@@ -65,37 +66,39 @@ class Stretch:
         return None
 
 
-def open_stretch(findings: Storage, job: Mapping[str, Any], origin: Mapping[str, Any] | None, kept: int = 2) -> Stretch:
-    """The stretch of this job from this origin: the one there is, or a new one."""
+def open_segment(
+    results: Storage, job: Mapping[str, Any], origin: Mapping[str, Any] | None, kept: int = 2
+) -> TrainingSegment:
+    """The segment of this job from this origin: the one there is, or a new one."""
     about = {"job": dict(job), "origin": origin}
-    stretch = Stretch(findings, f"candidate-{job['candidate']}-seed-{job['seed']}-{digest(about)[:12]}", kept)
-    if stretch.folder.read_json(STRETCH) is None:
-        stretch.folder.write_json(STRETCH, about)
-    return stretch
+    segment = TrainingSegment(results, f"candidate-{job['candidate']}-seed-{job['seed']}-{digest(about)[:12]}", kept)
+    if segment.folder.read_json(SEGMENT) is None:
+        segment.folder.write_json(SEGMENT, about)
+    return segment
 
 
-def open_findings(run: Storage, inputs: Any) -> tuple[Storage, int]:
-    """The search's findings and how many rows they hold; those of other inputs are removed."""
-    findings, identity = run.within("tune", "findings"), digest(inputs)
-    if findings.read_json(ABOUT) != identity:
-        findings.remove()
-        findings.write_json(ABOUT, identity)
-    rows = sum(name.endswith(".jsonl") for stretch in stretches(findings) for name in stretch.folder.names())
-    return findings, rows
+def open_results(run: Storage, inputs: Any) -> tuple[Storage, int]:
+    """The search's results store and how many rows it holds; results of other inputs are removed."""
+    results, identity = run.within("tune", "findings"), digest(inputs)
+    if results.read_json(ABOUT) != identity:
+        results.remove()
+        results.write_json(ABOUT, identity)
+    rows = sum(name.endswith(".jsonl") for segment in segments(results) for name in segment.folder.names())
+    return results, rows
 
 
-def stretches(findings: Storage) -> list[Stretch]:
-    """All stretches, by name."""
-    return [Stretch(findings, name) for name in findings.names() if name.startswith("candidate-")]
+def segments(results: Storage) -> list[TrainingSegment]:
+    """All segments, by name."""
+    return [TrainingSegment(results, name) for name in results.names() if name.startswith("candidate-")]
 
 
-def lineage(stretch: Stretch) -> list[dict[str, Any]]:
-    """The settings a stretch's weights were really trained with: from which step on, and which, oldest first."""
-    about = stretch.about
+def lineage(segment: TrainingSegment) -> list[dict[str, Any]]:
+    """The settings a segment's weights were really trained with: from which step on, and which, oldest first."""
+    about = segment.about
     origin = about["origin"]
     settings = {key: value for key, value in about["job"].items() if key not in ("candidate", "seed")}
     if origin is None:
         return [{"step": 0, "candidate": about["job"]["candidate"], "settings": settings}]
     here = {"step": origin["step"], "candidate": about["job"]["candidate"], "settings": settings}
-    before = [part for part in lineage(Stretch(stretch.findings, origin["stretch"])) if part["step"] < origin["step"]]
-    return [*before, here]
+    earlier = lineage(TrainingSegment(segment.results, origin["stretch"]))
+    return [*(part for part in earlier if part["step"] < origin["step"]), here]

@@ -18,11 +18,11 @@ from pipelines.config.tune_schema import TuneSettings
 from pipelines.search.halving import SynchronousHalving
 
 
-def make_scheduler(settings: TuneSettings, rungs: tuple[int, ...], seed: int, at_a_time: int) -> Any:
+def make_scheduler(settings: TuneSettings, rungs: tuple[int, ...], seed: int, max_concurrent: int) -> Any:
     """The scheduler of a search over these rungs, counted in the trials' own steps."""
     first, last = rungs[0], rungs[-1]
     if settings.scheduler == "synchronous_halving" and len(rungs) > 1:
-        return SynchronousHalving(rungs, settings.keep, settings.candidates, at_a_time, settings.min_coverage)
+        return SynchronousHalving(rungs, settings.keep, settings.candidates, max_concurrent, settings.min_coverage)
     if settings.scheduler == "asha":
         return Halving(time_attr="step", grace_period=first, max_t=last, reduction_factor=1 / settings.keep)
     if settings.scheduler == "median_stopping":
@@ -71,7 +71,7 @@ class Population(PopulationBasedTraining):  # type: ignore[misc]
             perturbation_interval=1,
             quantile_fraction=min(0.5, 1 - settings.keep),
             hyperparam_mutations={"job": {key: _mutation(key, settings, draws) for key in settings.space}},
-            log_config=False,  # the findings keep every change
+            log_config=False,  # the results store keeps every change
             synch=True,
         )
         random.seed(seed)  # Ray's own choices, of whom to copy and what to change, are drawn from here
@@ -107,12 +107,12 @@ class Variants(BasicVariantGenerator):  # type: ignore[misc]
     Ray's own limit counts paused trials too, and would never let a rung fill.
     """
 
-    def __init__(self, at_a_time: int) -> None:
+    def __init__(self, max_concurrent: int) -> None:
         super().__init__()
-        self.at_a_time, self.created = at_a_time, []  # type: ignore[var-annotated]
+        self.max_concurrent, self.created = max_concurrent, []  # type: ignore[var-annotated]
 
     def next_trial(self) -> Trial | None:
-        if sum(trial.status in (Trial.PENDING, Trial.RUNNING) for trial in self.created) >= self.at_a_time:
+        if sum(trial.status in (Trial.PENDING, Trial.RUNNING) for trial in self.created) >= self.max_concurrent:
             return None
         trial = super().next_trial()
         if trial is not None:
@@ -126,12 +126,12 @@ def concurrency(settings: TuneSettings, available: dict[str, float], grows: bool
     The cluster's CPUs or GPUs, `tune.max_concurrent`, or that there are no more candidates. What a cluster
     that grows has now is no limit, but to suggestions, which learn from results, where no other limit is set.
     """
-    wanted = settings.resources_per_trial
-    limits = [(int(available.get("CPU", 0) / wanted.cpu + 1e-9), "CPU")]
-    if wanted.gpu > 1:
-        limits.append((int(available.get("GPU", 0) / wanted.gpu + 1e-9), "GPU"))
-    elif wanted.gpu:  # parts of one GPU: none spans two
-        limits.append((int(available.get("GPU", 0)) * int(1 / wanted.gpu + 1e-9), "GPU"))
+    required = settings.resources_per_trial
+    limits = [(int(available.get("CPU", 0) / required.cpu + 1e-9), "CPU")]
+    if required.gpu > 1:
+        limits.append((int(available.get("GPU", 0) / required.gpu + 1e-9), "GPU"))
+    elif required.gpu:  # parts of one GPU: none spans two
+        limits.append((int(available.get("GPU", 0)) * int(1 / required.gpu + 1e-9), "GPU"))
     if grows and not (settings.searcher == "tpe" and settings.max_concurrent is None):
         limits.clear()
     if settings.max_concurrent is not None:

@@ -26,9 +26,9 @@ class Trials:
     configuration: ResolvedConfiguration
     dataset: Dataset
     run: Storage
-    findings: Storage
-    at_a_time: int
-    say: Callable[[str], None]
+    results: Storage
+    max_concurrent: int
+    log: Callable[[str], None]
     started: float
     rows: list[dict[str, Any]] = field(default_factory=list)
     failed: int = 0
@@ -49,7 +49,7 @@ class Trials:
         from pipelines.search.schedulers import make_scheduler
 
         settings, seed = self.configuration.tune, self.configuration.seed
-        scheduler = make_scheduler(settings, settings.rungs, seed, self.at_a_time)
+        scheduler = make_scheduler(settings, settings.rungs, seed, self.max_concurrent)
         if settings.searcher == "tpe":
             self._run("search", None, settings.rungs, scheduler)
             return
@@ -72,9 +72,9 @@ class Trials:
         if not jobs:
             return
         if self.out_of_time:
-            self.say("tune   no time is left to confirm the best over seeds")
+            self.log("tune   no time is left to confirm the best over seeds")
             return
-        self.say(f"tune   confirming the best {len(best)} over {settings.confirm.seeds} seeds")
+        self.log(f"tune   confirming the best {len(best)} over {settings.confirm.seeds} seeds")
         self._run("confirm", jobs, (step,) if settings.cuts else settings.rungs, None)
 
     def _run(self, stage: str, jobs: list[dict[str, Any]] | None, rungs: tuple[int, ...], scheduler: Any) -> None:
@@ -89,14 +89,14 @@ class Trials:
         settings, seed = self.configuration.tune, self.configuration.seed
         self.run.within("tune", stage).remove()  # Ray's own working memory, which may be damaged; ours is the truth
         limits = {"cpu": settings.resources_per_trial.cpu, "gpu": settings.resources_per_trial.gpu}
-        shortage = Shortage("tune", {"CPU": limits["cpu"], "GPU": limits["gpu"]}, self.say)
-        watcher = _watcher(shortage, self.configuration.train.start_timeout_s, Losses("tune", self.say))
+        shortage = Shortage("tune", {"CPU": limits["cpu"], "GPU": limits["gpu"]}, self.log)
+        watcher = _watcher(shortage, self.configuration.train.start_timeout_s, Losses("tune", self.log))
         left = self.seconds_left
-        search = Search(self.configuration, rungs, self.findings, None if left is None else time.time() + left)
+        search = Search(self.configuration, rungs, self.results, None if left is None else time.time() + left)
         trainable = tune.with_parameters(trial, search=search, dataset=self.dataset)
-        searcher: Any = Variants(self.at_a_time)
+        searcher: Any = Variants(self.max_concurrent)
         if jobs is None:
-            searcher = ConcurrencyLimiter(Suggestions(settings, seed, self.findings), max_concurrent=self.at_a_time)
+            searcher = ConcurrencyLimiter(Suggestions(settings, seed, self.results), max_concurrent=self.max_concurrent)
         place_patiently()
         tuner = tune.Tuner(
             tune.with_resources(trainable, limits),
@@ -118,7 +118,7 @@ class Trials:
                 verbose=0,
                 stop={"rung": len(rungs)} if settings.scheduler == "population_based" else None,
                 failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-                callbacks=[_collector(stage, self.rows, self.say, self._check_storage), watcher],
+                callbacks=[_collector(stage, self.rows, self.log, self._check_storage), watcher],
             ),
         )
         try:
@@ -154,9 +154,9 @@ def _watcher(shortage: Shortage, limit: float, losses: Losses) -> Any:
         lost: Lost | None = None
 
         def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-            if shortage.look() > limit:
+            if shortage.check() > limit:
                 raise RuntimeError(shortage.missing)
-            self.lost = losses.look()
+            self.lost = losses.check()
             if self.lost:
                 raise self.lost
 
@@ -166,13 +166,13 @@ def _watcher(shortage: Shortage, limit: float, losses: Losses) -> Any:
 def _collector(
     stage: str,
     rows: list[dict[str, Any]],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     check_storage: Callable[[], None],
 ) -> Any:
     from ray.tune import Callback
 
     class Collector(Callback):  # type: ignore[misc]
-        """Keeps every result as a row of the table, and says it."""
+        """Keeps every result as a row of the table, and logs it."""
 
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -185,13 +185,13 @@ def _collector(
             rows.append(row)
             place = f"tune   {stage} candidate {row['candidate']} seed {row['seed']} step {row['step']}"
             if row["status"] == "diverged":
-                say(f"{place}  diverged")
+                log(f"{place}  diverged")
             else:
-                say(f"{place}  log-likelihood {row['log_likelihood']:.1f} nats  coverage {row['coverage']:.2f}")
+                log(f"{place}  log-likelihood {row['log_likelihood']:.1f} nats  coverage {row['coverage']:.2f}")
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             check_storage()
-            say(f"tune   {stage} candidate {trial.config['job']['candidate']} failed; see {trial.path}")
+            log(f"tune   {stage} candidate {trial.config['job']['candidate']} failed; see {trial.path}")
 
     return Collector()
 

@@ -25,7 +25,7 @@ from pipelines.storage import latest_checkpoint
 
 
 def classify_run(
-    run: Run, dataset: Dataset, counts: Sequence[int], draws: int, seed: int, say: Callable[[str], None]
+    run: Run, dataset: Dataset, counts: Sequence[int], draws: int, seed: int, log: Callable[[str], None]
 ) -> list[dict[str, Any]]:
     """The accuracy of one classifier on the features of the run's D (and E, if it has one) and on what needs neither.
 
@@ -48,17 +48,17 @@ def classify_run(
         nets |= {"E": encoder_layers(inference.encoder), "E untrained": encoder_layers(fresh)}
     for count in counts:
         few_labels(labels, count, seed, 0)  # too many or too few is an error now
-    say(f"{'features':<26}" + "".join(f"{f'{count} labels':>17}" for count in counts))
-    found = []
+    log(f"{'features':<26}" + "".join(f"{f'{count} labels':>17}" for count in counts))
+    rows: list[Accuracy] = []
     for name, pair in feature_sets(dataset, nets):
         row = accuracies(name, pair, dataset.train, dataset.test, counts, draws, seed)
-        say(f"{name:<26}" + "".join(f"{_shown(one):>17}" for one in row))
-        found += row
-    return [asdict(one) for one in found]
+        log(f"{name:<26}" + "".join(f"{_percent(accuracy):>17}" for accuracy in row))
+        rows += row
+    return [asdict(accuracy) for accuracy in rows]
 
 
-def _shown(one: Accuracy) -> str:
-    return f"{one.mean:.2%}" + ("" if one.standard_error is None else f" ± {one.standard_error:.2%}")
+def _percent(accuracy: Accuracy) -> str:
+    return f"{accuracy.mean:.2%}" + ("" if accuracy.standard_error is None else f" ± {accuracy.standard_error:.2%}")
 
 
 def _discriminators(run: Run, dataset: Dataset) -> tuple[DenseDiscriminator, DenseDiscriminator]:

@@ -1,4 +1,4 @@
-"""Ray Tune: candidates searched, cut at rungs, the best few confirmed over seeds; resumed from what was found."""
+"""Ray Tune: candidates searched, cut at rungs, the best few confirmed over seeds; resumed from earlier results."""
 
 import tempfile
 import time
@@ -20,22 +20,22 @@ from pipelines.search.ranking import (
     rung_correlation,
     without_diverged,
 )
-from pipelines.search.results_store import Stretch, lineage, open_findings, stretches
+from pipelines.search.results_store import TrainingSegment, lineage, open_results, segments
 from pipelines.search.trials import Trials
 from pipelines.storage import Storage
 
 TABLE, PERTURBATIONS = "tune/table.parquet", "tune/perturbations.json"
-# What may differ when a search is started again and finds what it has already done.
+# What may differ when a search is started again and reuses its earlier results.
 NOT_IN_A_SCORE = ("candidates", "scheduler", "keep", "confirm", "min_coverage", "time_budget_s", "max_concurrent", "max_failures")  # fmt: skip
 
 
 def tune_run(
-    configuration: ResolvedConfiguration, dataset: Dataset, run: Storage, say: Callable[[str], None]
+    configuration: ResolvedConfiguration, dataset: Dataset, run: Storage, log: Callable[[str], None]
 ) -> TuneRecord:
     """Search, confirm, keep the table of every result, and return the settings that won.
 
-    A search that was killed, or that is given more candidates, is run again from the start with what
-    it has found: a known score is reported without training, and training goes on from the last rung.
+    A search that was killed, or that is given more candidates, is run again from the start with its
+    earlier results: a score among them is reported without training, and training goes on from the last rung.
     So with candidates drawn up front and synchronous rungs it ends as an undisturbed search of all the
     candidates would; results that such a search would not have are left out of its table. With other
     schedulers the order of arrival decides, and the promise is that nothing known is trained again.
@@ -60,24 +60,24 @@ def tune_run(
     plain = config.to_plain(configuration)
     plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in NOT_IN_A_SCORE}
     inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
-    findings, known = open_findings(run, [inputs, configuration.scored_weights, dataset.digest])
-    at_a_time, limit = concurrency(settings, ray.cluster_resources(), autoscaler.present())
+    results, earlier = open_results(run, [inputs, configuration.scored_weights, dataset.digest])
+    max_concurrent, limit = concurrency(settings, ray.cluster_resources(), autoscaler.present())
     of_grid = f" of the grid's {settings.grid_size}" if settings.searcher == "grid" else ""
-    say(
-        f"tune   {settings.candidates}{of_grid} candidates, {at_a_time} at a time ({limit}), "
+    log(
+        f"tune   {settings.candidates}{of_grid} candidates, {max_concurrent} at a time ({limit}), "
         f"rungs at {', '.join(map(str, settings.rungs))} steps"
     )
-    if known:
-        say(f"tune   {known} results of before are known, and not trained again")
-    trials = Trials(configuration, dataset, run, findings, at_a_time, say, started)
+    if earlier:
+        log(f"tune   reusing {earlier} earlier results")
+    trials = Trials(configuration, dataset, run, results, max_concurrent, log, started)
     trials.search()
     if trials.out_of_time:
-        _say_what_was_cut(trials.rows, configuration, say)
+        _log_what_was_cut(trials.rows, configuration, log)
     step = deciding_step(trials.rows, settings.rungs, trials.out_of_time)
     last = trials.rows if settings.scheduler == "population_based" else without_diverged(trials.rows)
     best = best_rows(at_step(last, step, settings.min_coverage), settings.confirm.best)
     if not best:
-        _nothing_usable(trials, say)
+        _nothing_usable(trials, log)
     searched = list(trials.rows)
     trials.confirm(best, step)
     deciding = trials.rows
@@ -89,11 +89,11 @@ def tune_run(
     chosen = {key: winner[key] for key in settings.space}
     correlation = rung_correlation(trials.rows, settings.rungs)
     _write_table(trials.rows, correlation, run)
-    schedule = _keep_perturbations(findings, winner, run) if settings.scheduler == "population_based" else []
+    schedule = _write_perturbations(results, winner, run) if settings.scheduler == "population_based" else []
     for rung, rho in correlation.items():
-        say(f"tune   rank correlation of scores at step {rung} with those at step {settings.rungs[-1]}: {rho:.2f}")
+        log(f"tune   rank correlation of scores at step {rung} with those at step {settings.rungs[-1]}: {rho:.2f}")
     number = winner["candidate"]
-    say(f"tune   chosen: candidate {number}, {', '.join(f'{key} {value}' for key, value in chosen.items())}")
+    log(f"tune   chosen: candidate {number}, {', '.join(f'{key} {value}' for key, value in chosen.items())}")
     return TuneRecord(
         chosen=chosen,
         candidate=number,
@@ -115,27 +115,27 @@ def _merit(log_likelihood: float, covered: float, min_coverage: float) -> tuple[
     return covered >= min_coverage, log_likelihood
 
 
-def _say_what_was_cut(
-    rows: list[dict[str, Any]], configuration: ResolvedConfiguration, say: Callable[[str], None]
+def _log_what_was_cut(
+    rows: list[dict[str, Any]], configuration: ResolvedConfiguration, log: Callable[[str], None]
 ) -> None:
     settings = configuration.tune
     last = {row["candidate"] for row in rows if row["step"] == settings.rungs[-1]}
     scored = {row["candidate"] for row in rows} - last
-    say(
+    log(
         f"tune   the time budget of {settings.time_budget_s:g} s is over: {len(last)} of {settings.candidates} candidates "
         f"reached step {settings.rungs[-1]}, {len(scored)} were scored before it, "
         f"{settings.candidates - len(last) - len(scored)} were not scored"
     )
 
 
-def _nothing_usable(trials: Trials, say: Callable[[str], None]) -> NoReturn:
+def _nothing_usable(trials: Trials, log: Callable[[str], None]) -> NoReturn:
     settings = trials.configuration.tune
     if trials.out_of_time and not any(row["status"] == "finite" for row in trials.rows):
         raise Diverged(
             "no candidate was scored in time", "tune.time_budget_s", f"{settings.time_budget_s:g} s",
             "a longer one; start a new run: --name NAME",
         )  # fmt: skip
-    say("tune   no candidate reached the last rung with enough coverage")
+    log("tune   no candidate reached the last rung with enough coverage")
     raise Diverged(
         "no candidate is usable", "tune", f"{settings.candidates} candidates, none finite with coverage >= {settings.min_coverage}",
         "a wider space or a lower tune.min_coverage",
@@ -153,8 +153,8 @@ def _write_table(rows: list[dict[str, Any]], correlation: dict[int, float], run:
         run.write(TABLE, path.read_bytes())
 
 
-def _keep_perturbations(findings: Storage, winner: dict[str, Any], run: Storage) -> list[dict[str, Any]]:
+def _write_perturbations(results: Storage, winner: dict[str, Any], run: Storage) -> list[dict[str, Any]]:
     """Write every change of settings, by whom and from whose weights, and return the winner's own schedule."""
-    known = [stretch.about for stretch in stretches(findings)]
-    run.write_json(PERTURBATIONS, [about for about in known if about["origin"] is not None])
-    return lineage(Stretch(findings, winner["stretch"]))
+    abouts = [segment.about for segment in segments(results)]
+    run.write_json(PERTURBATIONS, [about for about in abouts if about["origin"] is not None])
+    return lineage(TrainingSegment(results, winner["stretch"]))

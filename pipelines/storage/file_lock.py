@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+# Not by the package filelock: it locks exclusively alone, and by opening its file for writing. Who only asks whether a
+# folder is held would then write into it, could not ask on a disk that is read-only, and would take the lock from its
+# owner and from whoever asks at the same time.
 LOCK = ".lock"
 TRY_SECONDS = 1.0  # how long the lock is tried for: someone may only be asking whether it is held
 

@@ -17,7 +17,7 @@ from gan_core.portable import save_generator
 from gan_core.training import initial_state, train
 from pipelines import config
 from pipelines.runs.run import Run
-from pipelines.stages.train import Job
+from pipelines.stages.train import gan_training
 from pipelines.storage import Storage, save_checkpoint
 from tests.golden import RESUMED, SAVED, TINY
 
@@ -29,11 +29,11 @@ def write(folder: Path) -> None:
         settings = config.override(config.build(config.parse_yaml(TINY, "TINY")), {"algorithm.optimizer": optimizer})
         run, dataset = Run.create(settings, "golden", optimizer, Storage.at(folder)), load(settings.data)
         run.save()
-        job = Job(run.folder, settings.training(), settings.train, dataset.digest, dataset.shape)
+        job = gan_training(run.folder, settings.training(), settings.train, dataset.digest, dataset.shape)
         state = initial_state(settings.training(), dataset.train)
         for report in train(settings.training(), dataset.train, state, RESUMED, lambda step: step == SAVED):
             place = run.folder.within("checkpoints" if report.step == SAVED else "resumed")
-            save_checkpoint(place, report.step, report.state.tensors(), job.about(), keep=2)
+            save_checkpoint(place, report.step, report.state.tensors(), job.about, keep=2)
             if report.step == SAVED:
                 model = run.generator()
                 tensors = report.state.tensors()

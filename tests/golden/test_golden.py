@@ -12,8 +12,9 @@ from gan_core.datasets import DataSettings, load
 from gan_core.datasets.preprocessing import to_bytes
 from gan_core.portable import load_generator
 from gan_core.training import initial_state, train
+from pipelines.runs.resume import resume
 from pipelines.runs.run import Run
-from pipelines.stages.train import Job, resume
+from pipelines.stages.train import gan_training
 from pipelines.storage import Storage, latest_checkpoint
 from tests.golden import RESUMED, SAVED
 
@@ -54,7 +55,7 @@ def test_a_checkpoint_of_an_earlier_version_has_its_weights_to_the_bit(golden, r
 def test_a_training_of_an_earlier_version_goes_on_as_it_would_have(golden, run, digits):
     settings = run.configuration.training()
     state = initial_state(settings, digits.train)
-    resume(state, Job(run.folder, settings, run.configuration.train, digits.digest, digits.shape))
+    resume(state, gan_training(run.folder, settings, run.configuration.train, digits.digest, digits.shape))
     assert int(state.step) == SAVED
     before = {name: tensor.clone() for name, tensor in state.tensors()["generator"].items()}
     for _ in train(settings, digits.train, state, RESUMED, lambda step: False):

@@ -22,12 +22,12 @@ import torch
 
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.datasets import Dataset, DataSettings, load
-from gan_core.extensions.efficiency import Coordination, train_coordinated
 from gan_core.metrics.parzen import paper_protocol, parzen_log_density
 from gan_core.networks.dense import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.randomness import stream
 from gan_core.training import TrainingSettings, initial_state, sample
+from tests.paper.coordination import Coordination, train_coordinated
 
 VARIANTS = {
     "constant": Coordination(),

@@ -14,8 +14,9 @@ from gan_core.errors import ConfigurationError
 from pipelines import config
 from pipelines.cli import cli
 from pipelines.evaluation.scores import evaluate_arrays
+from pipelines.runs.resume import CHECKPOINTS
 from pipelines.runs.run import Run
-from pipelines.stages.train import CHECKPOINTS, Job
+from pipelines.stages.train import gan_training
 from pipelines.storage import Storage, save_checkpoint
 from tests.pipelines.conftest import ANY_MODEL, gan, trained_alone
 
@@ -84,7 +85,7 @@ def five_folds(tmp_path):
         run.save()
         training, dataset = configuration.training(), load(configuration.data)
         state = trained_alone(training, dataset, 5)
-        about = Job(run.folder, training, configuration.train, dataset.digest, dataset.shape).about()
+        about = gan_training(run.folder, training, configuration.train, dataset.digest, dataset.shape).about
         save_checkpoint(run.folder.within(CHECKPOINTS), 5, state.tensors(), about, 2)
         runs[run.name] = run
     return runs

@@ -20,10 +20,10 @@ from pipelines.registry import Registry
 from pipelines.registry.mlflow_backend import PREDICT_PARAMETERS
 from pipelines.registry.registration import register
 from pipelines.reporting import html_report
-from pipelines.runs.resume import CHECKPOINTS, Job, resume
+from pipelines.runs.resume import CHECKPOINTS, resume
 from pipelines.runs.run import Run
 from pipelines.serving.requests import SampleRequest, answer_request, parse_request
-from pipelines.stages.train import train_run
+from pipelines.stages.train import gan_training, train_run
 from pipelines.storage import Storage, save_checkpoint
 from tests.pipelines.conftest import SMALL, failed, gan
 
@@ -53,8 +53,8 @@ def runs(digits, tmp_path_factory):
         run = Run.create(settings, "x", kind, storage)
         run.save()
         state, conditions = trained(settings, digits, 10)
-        job = Job(run.folder, settings.training(), settings.train, digits.digest, digits.shape, conditions)
-        save_checkpoint(run.folder.within(CHECKPOINTS), 10, state.tensors(), job.about(), 2)
+        job = gan_training(run.folder, settings.training(), settings.train, digits.digest, digits.shape, conditions)
+        save_checkpoint(run.folder.within(CHECKPOINTS), 10, state.tensors(), job.about, 2)
     return storage
 
 
@@ -143,10 +143,12 @@ def test_a_checkpoint_of_other_conditions_is_not_resumed(runs, digits):
     run, settings = Run.open("conditional", runs), settings_of("conditional")
     conditions = conditions_of(settings.extension, digits)
     state = initial_state(settings.training(), digits.train, conditions=conditions)
-    resume(state, Job(run.folder, settings.training(), settings.train, digits.digest, digits.shape, conditions))
+    resume(
+        state, gan_training(run.folder, settings.training(), settings.train, digits.digest, digits.shape, conditions)
+    )
     assert int(state.step) == 10
     with pytest.raises(CheckpointError, match="checkpoint of another training"):
-        resume(state, Job(run.folder, settings.training(), settings.train, digits.digest, digits.shape))
+        resume(state, gan_training(run.folder, settings.training(), settings.train, digits.digest, digits.shape))
 
 
 def test_a_request_over_http_may_ask_for_a_class(runs):

@@ -28,9 +28,9 @@ def exported(run: str) -> dict[str, float]:
 
 def test_a_worker_s_gauges_are_at_its_node_s_exporter_each_run_s_apart_and_as_last_set(ray_cluster):
     first, second = (ray.remote(Gauges).options(num_cpus=0).remote(run) for run in ("first", "second"))
-    ray.get([first.show.remote({"step": 100, "value": -1.25}), second.show.remote({"step": 7})])
+    ray.get([first.set.remote({"step": 100, "value": -1.25}), second.set.remote({"step": 7})])
     until(lambda: exported("first") == {"step": 100.0, "value": -1.25} and exported("second") == {"step": 7.0})
-    ray.get(first.show.remote({"step": 200, "value": -1.0}))
+    ray.get(first.set.remote({"step": 200, "value": -1.0}))
     until(lambda: exported("first") == {"step": 200.0, "value": -1.0})
     assert exported("second") == {"step": 7.0}
 

@@ -19,8 +19,9 @@ from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from gan_core.metrics.feature_quality import frechet_distance
 from pipelines import config
 from pipelines.evaluation.inception import Inception, inception_quality, inception_scores
-from pipelines.runs.resume import CHECKPOINTS, Job
+from pipelines.runs.resume import CHECKPOINTS
 from pipelines.runs.run import Run
+from pipelines.stages.train import gan_training
 from pipelines.storage import Storage, save_checkpoint
 from tests.pipelines.conftest import SMALL, environment, failed, trained_alone
 
@@ -184,8 +185,8 @@ def run(digits, tmp_path):
     data, run = load(settings.data), Run.create(settings, "few", "few", Storage.at(tmp_path / "st"))
     run.save()
     state = trained_alone(settings.training(), data, 10)
-    job = Job(run.folder, settings.training(), settings.train, data.digest, data.shape)
-    save_checkpoint(run.folder.within(CHECKPOINTS), 10, state.tensors(), job.about(), 2)
+    job = gan_training(run.folder, settings.training(), settings.train, data.digest, data.shape)
+    save_checkpoint(run.folder.within(CHECKPOINTS), 10, state.tensors(), job.about, 2)
     return run
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from gan_core.checkpoint import tensors_digest
 from gan_core.conditions.settings import InferenceSettings
+from gan_core.errors import ConfigurationError
 from gan_core.extensions.inference import initial_encoder, train_encoder
 from gan_core.threads import one_thread
 from pipelines import config
@@ -184,5 +185,5 @@ def test_settings_of_inference_are_read_from_a_file_and_refused_by_name():
         ({"step": 5}, "did you mean extension.inference.steps"),
         ({"steps": 0}, "inference.steps 0"),
     ):
-        with pytest.raises(config.ConfigurationError, match=words):
+        with pytest.raises(ConfigurationError, match=words):
             config.build({"extension": {"name": "inference", "inference": inference}})

@@ -47,7 +47,7 @@ def test_a_search_killed_at_random_ends_with_the_winner_and_table_of_one_left_al
             seen.setdefault(path, path.read_bytes())
     resumed = gan("tune", small_yaml, *arguments(killed), cwd=tmp_path)
     assert resumed.code == 0, resumed.err
-    assert "results of before are known, and not trained again" in resumed.err
+    assert " earlier results" in resumed.err
     assert table(killed)[NUMBERS].equals(table(whole)[NUMBERS])
     timed = ("seconds",)
     assert {k: v for k, v in resumed.json.items() if k not in timed} == {

@@ -13,8 +13,9 @@ from pipelines.registry import Registry
 from pipelines.registry.champion_history import ChampionHistory
 from pipelines.registry.registration import register
 from pipelines.runs import warm_start
-from pipelines.runs.resume import Job, begin, resume
+from pipelines.runs.resume import begin, resume
 from pipelines.runs.run import Run
+from pipelines.stages.train import gan_training
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
 from tests.pipelines.conftest import failed, gan, principal_generator, trained_alone
 
@@ -25,7 +26,7 @@ def digest(state):
 
 def job(run, digits):
     settings = run.configuration
-    return Job(run.folder, settings.training(), settings.train, digits.digest, digits.shape)
+    return gan_training(run.folder, settings.training(), settings.train, digits.digest, digits.shape)
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def trained(alone, digits, storage):
     run = Run.create(alone, "stem", "trained", storage)
     run.save()
     state = trained_alone(alone.training(), digits, 30)
-    save_checkpoint(run.folder.within("checkpoints"), 30, state.tensors(), job(run, digits).about(), keep=2)
+    save_checkpoint(run.folder.within("checkpoints"), 30, state.tensors(), job(run, digits).about, keep=2)
     return run
 
 
@@ -63,7 +64,7 @@ def continued(configuration, reference, storage, name=None, uri=no_registry):
 
 def begun(run, digits):
     """The state in which the run's workers begin."""
-    begin(initial_state(run.configuration.training(), digits.train, digits.shape), job(run, digits))
+    begin(job(run, digits), digits.train)
     state = initial_state(run.configuration.training(), digits.train, digits.shape)
     resume(state, job(run, digits))
     return state
@@ -92,7 +93,7 @@ def test_a_run_with_checkpoints_of_its_own_goes_on_from_those(trained, alone, di
     run.save()
     state = begun(run, digits)
     state.step.add_(5)
-    save_checkpoint(run.folder.within("checkpoints"), 35, state.tensors(), job(run, digits).about(), keep=2)
+    save_checkpoint(run.folder.within("checkpoints"), 35, state.tensors(), job(run, digits).about, keep=2)
     assert int(begun(run, digits).step) == 35
     run.folder.within("checkpoints", "step=00000030").remove()
     run.folder.within("checkpoints", "step=00000035").write("generator.safetensors", b"")
@@ -191,7 +192,7 @@ def test_a_name_belongs_to_one_origin_and_a_moved_reference_is_still_the_recorde
     with pytest.raises(ConfigurationError, match="--continue-from was trained/step=00000030; expected none"):
         Run.create(longer, "stem", "mine", storage)
     state = trained_alone(alone.training(), digits, 29)
-    save_checkpoint(trained.folder.within("checkpoints"), 31, state.tensors(), job(trained, digits).about(), keep=2)
+    save_checkpoint(trained.folder.within("checkpoints"), 31, state.tensors(), job(trained, digits).about, keep=2)
     with pytest.raises(ConfigurationError, match="run of another origin"):
         continued(longer, "trained", storage, "mine")
     assert warm_start.recorded("trained", "mine", storage) == run.origin

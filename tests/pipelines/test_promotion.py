@@ -22,7 +22,7 @@ from pipelines.runs.records import EvaluateRecord, TrainRecord
 from pipelines.runs.run import Run
 from pipelines.stages.register import publish
 from pipelines.stages.report import write_report
-from pipelines.stages.train import Job
+from pipelines.stages.train import gan_training
 from pipelines.storage import latest_checkpoint, save_checkpoint
 from pipelines.storage.metric_log import append_history
 from tests.pipelines.conftest import ANY_MODEL, principal_generator
@@ -233,7 +233,7 @@ def finished_run(mlflow_server, digits, name, model, registered="gan-published")
     settings = run.configuration
     state = initial_state(settings.training(), digits.train)
     state.generator.load_state_dict(model.generator.state_dict())
-    about = Job(run.folder, settings.training(), settings.train, digits.digest, digits.shape).about()
+    about = gan_training(run.folder, settings.training(), settings.train, digits.digest, digits.shape).about
     save_checkpoint(run.folder.within("checkpoints"), 10, state.tensors(), about, keep=2)
     append_history(
         run.folder.within("history"),

@@ -1,4 +1,4 @@
-"""Who leads, how well rungs predict, how many run at a time, and what stays of a stretch: by hand-made cases."""
+"""Who leads, how well rungs predict, how many run at a time, and what stays of a segment: by hand-made cases."""
 
 import json
 
@@ -21,7 +21,7 @@ from pipelines.search.ranking import (
     rung_correlation,
     without_diverged,
 )
-from pipelines.search.results_store import lineage, open_findings, open_stretch, stretches
+from pipelines.search.results_store import lineage, open_results, open_segment, segments
 from pipelines.search.schedulers import concurrency, make_scheduler
 from pipelines.storage import Storage
 
@@ -154,52 +154,52 @@ def test_ashas_rungs_are_the_first_and_by_the_share_kept_up_to_the_last():
     assert sorted(milestone for milestone, _ in scheduler._brackets[0]._rungs) == [10, 20, 40, 80]
 
 
-def test_a_stretch_is_found_again_by_its_job_and_origin_and_by_nothing_else(tmp_path):
-    findings, known = open_findings(Storage.at(tmp_path), ["inputs"])
+def test_a_segment_is_found_again_by_its_job_and_origin_and_by_nothing_else(tmp_path):
+    results, known = open_results(Storage.at(tmp_path), ["inputs"])
     assert known == 0
     job = {"candidate": 3, "seed": 7, "noise.size": 8}
-    stretch = open_stretch(findings, job, None)
-    stretch.commit({"step": 20, "status": "finite", "log_likelihood": 1.0}, {"generator": {"w": torch.ones(2)}})
-    stretch.commit({"step": 40, "status": "finite", "log_likelihood": 2.0}, None)
-    again, known = open_findings(Storage.at(tmp_path), ["inputs"])
-    assert (again, known) == (findings, 2)
-    assert open_stretch(again, dict(reversed(job.items())), None) == stretch
-    assert [row["step"] for row in stretch.rows()] == [20, 40]
+    segment = open_segment(results, job, None)
+    segment.commit({"step": 20, "status": "finite", "log_likelihood": 1.0}, {"generator": {"w": torch.ones(2)}})
+    segment.commit({"step": 40, "status": "finite", "log_likelihood": 2.0}, None)
+    again, known = open_results(Storage.at(tmp_path), ["inputs"])
+    assert (again, known) == (results, 2)
+    assert open_segment(again, dict(reversed(job.items())), None) == segment
+    assert [row["step"] for row in segment.rows()] == [20, 40]
     for other, origin in [
         ({**job, "noise.size": 9}, None),
         ({**job, "seed": 8}, None),
         (job, {"stretch": "x", "step": 20}),
     ]:
-        assert open_stretch(again, other, origin).rows() == []
-    assert len(stretches(again)) == 4
-    assert open_findings(Storage.at(tmp_path), ["others"])[1] == 0
-    assert stretches(again) == []
+        assert open_segment(again, other, origin).rows() == []
+    assert len(segments(again)) == 4
+    assert open_results(Storage.at(tmp_path), ["others"])[1] == 0
+    assert segments(again) == []
 
 
 def test_the_weights_to_go_on_from_are_the_newest_whole_ones_not_beyond_a_step(tmp_path, caplog):
-    stretch = open_stretch(Storage.at(tmp_path), {"candidate": 0, "seed": 0}, None, kept=3)
-    assert stretch.weights(100) is None
+    segment = open_segment(Storage.at(tmp_path), {"candidate": 0, "seed": 0}, None, kept=3)
+    assert segment.weights(100) is None
     for step in (20, 40, 60):
-        stretch.keep(step, {"generator": {"w": torch.full((2,), float(step))}})
-    at = lambda until: stretch.weights(until)["generator"]["w"].tolist()  # noqa: E731
+        segment.keep(step, {"generator": {"w": torch.full((2,), float(step))}})
+    at = lambda until: segment.weights(until)["generator"]["w"].tolist()  # noqa: E731
     assert at(59) == [40.0, 40.0]
-    assert stretch.weights(19) is None
-    (stretch.folder.local / "step=00000040" / "generator.safetensors").write_bytes(b"cut")
+    assert segment.weights(19) is None
+    (segment.folder.local / "step=00000040" / "generator.safetensors").write_bytes(b"cut")
     assert at(59) == [20.0, 20.0]
     assert "training that part again" in caplog.text
 
 
 def test_a_lineage_is_the_settings_really_used_and_leaves_out_what_was_not_passed_on(tmp_path):
-    findings = Storage.at(tmp_path)
+    results = Storage.at(tmp_path)
     job = lambda candidate, rate: {"candidate": candidate, "seed": 0, "rate": rate}  # noqa: E731
-    first = open_stretch(findings, job(0, 0.1), None)
-    second = open_stretch(findings, job(1, 0.2), {"stretch": first.name, "step": 20})
-    third = open_stretch(findings, job(2, 0.3), {"stretch": second.name, "step": 60})
+    first = open_segment(results, job(0, 0.1), None)
+    second = open_segment(results, job(1, 0.2), {"stretch": first.name, "step": 20})
+    third = open_segment(results, job(2, 0.3), {"stretch": second.name, "step": 60})
     assert [(part["step"], part["candidate"], part["settings"]) for part in lineage(third)] == [
         (0, 0, {"rate": 0.1}), (20, 1, {"rate": 0.2}), (60, 2, {"rate": 0.3}),
     ]  # fmt: skip
     # One that was copied at the very step where it was itself put there has passed on nothing of its own.
-    fourth = open_stretch(findings, job(3, 0.4), {"stretch": second.name, "step": 20})
+    fourth = open_segment(results, job(3, 0.4), {"stretch": second.name, "step": 20})
     assert [part["settings"]["rate"] for part in lineage(fourth)] == [0.1, 0.4]
 
 

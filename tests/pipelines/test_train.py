@@ -14,7 +14,8 @@ from gan_core.errors import CheckpointError
 from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config
-from pipelines.stages.train import Job, resume, train_run
+from pipelines.runs.resume import resume
+from pipelines.stages.train import gan_training, train_run
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
 from pipelines.storage.metric_log import read_history
 from tests.pipelines.conftest import trained_alone, until
@@ -183,7 +184,7 @@ def test_a_worker_that_hangs_is_found_within_the_configured_time_and_the_bits_ar
 
 
 def job(configuration, digits, run):
-    return Job(run, configuration.training(), configuration.train, digits.digest, digits.shape)
+    return gan_training(run, configuration.training(), configuration.train, digits.digest, digits.shape)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_first_field_that_dif
     key, value, was, one_worker, digits, ray_cluster, tmp_path
 ):
     run, state = Storage.at(tmp_path), initial_state(one_worker.training(), digits.train)
-    save_checkpoint(run.within("checkpoints"), 10, state.tensors(), job(one_worker, digits, run).about(), keep=2)
+    save_checkpoint(run.within("checkpoints"), 10, state.tensors(), job(one_worker, digits, run).about, keep=2)
     for again in (
         lambda c: train_run(c, digits, run, silent),
         lambda c: resume(initial_state(c.training(), digits.train), job(c, digits, run)),
@@ -216,13 +217,13 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_first_field_that_dif
 
 def test_a_checkpoint_of_other_data_is_refused_and_a_longer_training_is_not(one_worker, digits, tmp_path):
     run, state = Storage.at(tmp_path), trained_alone(one_worker.training(), digits, 3)
-    other = replace(job(one_worker, digits, run), data_digest="0" * 64)
-    save_checkpoint(run.within("checkpoints"), 3, state.tensors(), other.about(), keep=2)
+    other = {**job(one_worker, digits, run).about, "data_digest": "0" * 64}
+    save_checkpoint(run.within("checkpoints"), 3, state.tensors(), other, keep=2)
     fresh = initial_state(one_worker.training(), digits.train)
     with pytest.raises(CheckpointError, match="data_digest was 0000"):
         resume(fresh, job(one_worker, digits, run))
     longer = config.override(one_worker, {"algorithm.steps": 999})
-    save_checkpoint(run.within("checkpoints"), 3, state.tensors(), job(one_worker, digits, run).about(), keep=2)
+    save_checkpoint(run.within("checkpoints"), 3, state.tensors(), job(one_worker, digits, run).about, keep=2)
     resume(fresh, job(longer, digits, run))
     assert int(fresh.step) == 3
     assert tensors_digest(*fresh.tensors().values()) == tensors_digest(*state.tensors().values())

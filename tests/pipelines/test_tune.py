@@ -169,7 +169,7 @@ def test_a_search_that_was_cut_short_trains_only_what_is_missing_and_ends_as_an_
     resumed = table_of(folder)
     assert resumed[NUMBERS].equals(table[NUMBERS])
     assert replace(record, seconds=0) == replace(whole, seconds=0)
-    assert f"tune   {len(table) - 3} results of before are known, and not trained again" in said
+    assert f"tune   reusing {len(table) - 3} earlier results" in said
     missing = {(survivor.stretch, RUNGS[1]), (other.stretch, RUNGS[0]), (confirmed.stretch, RUNGS[1])}
     for before, after in zip(table.to_dict("records"), resumed.to_dict("records"), strict=True):
         # How long a training took never repeats to the bit: an equal figure is the same training.

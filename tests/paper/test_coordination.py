@@ -8,10 +8,10 @@ import torch
 from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.checkpoint import tensors_digest
 from gan_core.datasets import DataSettings, load
-from gan_core.extensions.efficiency import Coordination, Pace, train_coordinated
 from gan_core.networks.dense import DenseDiscriminatorSettings, DenseGeneratorSettings, NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.training import TrainingSettings, initial_state, train
+from tests.paper.coordination import Coordination, Pace, train_coordinated
 
 NETWORK = NetworkSettings(
     generator=DenseGeneratorSettings(hidden=(8,)), discriminator=DenseDiscriminatorSettings((6, 6), 2, 0.05)

@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 CONFIG ?= configs/digits.yaml
 VENV   := .venv
 STAMP  := $(VENV)/.installed
+WORKERS ?= 2
 BIN    := $(VENV)/bin
 UV     := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 
@@ -25,8 +26,9 @@ $(STAMP): pyproject.toml requirements.lock bootstrap.lock
 run: $(STAMP)
 	$(BIN)/gan run $(CONFIG)
 
+# Two processes, each with a Ray of its own; a file of tests stays in one, with what its tests share.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gan_core.errors import CheckpointError, ConfigurationError, RegistryError
+from gan_core.errors import CheckpointError, ConfigurationError, RegistryError, first_line
 
 OWNER = "gan"  # the database's superuser
 HOST = "127.0.0.1"
@@ -91,7 +91,7 @@ class Database:
                     if name not in there:
                         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         except psycopg.Error as error:
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            said = first_line(error)
             raise RegistryError(
                 "PostgreSQL refused", f"{HOST}:{self.port}", said, "the password it was made with"
             ) from None

@@ -23,6 +23,20 @@ class GanError(Exception):
         return type(self), self._parts  # so that it survives the way back from a Ray worker
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says, or its kind where it says nothing."""
+    return _lines(error)[0]
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of what a library's error says, or its kind where it says nothing."""
+    return _lines(error)[-1]
+
+
+def _lines(error: BaseException) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]
+
+
 def visible(text: object) -> str:
     """A text of others on one line: what a terminal would obey (escape codes, newlines, bidirectional marks) as `\\x1b`."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(text))
@@ -53,6 +67,12 @@ class RegistryError(GanError):
 
 
 class Diverged(GanError):
-    """A training whose losses stopped being finite, or a model that collapsed."""
+    """A training whose losses stopped being finite."""
+
+    exit_code = 6
+
+
+class Collapsed(GanError):
+    """A model that the promotion gate refused for what it draws."""
 
     exit_code = 6

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ install_import_hook("gan_core", "beartype.beartype(conf=beartype.BeartypeConf(is
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from cluster import postgresql  # noqa: E402
@@ -30,6 +32,9 @@ from gan_core import threads  # noqa: E402
 from pipelines.runtime.ray_session import prepare_environment  # noqa: E402
 
 prepare_environment()
+# Who starts the tests in the background has SIGINT ignored, and so would each command that is to be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test depends on luck: what one draws is a function of its name. Other draws, to look for luck: GAN_TEST_SEED=1 make test.
 SEED = os.environ.get("GAN_TEST_SEED", "")
@@ -97,7 +102,7 @@ def ray_cluster() -> Iterator[None]:
     for left in (2, 1, 0):  # on a busy machine Ray gives up after half a minute
         try:
             ray.init(
-                num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=True, log_to_driver=False,
+                "local", num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=True, log_to_driver=False,
                 logging_level="ERROR", _system_config={"metrics_report_interval_ms": 1000},
             )  # fmt: skip
             break
@@ -170,8 +175,14 @@ def database_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database: creating one takes seconds, copying it none."""
     from pipelines.registry.mlflow_client import open_client
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    open_client(f"sqlite:///{path}", create=True)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # one for all workers, made by the first
+    path = folder / "mlflow-template.db"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            open_client(f"sqlite:///{path}.new", create=True)
+            os.replace(f"{path}.new", path)
     return path
 
 

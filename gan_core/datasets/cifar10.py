@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gan_core.datasets.examples import Dataset, Examples, check_images
-from gan_core.errors import DataError
+from gan_core.errors import DataError, first_line
 
 SHAPE = (32, 32, 3)  # of an image here; the files hold the three colours one after the other, (3, 32, 32)
 PIXELS = 3072
@@ -161,7 +161,7 @@ def _download(root: str) -> None:
             "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", root, md5="c32a1d4ab5d03f1284b67883e8d87530"
         )
     except Exception as error:  # torchvision raises what its mirrors raise, of many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataError("CIFAR-10 could not be downloaded", root, reason, _expected()) from error
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gan_core.datasets.examples import Dataset, Examples, check_images
-from gan_core.errors import DataError
+from gan_core.errors import DataError, first_line
 
 SIDE = 28  # pixels
 
@@ -107,7 +107,7 @@ def _download(files: IdxFiles, root: str) -> None:
     try:
         getattr(datasets, files.folder)(root, download=True)
     except Exception as error:  # torchvision raises what its mirrors raise, of many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataError(f"{files.folder} could not be downloaded", root, reason, _expected(files)) from error
 
 

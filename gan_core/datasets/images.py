@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from gan_core.datasets.examples import Dataset, Examples, check_images
-from gan_core.errors import DataError
+from gan_core.errors import DataError, first_line
 from gan_core.randomness import stream
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -111,7 +111,7 @@ def _decoded(content: bytes, where: object, size: Sequence[int] | None, channels
                 image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
             return np.asarray(image)
     except Exception as error:  # Pillow's decoders raise errors, and warnings, of many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataError("unreadable image", where, reason, "a whole PNG or JPEG file of 8 bits a channel") from error
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from gan_core.datasets.examples import Dataset, Examples, check_images
-from gan_core.errors import DataError
+from gan_core.errors import DataError, first_line
 
 FILE = "TFD_48x48.mat"
 FOLDS = 5
@@ -50,7 +50,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         content = loadmat(path, variable_names=names)
     except Exception as error:  # of many types; a file that is cut can end anywhere
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataError("unreadable file", path, reason, "a MATLAB file up to version 7") from error
     missing = [name for name in names if name not in content]
     if missing:

@@ -15,9 +15,9 @@ import click
 from gan_core.errors import GanError
 from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline, sample, serve, setup, submit
 from pipelines.cli.models import models
-from pipelines.cli.outcome import INTERRUPTED, PREEMPTED, PREEMPTED_LINE, failure
 from pipelines.cli.runs import runs
 from pipelines.runtime import import_path
+from pipelines.runtime.exit_codes import INTERRUPTED, PREEMPTED, PREEMPTED_LINE, failure
 
 # Torch, Ray and MLflow are imported by the commands that need them: --help answers at once.
 

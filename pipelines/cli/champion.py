@@ -5,7 +5,6 @@ import click
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, common
 from pipelines.cli.models import gate_inputs, open_registry, overridden, registry_to_delete_from
-from pipelines.cli.outcome import collapsed
 
 
 @click.command("promote")
@@ -24,7 +23,7 @@ def promote(context: Context, reference: str, force: bool, reason: str, override
     """
     from pipelines.registry import CHAMPION
     from pipelines.registry.champion_history import Moves
-    from pipelines.registry.promotion_gate import Verdict, judge_version
+    from pipelines.registry.promotion_gate import Verdict, collapsed_model, judge_version
 
     registry = open_registry(context)
     version = registry.resolve(reference)
@@ -51,7 +50,7 @@ def promote(context: Context, reference: str, force: bool, reason: str, override
     context.answer(
         result,
         f"{version} is {'champion' if verdict.promoted else 'not promoted'}: {verdict.reason}",
-        collapsed(str(version), verdict.reason) if verdict.collapsed else None,
+        collapsed_model(str(version), verdict.reason) if verdict.collapsed else None,
     )
 
 

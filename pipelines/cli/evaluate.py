@@ -60,10 +60,9 @@ def evaluate(
 
     if bool(references) == (samples_file is not None) or (samples_file is None) != (points_file is None):
         raise click.UsageError("give either REF, or --samples and --points")
-    if features and samples_file is not None:
-        raise click.UsageError("--features needs a REF, whose data set has the labels")
-    if inception_file and samples_file is not None:
-        raise click.UsageError("--inception needs a REF, whose data set has the shape of its images")
+    if not references and (features or inception_file):
+        asked, has = ("--features", "the labels") if features else ("--inception", "the shape of its images")
+        raise click.UsageError(f"{asked} needs a REF, whose data set has {has}")
     if len(set(references)) < len(references):
         raise ConfigurationError("a model given twice", "REF", " ".join(references), "each once")
     if samples_file is not None and points_file is not None:

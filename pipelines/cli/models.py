@@ -225,5 +225,5 @@ def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> t
         context.say(f"run of {version} is not in {context.storage.uri}: its data set, and default settings of the gate")
     for override in overrides:
         config.apply_override(document, override)
-    configuration = config.build(document, str(version))
+    configuration = config.resolve(config.build(document, str(version)), version.tags.get("run", ""))
     return configuration, load(configuration.data, context.storage, context.say, reader)

@@ -1,12 +1,15 @@
 """Commands that make: run, tune, train, register, report."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, common, configured, open_run
-from pipelines.cli.outcome import Work, collapsed, result_of, summary_of, tell_promotion, telling
+from pipelines.cli.outcome import emit
+
+if TYPE_CHECKING:
+    from pipelines.flow import Pipeline
 
 continuing = click.option(
     "--continue-from", metavar="REF",
@@ -43,7 +46,10 @@ def run(
       gan run configs/tfd.yaml --continue-from tfd-pretrain --set data.fold=3
       gan run configs/digits.yaml --set extension.name=inference
     """
-    _make(context, configuration, overrides, name, None, dry_run, continue_from, skip_unchanged)
+    _make(
+        context, configuration, overrides, name=name, dry_run=dry_run, continue_from=continue_from,
+        skip_unchanged=skip_unchanged,
+    )  # fmt: skip
 
 
 @click.command()
@@ -69,7 +75,7 @@ def tune(context: Context, configuration: str, overrides: tuple[str, ...], name:
             "tune.candidates is 0",
             "1 or more, and tune.space: --set tune.candidates=8",
         )
-    _make(context, configuration, overrides, name, ("tune",), dry_run)
+    _make(context, configuration, overrides, ("tune",), name=name, dry_run=dry_run)
 
 
 @click.command()
@@ -90,7 +96,10 @@ def train(
       gan train configs/digits.yaml --set train.workers=1 --set train.virtual_shards=2 --json
       gan train configs/digits.yaml --continue-from gan-digits@champion
     """
-    _make(context, configuration, (*overrides, "tune.candidates=0"), name, ("train",), dry_run, continue_from)
+    _make(
+        context, configuration, (*overrides, "tune.candidates=0"), ("train",), name=name, dry_run=dry_run,
+        continue_from=continue_from,
+    )  # fmt: skip
 
 
 @click.command()
@@ -123,103 +132,26 @@ def _make(
     context: Context,
     configuration: str,
     overrides: tuple[str, ...],
-    name: str | None,
-    stages: tuple[str, ...] | None,
-    dry_run: bool,
-    continue_from: str | None = None,
-    skip_unchanged: bool = False,
+    stages: tuple[str, ...] | None = None,
+    **how: Any,
 ) -> None:
-    """Do these stages of the configuration's run, or all that it has, and tell whom it names if that fails."""
+    """Do these stages of the configuration's run, or all that it has."""
     from pathlib import Path
 
     from pipelines import config
 
-    settings, stem = config.load(configuration, overrides), Path(configuration).stem
-    with telling(context, settings.notify, name or stem, dry_run) as work:
-        run = _new_run(context, settings, stem, overrides, name, continue_from)
-        work.run = run.name
-        _work(context, run, stages or run.stages, work, dry_run, skip_unchanged)
+    settings, overridden = config.load(configuration, overrides), [text.partition("=")[0] for text in overrides]
+    pipeline = _pipeline(context)
+    emit(context, pipeline.run(settings, Path(configuration).stem, stages=stages, overridden=overridden, **how))
 
 
 def _finish(context: Context, name: str, stages: tuple[str, ...]) -> None:
     """Do the last stages of a run that is in the storage."""
     run = open_run(context, name)
-    with telling(context, run.configuration.notify, name) as work:
-        _work(context, run, stages, work)
+    emit(context, _pipeline(context).finish(run, stages))
 
 
-def _new_run(
-    context: Context, settings: Any, stem: str, overrides: tuple[str, ...], name: str | None, continue_from: str | None
-) -> Any:
-    from pipelines.runs import warm_start
-    from pipelines.runs.run import Run
+def _pipeline(context: Context) -> "Pipeline":
+    from pipelines.flow import Pipeline
 
-    if continue_from is None:
-        return Run.create(settings, stem, name, context.storage)
-    known, tensors = warm_start.recorded(continue_from, name, context.storage), None
-    if known is None:
-        known, tensors = warm_start.find(continue_from, context.storage, context.tracking_uri, settings)
-    settings = warm_start.adapt(settings, known, {text.partition("=")[0] for text in overrides})
-    run = Run.create(settings, stem, name, context.storage, known)
-    run.origin_tensors = tensors
-    return run
-
-
-def _work(
-    context: Context, run: Any, stages: tuple[str, ...], work: Work, dry_run: bool = False, skip_unchanged: bool = False
-) -> None:
-    """Do the stages that are not done, and show the result."""
-    from pipelines.flow import Flow
-    from pipelines.registry import mlflow_client
-    from pipelines.runs.retention import tidy
-    from pipelines.runtime import notifications, ray_session
-
-    for obstacle in notifications.obstacles(run.configuration.notify):
-        context.warn(f"notify {obstacle}: nobody would be told of the run's end")
-    tracked = bool({"register", "report"} & set(stages))
-    flow = Flow(run, context.tracking_uri() if tracked else "", context.say)
-    ray_session.check_resources(run.configuration)
-    flow.check()
-    if skip_unchanged and run.folder.read("run.json") is None and (same := flow.unchanged()) is not None:
-        context.answer(
-            {"run": run.name, "skipped": True, "model": same.name, "version": same.version},
-            f"{run.name} is skipped: data and settings are those of {same}, the newest version",
-        )
-        return
-    done = [stage for stage in stages if run.record(stage) is not None]
-    if dry_run:
-        plan = {
-            "run": run.name,
-            "stages": list(stages),
-            "done": done,
-            "storage": run.folder.uri,
-            "tracking_uri": mlflow_client.redacted(flow.uri),
-        }
-        context.answer(
-            plan,
-            f"{run.name}: would do {', '.join(s for s in stages if s not in done) or 'nothing'} in {run.folder.uri}",
-        )
-        return
-    with flow.working() as free:
-        if not free:
-            context.answer(
-                {"run": run.name, "state": "running"},
-                f"{run.name} is being worked on by another process; nothing to do here",
-            )
-            return
-        context.say(f"run    {run.name} in {run.folder.uri}")
-        if tracked:
-            flow.prepare_registry()
-        for stage in stages:
-            work.stage = stage
-            getattr(flow, stage)()
-    already = " was done already" if len(done) == len(stages) else ""
-    result = result_of(run, stages)
-    if "evaluate" in stages and not already:
-        tidy(run, flow.uri, context.say, context.warn)
-    if result.get("promoted") and "register" not in done:
-        tell_promotion(context, run.configuration.notify, work, result)
-    failure = None
-    if (registered := run.record("register")) and "register" in stages and registered["collapsed"]:
-        failure = collapsed(f"{registered['model']}/{registered['version']}", registered["reason"])
-    context.answer(result, summary_of(run, stages, already), failure)
+    return Pipeline(context.storage, context.tracking_uri, context.say, context.warn)

@@ -126,8 +126,7 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
     """
     from pipelines.registry import mlflow_client
     from pipelines.runs import status
-    from pipelines.runs.run import Run, run_names
-    from pipelines.storage import image_cache as rows
+    from pipelines.runs.run import Run
 
     leaving = status.Leaving(status.seconds(older_than) if older_than else None, keep, state)
     entries = [entry for entry, _ in status.entries(context.storage)]
@@ -149,12 +148,8 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
         fate = f"kept: {one['kept']}" if one["kept"] else "removed" if yes else "would go"
         context.show(f"{one['run']:<40} {one['state']:<8} {status.bytes_text(one['bytes']):>9}  {fate}")
     gone = {one["run"] for one in chosen if not one["kept"]}
-    left = [name for name in run_names(context.storage) if name not in gone]
-    unread = list((rows.remove_unread if yes else rows.unread)(context.storage, left, leaving.older_than))
-    for found in unread:
-        size = status.bytes_text(found.bytes)
-        context.show(f"rows {found.rows:<35} {'unread':<8} {size:>9}  {'removed' if yes else 'would go'}")
-    freed = sum(one["bytes"] for one in chosen if not one["kept"]) + sum(found.bytes for found in unread)
+    unread = _prune_images(context, gone, leaving.older_than, yes)
+    freed = sum(one["bytes"] for one in chosen if not one["kept"]) + sum(images.bytes for images in unread)
     context.answer(
         {
             "runs": chosen,
@@ -166,6 +161,20 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
         },
         f"{status.bytes_text(freed)} {'freed' if yes else 'would be freed; --yes does it'}",
     )
+
+
+def _prune_images(context: Context, gone: set[str], older_than: float | None, yes: bool) -> list[Any]:
+    """The decoded images that no run but those that are `gone` reads, removed if `yes`."""
+    from pipelines.runs.run import run_names
+    from pipelines.runs.status import bytes_text
+    from pipelines.storage import image_cache
+
+    readers = [name for name in run_names(context.storage) if name not in gone]
+    unread = list((image_cache.remove_unread if yes else image_cache.unread)(context.storage, readers, older_than))
+    for images in unread:
+        fate = "removed" if yes else "would go"
+        context.show(f"rows {images.rows:<35} {'unread':<8} {bytes_text(images.bytes):>9}  {fate}")
+    return unread
 
 
 def _shown(value: Any) -> str:

@@ -1,5 +1,7 @@
 """The command that serves: serve."""
 
+from typing import Any
+
 import click
 
 from pipelines.cli.context import Context, common
@@ -44,11 +46,9 @@ def serve(
       gan serve gan-digits@champion --follow
       curl -d '{"count": 16, "seed": 7, "format": "png"}' localhost:8000/samples > grid.png
     """
-    import socket
     import threading
-    from contextlib import closing, suppress
+    from contextlib import suppress
 
-    from gan_core.errors import ConfigurationError, GanError
     from pipelines.registry import Registry
     from pipelines.runtime import liveness, ray_session
     from pipelines.serving.app import ServeSettings, service
@@ -57,9 +57,7 @@ def serve(
     registry = Registry(context.tracking_uri())
     version = registry.resolve(reference)
     model = registry.load(version)
-    with closing(socket.socket()) as probe:
-        if probe.connect_ex((host if host != "0.0.0.0" else "127.0.0.1", port)) == 0:
-            raise ConfigurationError("port is taken", "--port", str(port), "one that nobody listens on")
+    _check_free(host, port)
     with (
         suppress(KeyboardInterrupt),
         ray_session.cluster(),
@@ -71,11 +69,34 @@ def serve(
         context.answer({"url": url, **about}, f"{version} at {url}; Ctrl-C ends it")
         if not follow:
             threading.Event().wait()
-        for now in registry.watch(reference, interval, context.trouble):
-            if now.version == about["version"]:
-                continue
-            try:
-                about = running.show(now, registry.load(now))
-                context.say(f"now {now}")
-            except GanError as error:
-                context.say(f"{error}; still {about['name']}/{about['version']}")
+        for version in registry.watch(reference, interval, context.trouble):
+            about = _replace(context, running, registry, version, about)
+
+
+def _replace(context: Context, running: Any, registry: Any, version: Any, about: dict[str, Any]) -> dict[str, Any]:
+    """Serve another version, or go on with the one that `about` describes where it cannot be."""
+    from gan_core.errors import GanError
+
+    if version.version == about["version"]:
+        return about
+    try:
+        about = running.show(version, registry.load(version))
+        context.say(f"now {version}")
+    except GanError as error:
+        context.say(f"{error}; still {about['name']}/{about['version']}")
+    return about
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse a port on which somebody listens, before the seconds that Ray takes.
+
+    Raises:
+        ConfigurationError: If somebody does.
+    """
+    import socket
+
+    from gan_core.errors import ConfigurationError
+
+    with socket.socket() as probe:
+        if probe.connect_ex((host if host != "0.0.0.0" else "127.0.0.1", port)) == 0:
+            raise ConfigurationError("port is taken", "--port", str(port), "one that nobody listens on")

@@ -1,12 +1,17 @@
 """The command that runs a run elsewhere: submit."""
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gan_core.errors import ConfigurationError
 from pipelines.cli.context import Context, configured
-from pipelines.cli.outcome import INTERRUPTED
+from pipelines.runtime.exit_codes import INTERRUPTED
+
+if TYPE_CHECKING:
+    from pipelines.runtime import ray_jobs
 
 
 @click.command()
@@ -44,35 +49,15 @@ def submit(
         --storage s3://bucket/gan --tracking-uri http://mlflow:5000 \\
         --pass-env MLFLOW_TRACKING_USERNAME --pass-env MLFLOW_TRACKING_PASSWORD
     """
-    from pathlib import Path
-
     from pipelines import config
-    from pipelines.registry import mlflow_client
     from pipelines.runs.run import Run
     from pipelines.runtime import ray_jobs
 
-    given = click.get_current_context().params["storage"]
-    if "://" not in given and not Path(given).is_absolute():
-        raise ConfigurationError(
-            "storage is not shared",
-            "--storage",
-            given,
-            "an absolute path that every machine has, or a URI: s3://bucket/folder",
-        )
+    _check_shared(click.get_current_context().params["storage"])
     settings = config.load(configuration, overrides)
     run = Run.create(settings, Path(configuration).stem, name, context.storage)
     environment = ray_jobs.job_environment(config.to_yaml(settings), passed)
-    arguments = ["--name", run.name, "--storage", context.storage.uri, "--json"]
-    if uri := context.tracking_uri():
-        if uri != mlflow_client.redacted(uri):
-            raise ConfigurationError(
-                "password in an address",
-                "--tracking-uri",
-                mlflow_client.redacted(uri),
-                "MLFLOW_TRACKING_PASSWORD, by --pass-env",
-            )
-        arguments += ["--tracking-uri", uri]
-    entry = ray_jobs.entrypoint(arguments)
+    entry = ray_jobs.entrypoint(["--name", run.name, "--storage", context.storage.uri, "--json", *_tracking(context)])
     if dry_run:
         context.answer(
             {"run": run.name, "entrypoint": entry, "environment": sorted(environment)}, f"would submit: {entry}"
@@ -85,17 +70,51 @@ def submit(
         context.answer({**result, "exit_code": 0}, f"{run.name} is done: job {job.id} has succeeded")
         return
     context.say(f"{'attached to' if job.attached else 'submitted'} job {job.id}; Ctrl-C leaves it running")
+    _follow(context, cluster, address, result)
+
+
+def _follow(context: Context, cluster: "ray_jobs.Cluster", address: str, result: dict[str, Any]) -> None:
+    """Show the job's log until it ends, or until Ctrl-C, which leaves it running."""
+    job = result["job"]
 
     def show(text: str) -> None:
         if not context.quiet:
             click.echo(text, nl=False, err=True)
 
     try:
-        code = cluster.follow(job.id, show, context.say)
+        code = cluster.follow(job, show, context.say)
     except KeyboardInterrupt:
-        text = f"left job {job.id} running; the same command attaches again; ray job stop {job.id} --address {address} ends it"
+        text = (
+            f"left job {job} running; the same command attaches again; ray job stop {job} --address {address} ends it"
+        )
         context.answer({**result, "error": text, "exit_code": INTERRUPTED}, text)
         sys.exit(INTERRUPTED)
-    text = f"job {job.id} has ended with exit code {code}"
+    text = f"job {job} has ended with exit code {code}"
     context.answer({**result, **({"error": text} if code else {}), "exit_code": code}, text)
     sys.exit(code)
+
+
+def _check_shared(storage: str) -> None:
+    """Refuse a storage that means another folder on another machine.
+
+    Raises:
+        ConfigurationError: If it is a relative path.
+    """
+    if "://" not in storage and not Path(storage).is_absolute():
+        expected = "an absolute path that every machine has, or a URI: s3://bucket/folder"
+        raise ConfigurationError("storage is not shared", "--storage", storage, expected)
+
+
+def _tracking(context: Context) -> list[str]:
+    """The option that names the registry to the job, which others can read.
+
+    Raises:
+        ConfigurationError: If its address holds a password.
+    """
+    from pipelines.registry.mlflow_client import redacted
+
+    uri = context.tracking_uri()
+    if uri != redacted(uri):
+        expected = "MLFLOW_TRACKING_PASSWORD, by --pass-env"
+        raise ConfigurationError("password in an address", "--tracking-uri", redacted(uri), expected)
+    return ["--tracking-uri", uri] if uri else []

@@ -14,6 +14,7 @@ from pipelines.config.loader import (
     load,
     override,
     parse_yaml,
+    resolve,
     to_plain,
     to_yaml,
 )
@@ -25,6 +26,7 @@ from pipelines.config.schema import (
     Event,
     GateSettings,
     NotifySettings,
+    ResolvedConfiguration,
     TrainSettings,
     Weights,
 )
@@ -38,6 +40,7 @@ __all__ = [
     "Event",
     "GateSettings",
     "NotifySettings",
+    "ResolvedConfiguration",
     "TrainSettings",
     "TuneSettings",
     "Weights",
@@ -50,6 +53,7 @@ __all__ = [
     "load",
     "override",
     "parse_yaml",
+    "resolve",
     "to_plain",
     "to_yaml",
 ]

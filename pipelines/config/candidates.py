@@ -9,7 +9,7 @@ import numpy as np
 
 from gan_core.randomness import stream
 from pipelines import config
-from pipelines.config.schema import Configuration
+from pipelines.config.schema import ResolvedConfiguration
 from pipelines.config.tune_schema import TuneSettings, grid_values
 
 
@@ -56,13 +56,12 @@ def within(distribution: Mapping[str, list[Any]], value: Any) -> Any:
     return min(max(round(value) if kind == "integer" else float(f"{value:.4g}"), low), high)
 
 
-def candidate_configurations(configuration: Configuration) -> list[Configuration]:
+def candidate_configurations(configuration: ResolvedConfiguration) -> list[ResolvedConfiguration]:
     """Each candidate as a whole configuration, validated before any trial starts.
 
     Where a candidate's settings are decided during the search, each end and choice of the space is
     validated too, one at a time.
     """
-    assert isinstance(configuration.seed, int)
     settings = configuration.tune
     candidates = [
         config.override(configuration, candidate) for candidate in draw_candidates(settings, configuration.seed)

@@ -8,15 +8,16 @@ import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from gan_core.errors import ConfigurationError
 from pipelines.config.keys import ARCHITECTURES, architecture, as_typed, check_name, check_names
-from pipelines.config.schema import AFTERWARDS, Configuration
+from pipelines.config.schema import AFTERWARDS, Configuration, ResolvedConfiguration
 
+Settings = TypeVar("Settings", bound=Configuration)
 SEARCHABLE = ("noise", "network", "algorithm")  # sections: what a candidate can differ in
 
 
@@ -44,7 +45,11 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
 
 
 def build(document: Mapping[str, Any], where: object = "configuration") -> Configuration:
-    """A Configuration from plain data."""
+    """A configuration from plain data, resolved but where its seed is that of a name.
+
+    Raises:
+        ConfigurationError: If a key is unknown, or a value has the wrong type or is out of range.
+    """
     check_names(Configuration, document, where)
     if isinstance(document.get("network"), dict):
         document = {**document, "network": {"architecture": architecture(document), **document["network"]}}
@@ -60,10 +65,19 @@ def build(document: Mapping[str, Any], where: object = "configuration") -> Confi
                 "not searchable", f"{where}: tune.space", key, f"a setting of {', '.join(SEARCHABLE)}"
             )
         space[key] = as_typed(key, distribution, result.network.architecture)
-    return dataclasses.replace(result, tune=dataclasses.replace(result.tune, space=space)) if space else result
+    given = {**vars(result), "tune": dataclasses.replace(result.tune, space=space) if space else result.tune}
+    return (Configuration if result.seed == "name" else ResolvedConfiguration)(**given)
 
 
-def override(configuration: Configuration, values: Mapping[str, Any]) -> Configuration:
+def resolve(configuration: Configuration, name: str) -> ResolvedConfiguration:
+    """The configuration of the run of this name: where its seed is to be the name's, a number that the name decides."""
+    if isinstance(configuration, ResolvedConfiguration):
+        return configuration
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+    return ResolvedConfiguration(**{**vars(configuration), "seed": seed})
+
+
+def override(configuration: Settings, values: Mapping[str, Any]) -> Settings:
     """The configuration with some settings replaced, each by its dotted name, and validated again.
 
     With another architecture come its own sizes, those by default.
@@ -81,7 +95,7 @@ def override(configuration: Configuration, values: Mapping[str, Any]) -> Configu
             if not isinstance(section, dict):
                 raise ConfigurationError("not a section", key, f"{part} is {section!r}", "a section of settings")
         section[last] = value
-    return build(document, ", ".join(f"{key}={value}" for key, value in values.items()))
+    return typing.cast(Settings, build(document, ", ".join(f"{key}={value}" for key, value in values.items())))
 
 
 def to_plain(configuration: Any) -> dict[str, Any]:

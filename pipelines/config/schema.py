@@ -207,8 +207,19 @@ class Configuration:
         """Which of G's weights are scored and registered: `evaluate.weights`, or the average where one is kept."""
         return self.evaluate.weights or ("averaged" if self.algorithm.generator_average else "last")
 
+
+@dataclass(frozen=True)
+class ResolvedConfiguration(Configuration):
+    """A configuration whose seed is a number: what a run, its stages and its candidates have."""
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.seed, int):
+            raise ValueError(f"seed {self.seed} is not a number")
+        super().__post_init__()
+
     def training(self) -> TrainingSettings:
         """What decides the weights, for gan_core."""
-        assert isinstance(self.seed, int)  # `name` was replaced when the run got its name
         shards, extension = self.train.shards, self.extension.of_nets
         return TrainingSettings(self.seed, self.noise, self.network, self.algorithm, shards, extension)

@@ -8,7 +8,7 @@ from typing import Any
 from gan_core import datasets
 from gan_core.datasets import Dataset, DataSettings
 from gan_core.datasets.images import decode_all, split_images
-from gan_core.errors import DataError
+from gan_core.errors import DataError, first_line
 
 # Here and not in gan_core, whose import contract leaves Arrow to the pipeline.
 
@@ -70,7 +70,7 @@ def _readable(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pyarrow.ArrowException) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise DataError("unreadable file", path, reason, "a whole Parquet file") from error
 
 

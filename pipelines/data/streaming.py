@@ -101,9 +101,11 @@ def _decode(chunks: list[dict[str, Any]], settings: DataSettings, folder: Storag
                     raise getattr(errors, kind)(*parts)  # the tasks that are left are not started
                 made.append(answer)
         except (ray.exceptions.RayError, RuntimeError) as error:
-            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise DataError(
-                "images were not decoded", settings.root, lines[-1], "tasks that live; the same command tries again"
+                "images were not decoded",
+                settings.root,
+                errors.last_line(error),
+                "tasks that live; the same command tries again",
             ) from error
     return [file for one in sorted(made, key=lambda one: int(one["number"])) for file in one["files"]]
 

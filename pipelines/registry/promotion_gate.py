@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from gan_core.datasets import Dataset
-from gan_core.errors import RegistryError
+from gan_core.errors import Collapsed, RegistryError
 from gan_core.metrics.diagnosis import Diagnosis, diagnose
 from gan_core.metrics.paired_test import Comparison, compare
 from gan_core.metrics.parzen import paper_protocol, parzen_log_density
 from gan_core.metrics.sample_quality import coverage
 from gan_core.portable import PortableGenerator
-from pipelines.config import Configuration, GateSettings, digest
+from pipelines.config import GateSettings, ResolvedConfiguration, digest
 from pipelines.registry.registry import ModelVersion, Registry
 
 
@@ -57,11 +57,10 @@ def judge_version(
     registry: Registry,
     version: ModelVersion,
     champion: ModelVersion | None,
-    configuration: Configuration,
+    configuration: ResolvedConfiguration,
     dataset: Dataset,
 ) -> Verdict:
     """The gate on two versions of the registry, at a configuration's settings."""
-    assert isinstance(configuration.seed, int)
     return judge(
         contender(registry, version),
         contender(registry, champion) if champion else None,
@@ -229,3 +228,10 @@ def _other_images(rivals: Sequence[Contender], dataset: Dataset) -> str:
     if len({rival.model.pixels for rival in rivals}) > 1:
         return ", ".join(f"{rival.name} draws pixels that are {rival.model.pixels}" for rival in rivals)
     return ""
+
+
+def collapsed_model(version: str, reason: str) -> Collapsed:
+    """What a command ends with, after its result, whose model the gate refused for what it draws."""
+    what, _, got = reason.partition(": ")
+    what = "a collapsed model" if what == "collapsed" else f"a model {what}"
+    return Collapsed(what, version, got, "another seed or other rates; it stays registered, not promoted")

@@ -101,4 +101,5 @@ def noted_training(about: Mapping[str, Any], where: object) -> dict[str, Any]:
         raise CheckpointError(
             "not a training's checkpoint", where, f"no {error}", "one written by a training"
         ) from error
-    return config.to_plain(config.build({**known, "train": {"virtual_shards": shards}}, where).training())
+    settings = config.build({**known, "train": {"virtual_shards": shards}}, where)
+    return config.to_plain(config.resolve(settings, str(where)).training())

@@ -1,7 +1,6 @@
 """A run: a name, a resolved configuration and a folder where finished stages leave their records."""
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from gan_core.networks import make_generator
 from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
 from pipelines import config
-from pipelines.config import Configuration, Weights
+from pipelines.config import Configuration, ResolvedConfiguration, Weights
 from pipelines.runs import code_version
 from pipelines.runs.records import (
     EvaluateRecord,
@@ -46,7 +45,9 @@ Record = TypeVar("Record")
 class Run:
     """A run: its name, its resolved configuration and its folder, where finished stages leave records."""
 
-    def __init__(self, name: str, configuration: Configuration, storage: Storage, origin: Origin | None = None) -> None:
+    def __init__(
+        self, name: str, configuration: ResolvedConfiguration, storage: Storage, origin: Origin | None = None
+    ) -> None:
         self.name, self.configuration, self.storage, self.origin = name, configuration, storage, origin
         self.folder = storage.within("runs", name)
         self.origin_tensors: Tensors | None = None  # of the origin, until they are in the run's folder
@@ -72,10 +73,7 @@ class Run:
         made_from: list[Any] = [config.identity(configuration), code_version.digest()]
         identity = config.digest([*made_from, origin.digest] if origin else made_from)
         name = checked_run_name(name or f"{stem}-{identity[:8]}")
-        if configuration.seed == "name":
-            seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
-            configuration = config.override(configuration, {"seed": seed})
-        run = cls(name, configuration, storage, origin)
+        run = cls(name, config.resolve(configuration, name), storage, origin)
         if run.folder.read("run.json") is not None:
             known = cls.open(name, storage)
             if (known.origin and known.origin.digest) != (origin and origin.digest):
@@ -84,7 +82,7 @@ class Run:
                     "run of another origin", name, f"--continue-from was {then}", f"{now}; start a new run: --name NAME"
                 )
             run.origin = known.origin
-            ours, theirs = config.identity(configuration), config.identity(known.configuration)
+            ours, theirs = config.identity(run.configuration), config.identity(known.configuration)
             run.extends = config.first_difference(ours, theirs, but=[CANDIDATES]) is None and _raises(ours, theirs)
             if run.extends and run.folder.within("checkpoints").names():
                 raise ConfigurationError(
@@ -113,7 +111,7 @@ class Run:
             raise ConfigurationError("no such run", name, f"not in {storage.uri}", f"one of: {names}")
         try:
             origin = Origin(**known["origin"]) if known.get("origin") else None
-            return cls(name, config.build(known["configuration"], name), storage, origin)
+            return cls(name, config.resolve(config.build(known["configuration"], name), name), storage, origin)
         except MALFORMED as error:
             raise CheckpointError(
                 "damaged file", folder.within("run.json").uri, f"{type(error).__name__}: {error}", "what gan run writes"
@@ -180,7 +178,7 @@ class Run:
         """The records of all finished stages."""
         return {stage: record for stage in STAGES if (record := self.record(stage)) is not None}
 
-    def chosen(self) -> Configuration:
+    def chosen(self) -> ResolvedConfiguration:
         """The configuration, with the search's choice once there is one."""
         searched = self.record("tune") if self.configuration.tune.candidates else None
         return config.override(self.configuration, searched["chosen"]) if searched else self.configuration

@@ -16,7 +16,7 @@ from gan_core.state import load_tensors
 from gan_core.strict_json import read_settings
 from gan_core.training import initial_state
 from pipelines import config
-from pipelines.config import Configuration
+from pipelines.config import Configuration, ResolvedConfiguration
 from pipelines.config.candidates import candidate_configurations
 from pipelines.registry import Registry
 from pipelines.runs.records import Origin
@@ -97,7 +97,7 @@ def _pretrained_layers(configuration: Configuration) -> int:
     return getattr(configuration.network.generator, "pretrained_layers", None) or 0
 
 
-def _all_configurations(run: Run) -> list[Configuration]:
+def _all_configurations(run: Run) -> list[ResolvedConfiguration]:
     """The run's configuration, and its candidates' that are known up front."""
     return [run.configuration, *candidate_configurations(run.configuration)]
 
@@ -136,17 +136,17 @@ def adapt(configuration: Configuration, origin: Origin, given: Collection[str] =
     taken = {key: value for key, value in origin.chosen.items() if key not in given}
     if configuration.seed == "name":
         taken["seed"] = origin.settings["seed"]
-    configuration = config.override(configuration, {"tune.candidates": 0, **taken})
-    changed = config.first_difference(config.to_plain(configuration.training()), origin.settings, but=SCHEDULES)
+    continued = config.resolve(config.override(configuration, {"tune.candidates": 0, **taken}), origin.resolved)
+    changed = config.first_difference(config.to_plain(continued.training()), origin.settings, but=SCHEDULES)
     if changed:
         key, ours, theirs = changed
         raise ConfigurationError("cannot be continued", origin.resolved, f"{key} was {theirs}", f"{theirs}, not {ours}")
-    if configuration.algorithm.steps <= origin.step:
+    if continued.algorithm.steps <= origin.step:
         raise ConfigurationError(
-            "nothing left to train", "algorithm.steps", str(configuration.algorithm.steps),
+            "nothing left to train", "algorithm.steps", str(continued.algorithm.steps),
             f"more than {origin.step}, the step of {origin.resolved}",
         )  # fmt: skip
-    return configuration
+    return continued
 
 
 def _check_layers(configuration: Configuration, origin: Origin) -> None:

@@ -1,4 +1,4 @@
-"""Who is told of a run's end: a command or a web address, in bounded time, and with no say in how the run ended."""
+"""Notifications of a run's end: to a command or a web address, in bounded time, and with no say in how the run ended."""
 
 import contextlib
 import datetime
@@ -10,13 +10,23 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.config import Event, NotifySettings
-from pipelines.runtime import import_path
+from pipelines.runtime import exit_codes, import_path
 
 SHOWN = 200  # characters of what a command said about its failure
+
+
+@dataclass
+class Progress:
+    """What is known of a run while it is worked on, for those who are notified if it ends badly."""
+
+    run: str
+    storage: str
+    stage: str = "start"  # or the stage it is in
 
 
 def message(event: Event, run: str, storage: str, **more: Any) -> dict[str, Any]:
@@ -33,21 +43,41 @@ def message(event: Event, run: str, storage: str, **more: Any) -> dict[str, Any]
     return {**known, **more, "text": f"{run} {event}{what}"}
 
 
-def tell(settings: NotifySettings, told: Mapping[str, Any], say: Callable[[str], None]) -> None:
-    """Tell whom the settings name, if the event is one of theirs. What goes wrong is said, in a line, and no more."""
-    if told["event"] not in settings.events:
+def notify(
+    settings: NotifySettings, event: Event, progress: Progress, log_warning: Callable[[str], None], **more: Any
+) -> None:
+    """Send the message of an event, if it is one of the settings'. What goes wrong is logged, in a line, and no more."""
+    if event not in settings.events:
         return
-    content = json.dumps(told).encode()
+    content = json.dumps(message(event, progress.run, progress.storage, **more)).encode()
     for name, send in (("command", _run_command), ("webhook", _post)):
         try:
             problem = send(settings, content)
         except Exception as error:  # whatever it is: the run has ended as it has
             problem = type(error).__name__
         if problem:
-            say(f"notify {name}: not told of the run's end, {problem}")
+            log_warning(f"notify {name}: not told of the run's end, {problem}")
 
 
-def obstacles(settings: NotifySettings) -> list[str]:
+@contextlib.contextmanager
+def notify_on_failure(
+    settings: NotifySettings, progress: Progress, log_warning: Callable[[str], None]
+) -> Iterator[Progress]:
+    """Notify whom the configuration names if the block fails or is preempted. Ctrl-C is news to nobody."""
+    try:
+        yield progress
+    except SystemExit:  # of SIGTERM; Ray turns ours into its own
+        code, line = exit_codes.PREEMPTED, exit_codes.PREEMPTED_LINE
+        notify(settings, "preempted", progress, log_warning, stage=progress.stage, exit_code=code, error=line)
+        raise
+    except Exception as error:
+        if (failure := exit_codes.failure(error)) is not None:
+            code, line = failure
+            notify(settings, "failed", progress, log_warning, stage=progress.stage, exit_code=code, error=line)
+        raise
+
+
+def preflight_problems(settings: NotifySettings) -> list[str]:
     """What can be known beforehand to be in the way: a variable that is not set, a program that is not there."""
     missing = [f"webhook: {name} is not set" for name in _unset(settings)]
     if settings.command and shutil.which(settings.command[0]) is None:

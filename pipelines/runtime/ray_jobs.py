@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gan_core.errors import ConfigurationError
+from gan_core.errors import ConfigurationError, first_line
 from pipelines.config import ENVIRONMENT_NAME
 
 CONFIGURATION = "GAN_SUBMITTED_CONFIGURATION"  # the resolved YAML, in the job's environment
@@ -138,7 +138,7 @@ class Cluster:
             yield
         except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:  # the last: a wrong token
             raise ConfigurationError(
-                "cluster refused", self.address, (str(error).splitlines() or [type(error).__name__])[0],
+                "cluster refused", self.address, first_line(error),
                 "the address of a Ray dashboard, such as http://head:8265; RAY_AUTH_MODE=token and RAY_AUTH_TOKEN if it asks",
             ) from error  # fmt: skip
 

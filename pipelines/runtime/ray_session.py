@@ -11,7 +11,7 @@ import traceback
 import urllib.parse
 from collections.abc import Callable, Iterator
 
-from gan_core.errors import ConfigurationError
+from gan_core.errors import ConfigurationError, first_line
 from pipelines.config import Configuration
 from pipelines.runtime import autoscaler, import_path
 
@@ -113,7 +113,7 @@ def _join(named: str) -> None:
         _init(named)
     except Exception as error:  # Ray raises bare ones too
         raise ConfigurationError(
-            "no Ray cluster", named, _first_line(error), "a running cluster in RAY_ADDRESS, or none"
+            "no Ray cluster", named, first_line(error).rstrip("."), "a running cluster in RAY_ADDRESS, or none"
         ) from error
 
 
@@ -132,10 +132,12 @@ def _start(say: Callable[[str], None]) -> None:
             _end_parts(error)
             if start == STARTS:
                 raise ConfigurationError(
-                    "Ray did not start", f"this machine, {start} times", _first_line(error),
+                    "Ray did not start", f"this machine, {start} times", first_line(error).rstrip("."),
                     "a machine that is less busy; run the same command again, or set RAY_ADDRESS to a running cluster",
                 ) from error  # fmt: skip
-            say(f"ray    did not start: {_first_line(error)}; tried again, {start + 1} of at most {STARTS} times")
+            say(
+                f"ray    did not start: {first_line(error).rstrip('.')}; tried again, {start + 1} of at most {STARTS} times"
+            )
 
 
 def _end_parts(error: Exception) -> None:
@@ -165,10 +167,6 @@ def _check_sockets() -> None:
             "path too long for Ray's sockets", "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR",
             f"{folder}, {length} bytes", f"at most {most}: a shorter one in RAY_TMPDIR",
         )  # fmt: skip
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from gan_core.noise import draw_noise
 from gan_core.randomness import stream
 from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
-from pipelines.config import Configuration
+from pipelines.config import ResolvedConfiguration
 from pipelines.search.results_store import Stretch, open_stretch
 from pipelines.storage import Storage, Tensors
 
@@ -32,7 +32,7 @@ POINTER = "pointer.json"
 class Search:
     """What each trial is told beside its candidate: everything that they share."""
 
-    configuration: Configuration
+    configuration: ResolvedConfiguration
     rungs: tuple[int, ...]
     findings: Storage
     deadline: float | None = None  # seconds since the epoch: a trial that is still training then ends by itself

@@ -9,7 +9,7 @@ from gan_core.conditions.settings import conditions_of
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError
 from gan_core.training import initial_state
-from pipelines.config import Configuration
+from pipelines.config import ResolvedConfiguration
 from pipelines.config.candidates import draw_candidates
 from pipelines.runtime.lost_resources import Losses, Lost
 from pipelines.runtime.progress import Shortage
@@ -23,7 +23,7 @@ MEMORY_OF_RAY = 2**20  # bytes that Ray Tune keeps of a search beside the weight
 class Trials:
     """The search's and the confirmations' trials, and the rows they report."""
 
-    configuration: Configuration
+    configuration: ResolvedConfiguration
     dataset: Dataset
     run: Storage
     findings: Storage
@@ -49,7 +49,6 @@ class Trials:
         from pipelines.search.schedulers import make_scheduler
 
         settings, seed = self.configuration.tune, self.configuration.seed
-        assert isinstance(seed, int)
         scheduler = make_scheduler(settings, settings.rungs, seed, self.at_a_time)
         if settings.searcher == "tpe":
             self._run("search", None, settings.rungs, scheduler)
@@ -65,7 +64,6 @@ class Trials:
         compared over every candidate and seed.
         """
         settings, seed = self.configuration.tune, self.configuration.seed
-        assert isinstance(seed, int)
         jobs = [
             {"candidate": row["candidate"], "seed": seed + extra, **{key: row[key] for key in settings.space}}
             for row in best
@@ -89,7 +87,6 @@ class Trials:
         from pipelines.search.schedulers import Variants
 
         settings, seed = self.configuration.tune, self.configuration.seed
-        assert isinstance(seed, int)
         self.run.within("tune", stage).remove()  # Ray's own working memory, which may be damaged; ours is the truth
         limits = {"cpu": settings.resources_per_trial.cpu, "gpu": settings.resources_per_trial.gpu}
         shortage = Shortage("tune", {"CPU": limits["cpu"], "GPU": limits["gpu"]}, self.say)

@@ -41,13 +41,9 @@ def evaluate_generator(
     validation, points = dataset.validation.images, dataset.test.images
     log_density = on_cluster(samples)
     paper = paper_protocol(log_density, validation, points, len(samples))
-    say(
-        f"score  paper protocol: {paper.log_likelihood:.1f} ± {paper.standard_error:.1f} nats at sigma {paper.sigma:.4f}"
-    )
+    say(f"score  paper protocol: {_nats(paper)}")
     refined = cross_validated_protocol(log_density, validation, points, len(samples), settings.folds)
-    say(
-        f"score  cross-validated: {refined.log_likelihood:.1f} ± {refined.standard_error:.1f} nats at sigma {refined.sigma:.4f}"
-    )
+    say(f"score  cross-validated: {_nats(refined)}")
     seen = _quality(samples, dataset, settings)
     drawn = {name: other.draw(settings.samples, seed) for name, other in (beside or {}).items()}
     rows_of = {
@@ -78,6 +74,10 @@ def evaluate_generator(
         weights=settings.weights or "last",
         extension=measures,
     )
+
+
+def _nats(score: Score) -> str:
+    return f"{score.log_likelihood:.1f} ± {score.standard_error:.1f} nats at sigma {score.sigma:.4f}"
 
 
 def on_cluster(samples: np.ndarray) -> LogDensity:

@@ -44,7 +44,6 @@ def classify_run(
     nets = {"D": discriminator_layers(trained), "D untrained": discriminator_layers(untrained)}
     if run.record("infer"):
         inference, settings = trained_inference(run), run.configuration
-        assert isinstance(settings.seed, int)
         fresh = initial_encoder(settings.extension.inference, inference.model, settings.seed).encoder
         nets |= {"E": encoder_layers(inference.encoder), "E untrained": encoder_layers(fresh)}
     for count in counts:

@@ -28,7 +28,6 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
     """Draw the pictures, write the page into the run's folder, and copy both to MLflow if it is there."""
     started = time.monotonic()
     records, model, seed = run.records(), run.generator(), run.configuration.seed
-    assert isinstance(seed, int)
     pictures = {
         "samples.png": figures.png(figures.samples_with_neighbours(model, dataset.train.references, seed)),
         "interpolation.png": figures.png(figures.interpolation(model, seed)),

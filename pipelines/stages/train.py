@@ -16,7 +16,7 @@ from gan_core.datasets import Dataset, Examples
 from gan_core.errors import CheckpointError, Diverged, GanError
 from gan_core.state import AVERAGED
 from gan_core.training import Report, initial_state, train
-from pipelines.config import Configuration, TrainSettings
+from pipelines.config import ResolvedConfiguration, TrainSettings
 from pipelines.runs.records import TrainRecord
 from pipelines.runs.resume import CHECKPOINTS, Job, begin, resume
 from pipelines.runtime import liveness
@@ -32,7 +32,7 @@ STOP_SECONDS = 9.0  # what a preempted driver waits for its workers' last checkp
 
 
 def train_run(
-    configuration: Configuration,
+    configuration: ResolvedConfiguration,
     dataset: Dataset,
     run: Storage,
     say: Callable[[str], None],

@@ -56,7 +56,6 @@ def infer_run(run: Run, dataset: Dataset, say: Callable[[str], None]) -> InferRe
 
     started = time.monotonic()
     settings, seed = run.configuration, run.configuration.seed
-    assert isinstance(seed, int)
     job = Job(run.folder, run.generator(), settings.extension.inference, settings.train, seed, dataset.digest)
     _resume(initial_encoder(job.settings, job.model, seed), job)  # what the task could not resume is an error now
     use_gpu = settings.train.gpu is True or (settings.train.gpu == "auto" and ray.cluster_resources().get("GPU", 0) > 0)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
 from pipelines import config
-from pipelines.config import Configuration
+from pipelines.config import ResolvedConfiguration
 from pipelines.runs.records import TuneRecord
 from pipelines.runtime import autoscaler
 from pipelines.search.ranking import (
@@ -29,7 +29,9 @@ TABLE, PERTURBATIONS = "tune/table.parquet", "tune/perturbations.json"
 NOT_IN_A_SCORE = ("candidates", "scheduler", "keep", "confirm", "min_coverage", "time_budget_s", "max_concurrent", "max_failures")  # fmt: skip
 
 
-def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: Callable[[str], None]) -> TuneRecord:
+def tune_run(
+    configuration: ResolvedConfiguration, dataset: Dataset, run: Storage, say: Callable[[str], None]
+) -> TuneRecord:
     """Search, confirm, keep the table of every result, and return the settings that won.
 
     A search that was killed, or that is given more candidates, is run again from the start with what
@@ -54,7 +56,6 @@ def tune_run(configuration: Configuration, dataset: Dataset, run: Storage, say: 
     from pipelines.search.schedulers import concurrency
 
     started = time.monotonic()
-    assert isinstance(configuration.seed, int)
     settings = configuration.tune
     plain = config.to_plain(configuration)
     plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in NOT_IN_A_SCORE}
@@ -114,7 +115,9 @@ def _merit(log_likelihood: float, covered: float, min_coverage: float) -> tuple[
     return covered >= min_coverage, log_likelihood
 
 
-def _say_what_was_cut(rows: list[dict[str, Any]], configuration: Configuration, say: Callable[[str], None]) -> None:
+def _say_what_was_cut(
+    rows: list[dict[str, Any]], configuration: ResolvedConfiguration, say: Callable[[str], None]
+) -> None:
     settings = configuration.tune
     last = {row["candidate"] for row in rows if row["step"] == settings.rungs[-1]}
     scored = {row["candidate"] for row in rows} - last

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.fs
 
-from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.errors import CheckpointError, ConfigurationError, first_line
 
 CREDENTIALS = re.compile(r"://[^/?#]*@|[?&](access_key|secret_key|session_token)=")
 
@@ -94,5 +94,4 @@ def answering(address: str) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     """An error's first line, without the number that a store gives each request."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r" \(Request ID: [^)]*\)", "", lines[0])
+    return re.sub(r" \(Request ID: [^)]*\)", "", first_line(error))

@@ -136,7 +136,7 @@ def parzen_memory(samples: int = 200_000, points: int = 10_000) -> dict:
     """What a score adds to the process's peak, against 1 GiB, with samples of 598 MiB."""
     code = f"""
 import resource, numpy as np
-from gan_core.parzen import parzen_log_density
+from gan_core.metrics.parzen import parzen_log_density
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 samples, points = (np.random.default_rng(0).random((n, 784), dtype=np.float32) for n in ({samples}, {points}))
 parzen_log_density(points[:10], samples[:10], [0.2])

@@ -97,11 +97,12 @@ def test_a_reader_that_has_gone_is_no_failure(finished, tmp_path):
         ("run none.yaml", 2, "unreadable configuration"),
         ("run YAML --set data.name=mnist --set data.root=nowhere --set data.download=false", 3, "MNIST/raw"),
         ("run YAML --storage /proc/nowhere", 4, "/proc/nowhere"),
-        (f"models --tracking-uri http://127.0.0.1:{closed_port()}", 5, "MLflow refused"),
+        ("models --tracking-uri CLOSED", 5, "MLflow refused"),
     ],
 )
 def test_a_failure_is_an_object_with_its_line_and_code(words, code, told, finished, here):
-    answer = here(*(str(finished.yaml) if word == "YAML" else word for word in words.split()), "--json")
+    meant = {"YAML": str(finished.yaml), "CLOSED": f"http://127.0.0.1:{closed_port()}"}
+    answer = here(*(meant.get(word, word) for word in words.split()), "--json")
     failed(answer, code, told)
     assert set(answer.json) == {"error", "exit_code"}
 

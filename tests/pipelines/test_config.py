@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gan_core.errors import ConfigurationError
 from pipelines import config
-from pipelines.config import Configuration
+from pipelines.config import Configuration, ResolvedConfiguration
 from pipelines.config.candidates import candidate_configurations, draw_candidates
 from pipelines.config.keys import type_of
 
@@ -41,7 +41,7 @@ def refused(text: str, tmp_path: Path) -> str:
 
 def test_an_empty_file_is_the_defaults(tmp_path):
     (tmp_path / "empty.yaml").write_text("")
-    assert config.load(tmp_path / "empty.yaml") == Configuration()
+    assert config.load(tmp_path / "empty.yaml") == ResolvedConfiguration()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -352,7 +352,7 @@ def test_a_value_has_one_digest_whether_it_is_written_with_a_dot_or_without_in_t
     spellings = (f"{number}", f"{number}.0", f"+{number}", f"{number}.0e+0")
     found = {digest_of(lambda text=text: by_set(name, text)) for text in spellings}
     found |= {
-        digest_of(lambda value=value: config.override(Configuration(), {name: value}))
+        digest_of(lambda value=value: config.override(ResolvedConfiguration(), {name: value}))
         for value in (number, float(number))
     }
     if config.flat(config.to_plain(Configuration()))[name] == number:

@@ -170,7 +170,7 @@ def test_without_the_file_or_the_package_a_line_says_what_to_give(weights, tmp_p
     with pytest.raises(ConfigurationError, match=r"no readable file .*nosuch.pth.*6726825d\.pth"):
         Inception(str(tmp_path / "nosuch.pth"))
     script = (
-        "import sys; sys.modules['torch_fidelity'] = None; from pipelines.inception import Inception; Inception('it')"
+        "import sys; sys.modules['torch_fidelity'] = None; from pipelines.evaluation.inception import Inception; Inception('it')"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment())
     assert "ConfigurationError: a package is missing (--inception): no torch-fidelity" in answer.stderr.splitlines()[-1]

@@ -38,7 +38,7 @@ def place(small_yaml, ray_cluster, database_template, tmp_path_factory):
     flow.check()
     with flow.working():
         for stage in made.stages:
-            getattr(flow, stage)()
+            flow.do(stage)
     return folder
 
 

@@ -15,13 +15,14 @@ STEPS = 1500  # some seconds: it is not over before it is disturbed
 # killed in the middle.
 SCRIPT = """
 import json, signal, sys, threading, time
-from pipelines import config, lost_resources, session
+from pipelines import config
+from pipelines.runtime import lost_resources, ray_session
 from pipelines.flow import Flow
-from pipelines.run import Run
+from pipelines.runs.run import Run
 from pipelines.storage import Storage, checkpoint_names
 
 path, folder, steps, when = sys.argv[1:]
-session.prepare_environment()
+ray_session.prepare_environment()
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as `gan` does
 import ray, psutil
 
@@ -47,14 +48,14 @@ look, said = lost_resources.still_unheld, []
 run = Run.create(config.load(path, ["tune.candidates=0", "algorithm.steps=" + steps]), "small", "it", Storage.at(folder))
 flow = Flow(run, "", said.append)
 with flow.working():
-    flow.join_cluster()
+    flow.cluster.join()
     if when == "before":
         take()
     elif when == "killed":
         threading.Thread(target=kill_raylet, daemon=True).start()
     else:
         lost_resources.still_unheld = found_nothing
-    trained = flow.train()
+    trained = flow.do("train")
     held = look()
 print(json.dumps({"said": said, "weights": trained.weights_sha256, "unheld": held}))
 """

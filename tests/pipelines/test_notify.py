@@ -20,7 +20,7 @@ from tests.conftest import free_port
 from tests.pipelines.conftest import gan, kill_group, start_gan, until
 
 KEEP = "cat > told.json"
-TOLD = notifications.message("failed", "night", "/runs", stage="train", exit_code=4, error="it broke")
+FAILED = {"stage": "train", "exit_code": 4, "error": "it broke"}
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -61,10 +61,11 @@ def server():
         made.shutdown()
 
 
-def tell(told=TOLD, **settings):
+def tell(failed=FAILED, **settings):
     """What is said about the telling, and the seconds it took."""
     said, started = [], time.monotonic()
-    notifications.tell(NotifySettings(**settings), told, said.append)
+    progress = notifications.Progress("night", "/runs")
+    notifications.notify(NotifySettings(**settings), "failed", progress, said.append, **failed)
     return said, time.monotonic() - started
 
 
@@ -139,7 +140,7 @@ def test_a_command_that_fails_or_hangs_is_one_line_in_bounded_time(command, word
 
 
 def test_a_command_that_leaves_something_running_or_reads_nothing_keeps_nobody_waiting():
-    said, seconds = tell(command=("sh", "-c", "sleep 60 & exit 0"), told={**TOLD, "error": "x" * 10**6})
+    said, seconds = tell(command=("sh", "-c", "sleep 60 & exit 0"), failed={**FAILED, "error": "x" * 10**6})
     assert said == []
     assert seconds < 30
 

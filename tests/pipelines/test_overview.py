@@ -21,7 +21,7 @@ from tests.pipelines.conftest import environment, failed, gan, kill_group, start
 
 HOLDER = """
 import signal, sys, time
-from pipelines.ownership import working_on
+from pipelines.runs.run_lease import working_on
 from pipelines.storage import Storage
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 with working_on(Storage.at(sys.argv[1])) as free:

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+import pipelines
 from gan_core.checkpoint import tensors_digest
 from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from pipelines import config
@@ -181,14 +182,32 @@ def test_what_is_right_passes_the_check_and_writes_nothing(small, storage):
 def test_a_stage_asked_for_before_its_time_says_which_is_missing(small, storage):
     flow = Flow(create(small, storage), "", lambda line: None)
     with pytest.raises(CheckpointError, match="not searched yet"):
-        flow.train()
+        flow.do("train")
     with pytest.raises(CheckpointError, match="no train stage yet"):
-        flow.evaluate()
+        flow.do("evaluate")
     with pytest.raises(CheckpointError, match="no evaluate stage yet"):
-        flow.register()
+        flow.do("register")
 
 
 # A whole run
+
+
+def test_python_repeats_and_plans_runs_as_gan_does(finished):
+    """`pipelines.run` finds the finished run of the same arguments, and plans another without writing it."""
+    again = pipelines.run(finished.yaml, name="small-run", storage=finished.storage)
+    assert (again.state, again.stages, again.done_before) == ("done", again.run.stages, again.run.stages)
+    assert again.records["evaluate"] == finished.record("evaluate")
+    assert again.failure is None
+    said = []
+    planned = pipelines.run(
+        config.load(finished.yaml), ["tune.candidates=0"], name="other", storage=finished.storage, dry_run=True,
+        log=said.append,
+    )  # fmt: skip
+    assert (planned.state, planned.done_before, said) == ("planned", (), [])
+    assert planned.stages == ("train", "evaluate", "register", "report")
+    assert run_names(Storage.at(finished.storage)).count("other") == 0
+    with pytest.raises(ConfigurationError, match=r"run of another configuration \(small-run\): noise.size was"):
+        pipelines.run(finished.yaml, ["noise.size=9"], name="small-run", storage=finished.storage)
 
 
 def test_a_run_leaves_its_records_history_checkpoints_pictures_and_page(finished):

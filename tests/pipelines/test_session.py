@@ -11,8 +11,8 @@ from tests.conftest import free_port
 from tests.pipelines.conftest import environment, gan
 
 SCRIPT = """
-from pipelines import session
-with session.cluster():
+from pipelines.runtime import ray_session
+with ray_session.cluster():
     import ray
     print(int(ray.cluster_resources()["CPU"]))
 """
@@ -54,8 +54,8 @@ def test_a_cluster_that_is_not_there_is_an_error_within_seconds(address):
 SLOW = """
 import os, sys
 os.environ["RAY_gcs_server_port_wait_time_s"] = "0"
-from pipelines import liveness, session
-session.prepare_environment()
+from pipelines.runtime import liveness, ray_session
+ray_session.prepare_environment()
 import ray, psutil
 
 def say(line):
@@ -63,8 +63,8 @@ def say(line):
     if sys.argv[1] == "once":
         os.environ["RAY_gcs_server_port_wait_time_s"] = "90"
 
-with session.cluster(say):
-    print(session.started_here(), liveness.lost_part(), ray.cluster_resources()["CPU"] > 0)
+with ray_session.cluster(say):
+    print(ray_session.started_here(), liveness.lost_part(), ray.cluster_resources()["CPU"] > 0)
 """
 
 

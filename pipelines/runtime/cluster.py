@@ -1,0 +1,60 @@
+"""Ray for a run's stages: joined when the first needs it, started anew where one of ours has lost something."""
+
+import contextlib
+import itertools
+from collections.abc import Callable
+from typing import TypeVar
+
+from pipelines.config import Configuration
+from pipelines.runtime import liveness, lost_resources, ray_session
+
+RESTARTS = 3  # of a Ray of our own, in one stage
+Result = TypeVar("Result")
+
+
+class Cluster:
+    """The cluster of RAY_ADDRESS, or a Ray of our own on this machine, until it is left."""
+
+    def __init__(self, configuration: Configuration, log: Callable[[str], None]) -> None:
+        self.configuration, self.log = configuration, log
+        self._session = contextlib.ExitStack()
+
+    def join(self) -> None:
+        """Start or join Ray, once, and check that the run fits; a Ray of our own that lost something starts anew.
+
+        Raises:
+            ConfigurationError: If there is no Ray, or it has no room for the run.
+        """
+        import ray
+
+        if ray_session.started_here() and (lost := lost_resources.still_unheld()):
+            self._lose(f"{lost} neither free nor held by anything that runs")
+        if not ray.is_initialized():
+            self._session.enter_context(ray_session.cluster(self.log))
+        ray_session.check_resources(self.configuration)
+
+    def leave(self) -> None:
+        """End a Ray of our own, or the connection to another."""
+        self._session.close()
+
+    def call(self, work: Callable[[], Result]) -> Result:
+        """Do a stage's work on the cluster; again, from what it has saved, if a Ray of our own loses what it needs.
+
+        Raises:
+            Lost, RayLost: If it did so more than three times.
+        """
+        for restarts in itertools.count():
+            self.join()
+            try:
+                with liveness.watched():
+                    return work()
+            except Exception as error:
+                lost = lost_resources.behind(error)
+                if lost is None or restarts == RESTARTS:
+                    raise
+            self._lose(lost)
+        raise AssertionError("unreachable")
+
+    def _lose(self, lost: str) -> None:
+        self.log(f"ray    lost: {lost}; it is started anew")
+        self.leave()

@@ -1,0 +1,29 @@
+"""What ends a process, as a line and an exit code: the command line's, and those of a failure that others are notified of."""
+
+import select
+import sys
+
+from gan_core.errors import GanError, visible
+from pipelines.runtime import installed
+
+PREEMPTED, INTERRUPTED = 143, 130
+PREEMPTED_LINE = "preempted (gan): by SIGTERM; the same command resumes"
+
+
+def failure(error: Exception) -> tuple[int, str] | None:
+    """The exit code and the line of an error; None where it is no failure: nobody reads what is written any more."""
+    if isinstance(error, GanError):
+        return error.exit_code, str(error)
+    if isinstance(error, BrokenPipeError) and _reader_has_left():
+        return None
+    if isinstance(error, ModuleNotFoundError) and (known := installed.missing(error)) is not None:
+        return known.exit_code, str(known)
+    first = visible(str(error).splitlines()[0]) if str(error) else ""
+    return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads any more what is written to stdout."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return bool(poll.poll(0))

@@ -1,0 +1,188 @@
+"""The stages of a run, declared in their order: what each is a function of, and its work."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from gan_core.datasets import Dataset
+from gan_core.errors import CheckpointError, RegistryError
+from gan_core.portable import PortableGenerator
+from pipelines import config
+from pipelines.config import EvaluateSettings, Weights
+from pipelines.registry import Registry, mlflow_client
+from pipelines.runs.records import (
+    EvaluateRecord,
+    InferRecord,
+    RegisterRecord,
+    ReportRecord,
+    TrainRecord,
+    TuneRecord,
+)
+from pipelines.runs.run import Run
+
+# What a stage works with is imported when it works: Ray, MLflow and the pictures take seconds.
+
+
+class Context(Protocol):
+    """What the stages of a run share, each part opened when it is first needed."""
+
+    @property
+    def run(self) -> Run:
+        """The run."""
+
+    @property
+    def log(self) -> Callable[[str], None]:
+        """Where progress goes, line by line."""
+
+    @property
+    def tracking_uri(self) -> str:
+        """Of the registry; empty where no stage of this work needs one."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """The run's data set."""
+
+    @property
+    def opening_registry(self) -> "Future[Registry] | None":
+        """The registry, while it is being opened in the background; None if no stage of this work needs one."""
+
+    def registry(self) -> Registry:
+        """The registry, once it is open."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: done once for the same `inputs`, plain data of which its record is a function."""
+
+    name: str
+    record: type
+    inputs: Callable[[Context], Any]
+    run: Callable[[Context], Any]
+    on_cluster: bool = True
+
+
+def _tune_inputs(context: Context) -> Any:
+    plain = config.to_plain(context.run.configuration)
+    keys = ("seed", "data", "noise", "network", "algorithm", "extension", "tune")
+    return [[plain[key] for key in keys], context.dataset.digest]
+
+
+def _tune(context: Context) -> TuneRecord:
+    """Search the space, and choose the settings that are trained."""
+    from pipelines.stages.tune import tune_run
+
+    return tune_run(context.run.configuration, context.dataset, context.run.folder, context.log)
+
+
+def _train_inputs(context: Context) -> Any:
+    run = context.run
+    if run.configuration.tune.candidates and run.record("tune") is None:
+        raise CheckpointError(
+            "not searched yet", run.name, "no record of a search", "gan tune CONFIG, or gan run CONFIG"
+        )
+    inputs = [config.to_plain(run.chosen().training()), context.dataset.digest]
+    return [*inputs, run.origin.digest] if run.origin else inputs
+
+
+def _train(context: Context) -> TrainRecord:
+    """Train G and D with the chosen settings."""
+    from pipelines.stages.mlflow_runs import curves_follower
+    from pipelines.stages.train import train_run
+
+    run = context.run
+    follow = curves_follower(run, context.opening_registry) if context.opening_registry else None
+    return train_run(run.chosen(), context.dataset, run.folder, context.log, follow)
+
+
+def _infer_inputs(context: Context) -> Any:
+    trained, settings = finished(context.run, "train"), context.run.configuration
+    return [
+        trained["generator_sha256"], trained["averaged_sha256"], _scored(context.run).weights,
+        settings.evaluate.samples, settings.seed, config.to_plain(settings.extension.inference), context.dataset.digest,
+    ]  # fmt: skip
+
+
+def _infer(context: Context) -> InferRecord:
+    """Train the net that gives the z of an image, G being fixed."""
+    from pipelines.stages.train_encoder import infer_run
+
+    return infer_run(context.run, context.dataset, context.log)
+
+
+def _evaluate_inputs(context: Context) -> Any:
+    trained, settings = finished(context.run, "train"), config.to_plain(_scored(context.run))
+    return [trained["generator_sha256"], trained["averaged_sha256"], settings, context.dataset.digest]
+
+
+def _evaluate(context: Context) -> EvaluateRecord:
+    """Score the trained generator; where an average is kept, the other weights stand beside it as a row."""
+    from pipelines.stages.evaluate import evaluate_generator
+
+    run, settings = context.run, _scored(context.run)
+    beside: dict[str, PortableGenerator] = {}
+    if finished(run, "train")["averaged_sha256"]:
+        other: Weights = "last" if settings.weights == "averaged" else "averaged"
+        beside[f"{other} G"] = run.generator(other)
+    return evaluate_generator(run.generator(), context.dataset, settings, run.configuration.seed, context.log, beside)
+
+
+def _register_inputs(context: Context) -> Any:
+    settings = config.to_plain(context.run.configuration.registry)
+    return [finished(context.run, "evaluate"), settings, mlflow_client.redacted(context.tracking_uri)]
+
+
+def _register(context: Context) -> RegisterRecord:
+    """Copy the run into MLflow, register the model, and let the gate decide on `champion`."""
+    from pipelines.stages.register import publish
+
+    run = context.run
+    try:
+        return publish(run, context.registry(), context.dataset, context.log)
+    except RegistryError as error:
+        raise RegistryError(
+            "not registered",
+            run.name,
+            str(error),
+            f"that mended; all else is kept, and gan register {run.name} completes it",
+        ) from error
+
+
+def _report(context: Context) -> ReportRecord:
+    """Write the run's page, and hand it to MLflow."""
+    from pipelines.stages.report import write_report
+
+    registry = context.registry() if context.run.record("register") else None
+    return write_report(context.run, context.dataset, registry)
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage("tune", TuneRecord, _tune_inputs, _tune),
+        Stage("train", TrainRecord, _train_inputs, _train),
+        Stage("infer", InferRecord, _infer_inputs, _infer),
+        Stage("evaluate", EvaluateRecord, _evaluate_inputs, _evaluate),
+        Stage("register", RegisterRecord, _register_inputs, _register, on_cluster=False),
+        Stage(
+            "report", ReportRecord, lambda context: {**context.run.records(), "report": None}, _report, on_cluster=False
+        ),
+    )
+}
+
+
+def finished(run: Run, stage: str) -> dict[str, Any]:
+    """The record of a stage that must be done by now.
+
+    Raises:
+        CheckpointError: If it is not.
+    """
+    record = run.record(stage)
+    if record is None:
+        raise CheckpointError(f"no {stage} stage yet", run.name, "no record of it", f"gan run CONFIG --name {run.name}")
+    return record
+
+
+def _scored(run: Run) -> EvaluateSettings:
+    """How the run is evaluated, with the weights of G that are."""
+    return replace(run.configuration.evaluate, weights=run.chosen().scored_weights)

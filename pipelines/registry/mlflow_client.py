@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote
 
-from gan_core.errors import RegistryError
+from gan_core.errors import RegistryError, first_line
 from pipelines.registry.address import database_exists, redacted, without_credentials
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -44,7 +44,7 @@ def registry_errors(uri: str) -> Iterator[None]:
     except (
         MlflowException, RequestException, SQLAlchemyError, OSError, ImportError, ParseError, json.JSONDecodeError,
     ) as error:  # fmt: skip
-        reason = without_credentials((str(error).strip().splitlines() or [type(error).__name__])[0], uri)
+        reason = without_credentials(first_line(error), uri)
         raise RegistryError(
             "MLflow refused", redacted(uri), reason, "a server or a database that answers, or another --tracking-uri"
         ) from error

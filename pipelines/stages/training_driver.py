@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gan_core.datasets import Examples
-from gan_core.errors import CheckpointError, Diverged, GanError
+from gan_core.errors import CheckpointError, Diverged, GanError, last_line
 from gan_core.training import Report
 from pipelines.config import TrainSettings
 from pipelines.runs.resume import TrainingSpec, resume
@@ -234,5 +234,4 @@ def _cause(error: Exception, spec: TrainingSpec) -> GanError:
         for cause in (failure, getattr(failure, "cause", None), failure.__cause__):
             if isinstance(cause, GanError):
                 return cause
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return CheckpointError(f"{spec.title} failed", spec.run.uri, lines[-1], f"workers that live; {kept}")
+    return CheckpointError(f"{spec.title} failed", spec.run.uri, last_line(error), f"workers that live; {kept}")

@@ -104,15 +104,15 @@ def _mutation(key: str, settings: TuneSettings, draws: random.Random) -> Any:
 class Variants(BasicVariantGenerator):  # type: ignore[misc]
     """Candidates drawn up front, at most so many of them waiting or running at a time.
 
-    Ray's own limit counts paused trials too, and would never let a rung fill.
+    Ray's own limit, its attribute `max_concurrent`, counts paused trials too, and would never let a rung fill.
     """
 
     def __init__(self, max_concurrent: int) -> None:
         super().__init__()
-        self.max_concurrent, self.created = max_concurrent, []  # type: ignore[var-annotated]
+        self.limit, self.created = max_concurrent, []  # type: ignore[var-annotated]
 
     def next_trial(self) -> Trial | None:
-        if sum(trial.status in (Trial.PENDING, Trial.RUNNING) for trial in self.created) >= self.max_concurrent:
+        if sum(trial.status in (Trial.PENDING, Trial.RUNNING) for trial in self.created) >= self.limit:
             return None
         trial = super().next_trial()
         if trial is not None:

@@ -1,4 +1,4 @@
-"""Settings from JSON that nobody vouches for: every key known, every value of its field's type, or refused."""
+"""Strict parsing of untrusted JSON into settings: every key known, every value of its field's type, or refused."""
 
 import types
 import typing

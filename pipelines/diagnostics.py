@@ -158,7 +158,7 @@ def _storage(place: str) -> Finding:
     try:
         storage = Storage.at(place)
         check_storage(storage, wanted=int(MIN_DISK))
-        runs = len(storage.within("runs").names())
+        runs = len(storage.child("runs").names())
     except (GanError, OSError) as error:
         return Finding("storage", "fail", str(error), "a folder that can be written: --storage PATH or GAN_STORAGE")
     if storage.local is None:

@@ -16,13 +16,13 @@ from pipelines.data.streaming import load
 from pipelines.registry import Registry, address
 from pipelines.registry.promotion_gate import collapsed_model
 from pipelines.runs import preflight, warm_start
-from pipelines.runs.retention import tidy
+from pipelines.runs.retention import apply_retention
 from pipelines.runs.run import Run
 from pipelines.runs.run_lease import working_on
 from pipelines.runtime import notifications, ray_session
 from pipelines.runtime.cluster import Cluster
 from pipelines.stages.table import STAGES
-from pipelines.storage import Storage
+from pipelines.storage import Storage, run_layout
 
 Log = Callable[[str], None]
 
@@ -133,7 +133,7 @@ class Pipeline:
         ray_session.check_resources(run.configuration)
         flow.check()
         ended = partial(Outcome, run, stages, tracking_uri=address.redacted(flow.tracking_uri))
-        if skip_unchanged and run.folder.read("run.json") is None and (same := flow.unchanged()) is not None:
+        if skip_unchanged and run.folder.read(run_layout.RUN) is None and (same := flow.unchanged()) is not None:
             return ended("skipped", unchanged=same)
         done = tuple(stage for stage in stages if run.record(stage) is not None)
         if dry_run:
@@ -148,7 +148,7 @@ class Pipeline:
                 progress.stage = stage
                 flow.do(stage)
         if "evaluate" in stages and len(done) < len(stages):
-            tidy(run, flow.tracking_uri, self.log, self.log_warning)
+            apply_retention(run, flow.tracking_uri, self.log, self.log_warning)
         registered = (run.record("register") or {}) if "register" in stages else {}
         if registered.get("promoted") and "register" not in done:
             score = run.records()["evaluate"]

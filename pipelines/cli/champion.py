@@ -47,7 +47,7 @@ def promote(context: Context, reference: str, force: bool, reason: str, override
         "test": verdict.test,
         "diagnosis": verdict.diagnosis,
     }
-    context.answer(
+    context.emit_result(
         result,
         f"{version} is {'champion' if verdict.promoted else 'not promoted'}: {verdict.reason}",
         collapsed_model(str(version), verdict.reason) if verdict.collapsed else None,
@@ -68,7 +68,7 @@ def rollback(context: Context, name: str) -> None:
     from pipelines.registry.champion_history import ChampionHistory
 
     move = ChampionHistory(open_registry(context), name).rollback()
-    context.answer(
+    context.emit_result(
         {"name": name, **move.to_json(), "version": move.version}, f"{name}/{move.version} is champion: {move.reason}"
     )
 
@@ -88,7 +88,7 @@ def archive(context: Context, reference: str) -> None:
     with registry_to_delete_from(context) as registry:
         version = registry.resolve(reference)
         retention.archive(registry, version)
-    context.answer({"name": version.name, "version": version.version, "archived": True}, f"archived {version}")
+    context.emit_result({"name": version.name, "version": version.version, "archived": True}, f"archived {version}")
 
 
 @click.command("delete")
@@ -112,7 +112,7 @@ def delete(context: Context, reference: str, yes: bool) -> None:
                 "not deleted", version, "this cannot be undone", "--yes to do it, or gan models archive"
             )
         retention.delete(registry, version)
-    context.answer({"name": version.name, "version": version.version, "deleted": True}, f"deleted {version}")
+    context.emit_result({"name": version.name, "version": version.version, "deleted": True}, f"deleted {version}")
 
 
 @click.command("prune")
@@ -141,4 +141,4 @@ def prune(context: Context, name: str, keep: int, yes: bool) -> None:
         if named
         else "nothing to prune"
     )
-    context.answer({"name": name, "keep": keep, "versions": numbers, "deleted": yes}, text)
+    context.emit_result({"name": name, "keep": keep, "versions": numbers, "deleted": yes}, text)

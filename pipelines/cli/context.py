@@ -35,27 +35,27 @@ class Context:
 
         return address.tracking_uri(self.given_uri, self.storage)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Progress and notes for people, on stderr."""
         if not self.quiet:
             click.echo(harmless(text), err=True)
 
-    def warn(self, text: str) -> None:
+    def log_warning(self, text: str) -> None:
         """What people should know even where they asked for quiet."""
         click.echo(harmless(text), err=True)
 
     def trouble(self, error: GanError, wait: float) -> None:
         """A failure that is not the end."""
-        self.say(f"{error}; looking again in {wait:g} s")
+        self.log(f"{error}; looking again in {wait:g} s")
 
     def show(self, text: str) -> None:
         """A line of the result as soon as it is known; progress with --json, whose object will say it too."""
         if self.as_json:
-            self.say(text)
+            self.log(text)
         else:
             click.echo(harmless(text))
 
-    def answer(self, result: Any, text: str, failure: GanError | None = None) -> None:
+    def emit_result(self, result: Any, text: str, failure: GanError | None = None) -> None:
         """The result, on stdout, in quiet too: one JSON object as the last line, or text for people.
 
         Raises:
@@ -161,7 +161,7 @@ def load_dataset(context: Context, reference: str) -> Any:
     from pipelines.data.streaming import load
 
     run = origin_run(context, reference)
-    return load(run.configuration.data, context.storage, context.say, run.name)
+    return load(run.configuration.data, context.storage, context.log, run.name)
 
 
 def check_output(output: str, suffixes: tuple[str, ...]) -> None:

@@ -49,7 +49,7 @@ def reconstruct(context: Context, reference: str, source: str, output: str, coun
         shown = images.reshape(again.shape)
         write_output(output, figures.png(figures.pairs(shown, again, inference.model.pixels, columns=8)))
     error = squared_error(again.reshape(len(images), -1), images)
-    context.answer(
+    context.emit_result(
         {
             "reference": reference, "input": source, "count": len(images), "output": output, "squared_error": error,
             "generator_sha256": inference.model.sha256, "encoder_sha256": inference.sha256,
@@ -108,4 +108,6 @@ def classify(context: Context, reference: str, counts: tuple[int, ...], draws: i
     run = origin_run(context, reference)
     found = classify_run(run, load_dataset(context, reference), counts, draws, seed, context.show)
     result = {"reference": reference, "run": run.name, "draws": draws, "seed": seed, "accuracies": found}
-    context.answer(result, f"mean accuracy on the test images, and its standard error over {draws} draws of the labels")
+    context.emit_result(
+        result, f"mean accuracy on the test images, and its standard error over {draws} draws of the labels"
+    )

@@ -80,7 +80,7 @@ def evaluate(
             _answer_together(context, scored)
             return
         result = {key: value for key, value in scored[0].items() if key != "reference"}
-    context.answer(result, _lines(result))
+    context.emit_result(result, _lines(result))
 
 
 def _lines(result: dict[str, Any]) -> str:
@@ -123,7 +123,7 @@ def _answer_together(context: Context, scored: list[dict[str, Any]]) -> None:
         for protocol in ("fixed", "paper", "cross_validated")
         if protocol in together
     )
-    context.answer({**together, "models": scored}, text)
+    context.emit_result({**together, "models": scored}, text)
 
 
 def _inception(path: str | None) -> Any:
@@ -166,5 +166,5 @@ def _evaluate_reference(
     if inception:
         from pipelines.evaluation.inception import inception_quality
 
-        result["inception"] = asdict(inception_quality(inception, dataset, samples, context.say))
+        result["inception"] = asdict(inception_quality(inception, dataset, samples, context.log))
     return result

@@ -50,7 +50,7 @@ def figure(context: Context, which: str, reference: str | None, output: str, see
     else:
         picture = figures.class_grid(model, seed)
     write_output(output, figures.png(picture))
-    context.answer(
+    context.emit_result(
         {"figure": which, "reference": reference, "seed": seed, "output": output, "generator_sha256": model.sha256},
         f"wrote {output}",
     )
@@ -64,11 +64,11 @@ def _draw_game(context: Context, reference: str | None, output: str, seed: int) 
 
     if reference is not None:
         raise ConfigurationError("fig1 is of no model", "REF", reference, "gan figure fig1 --output FILE.png")
-    context.say("play   a game in one dimension, by Algorithm 1")
+    context.log("play   a game in one dimension, by Algorithm 1")
     game = play(seed)
     write_output(output, figures.one_dimensional_game(game.panels))
     found = game.agreement
-    context.answer(
+    context.emit_result(
         {"figure": "fig1", "seed": seed, "output": output, **asdict(found)},
         f"wrote {output}; on the support of p_data, at the end: D is 1/2 within {found.discriminator_from_half:.3f} on "
         f"average, JSD(p_data, p_g) {found.jensen_shannon:.4f} nats; D trained alone was Eq. 2's within "
@@ -108,7 +108,9 @@ def table(context: Context, which: str, references: tuple[str, ...], output: str
         shown, text = [row.to_json() for row in rows], paper_tables.table_1(rows)
     if output is not None:
         write_output(output, text.encode())
-    context.answer({"table": which, "output": output, "rows": shown}, text if output is None else f"wrote {output}")
+    context.emit_result(
+        {"table": which, "output": output, "rows": shown}, text if output is None else f"wrote {output}"
+    )
 
 
 def _scored(context: Context, reference: str) -> "Scored":

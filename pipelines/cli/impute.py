@@ -66,7 +66,7 @@ def impute(
         picture = figures.completion_grid(images.reshape(-1, *shape), masks, filled, model.pixels)
         write_output(output, figures.png(picture))
     told = {"reference": reference, "images": len(images), "completions": completions, "mask": mask, "seed": seed}
-    context.answer({**told, "output": output, "generator_sha256": model.sha256}, f"wrote {output}")
+    context.emit_result({**told, "output": output, "generator_sha256": model.sha256}, f"wrote {output}")
 
 
 def _images(source: str, model: Any) -> Any:

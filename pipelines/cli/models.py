@@ -50,8 +50,8 @@ def models_list(
     registry = open_registry(context)
     versions = [version.to_json() for version in registry.find(name, data_digest, config_digest, best)]
     if not versions:
-        context.say("no registered models")
-    context.answer({"models": versions}, "\n".join(map(_line, versions)))
+        context.log("no registered models")
+    context.emit_result({"models": versions}, "\n".join(map(_line, versions)))
 
 
 @models.command("watch")
@@ -76,7 +76,7 @@ def models_watch(context: Context, reference: str, interval: float, once: bool) 
 
     with suppress(KeyboardInterrupt):
         for version in open_registry(context).watch(reference, interval, context.trouble):
-            context.answer(version.to_json(), f"{version}  {visible(', '.join(version.aliases))}")
+            context.emit_result(version.to_json(), f"{version}  {visible(', '.join(version.aliases))}")
             if once:
                 return
 
@@ -98,7 +98,7 @@ def models_show(context: Context, reference: str) -> None:
     lines += [
         f"  {visible(key):<24} {visible(value)}" for key, value in sorted(version["tags"].items()) if key != "metrics"
     ]
-    context.answer(version, "\n".join(lines))
+    context.emit_result(version, "\n".join(lines))
 
 
 @models.command("compare")
@@ -148,7 +148,7 @@ def models_compare(context: Context, reference: str, other: str, overrides: tupl
         "data": dataset.name,
         "data_digest": dataset.digest,
     }
-    context.answer(result, "\n".join(lines))
+    context.emit_result(result, "\n".join(lines))
 
 
 @models.command("history")
@@ -172,8 +172,8 @@ def models_history(context: Context, name: str) -> None:
         for move in moves
     ]
     if not lines:
-        context.say(f"{name} has had no champion yet")
-    context.answer({"name": name, "moves": moves}, "\n".join(lines))
+        context.log(f"{name} has had no champion yet")
+    context.emit_result({"name": name, "moves": moves}, "\n".join(lines))
 
 
 def _line(version: dict[str, Any]) -> str:
@@ -222,8 +222,8 @@ def gate_inputs(context: Context, version: Any, overrides: tuple[str, ...]) -> t
             raise RegistryError(
                 "unreadable data_settings", version, str(error), "JSON; or --set data.name and the storage of its run"
             ) from error
-        context.say(f"run of {version} is not in {context.storage.uri}: its data set, and default settings of the gate")
+        context.log(f"run of {version} is not in {context.storage.uri}: its data set, and default settings of the gate")
     for override in overrides:
         config.apply_override(document, override)
     configuration = config.resolve(config.build(document, str(version)), version.tags.get("run", ""))
-    return configuration, load(configuration.data, context.storage, context.say, reader)
+    return configuration, load(configuration.data, context.storage, context.log, reader)

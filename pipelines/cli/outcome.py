@@ -16,24 +16,24 @@ def emit(context: "Context", outcome: "Outcome") -> None:
     run, stages, done = outcome.run, outcome.stages, outcome.done_before
     if outcome.state == "skipped":
         same = outcome.unchanged
-        context.answer(
+        context.emit_result(
             {"run": run.name, "skipped": True, "model": same.name, "version": same.version},
             f"{run.name} is skipped: data and settings are those of {same}, the newest version",
         )
     elif outcome.state == "planned":
         plan = {"run": run.name, "stages": list(stages), "done": list(done), "storage": run.folder.uri}
         missing = ", ".join(stage for stage in stages if stage not in done) or "nothing"
-        context.answer(
+        context.emit_result(
             {**plan, "tracking_uri": outcome.tracking_uri}, f"{run.name}: would do {missing} in {run.folder.uri}"
         )
     elif outcome.state == "running elsewhere":
-        context.answer(
+        context.emit_result(
             {"run": run.name, "state": "running"},
             f"{run.name} is being worked on by another process; nothing to do here",
         )
     else:
         already = " was done already" if len(done) == len(stages) else ""
-        context.answer(result_of(run, stages), summary_of(run, stages, already), outcome.failure)
+        context.emit_result(result_of(run, stages), summary_of(run, stages, already), outcome.failure)
 
 
 def result_of(run: Any, stages: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands that make: run, tune, train, register, report."""
+"""Pipeline commands: run, tune, train, register, report."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -154,4 +154,4 @@ def _finish(context: Context, name: str, stages: tuple[str, ...]) -> None:
 def _pipeline(context: Context) -> "Pipeline":
     from pipelines.flow import Pipeline
 
-    return Pipeline(context.storage, context.tracking_uri, context.say, context.warn)
+    return Pipeline(context.storage, context.tracking_uri, context.log, context.log_warning)

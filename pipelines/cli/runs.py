@@ -34,8 +34,8 @@ def runs_list(context: Context) -> None:
 
     found = status.entries(context.storage)
     if not found:
-        context.say(f"no runs in {context.storage.uri}")
-    context.answer({"runs": [run for run, _ in found]}, "\n".join(line for _, line in found))
+        context.log(f"no runs in {context.storage.uri}")
+    context.emit_result({"runs": [run for run, _ in found]}, "\n".join(line for _, line in found))
 
 
 @runs.command("status")
@@ -52,7 +52,7 @@ def runs_status(context: Context, name: str) -> None:
 
     found = status.status(open_run(context, name))
     lines = [f"{key:<18} {_shown(value)}" for key, value in found.items() if value is not None]
-    context.answer(found, "\n".join(lines))
+    context.emit_result(found, "\n".join(lines))
 
 
 @runs.command("stop")
@@ -78,7 +78,7 @@ def runs_stop(context: Context, name: str, timeout: float) -> None:
         )
     step = status.saved_step(run)
     saved = f"step {step} is saved" if step is not None else "no checkpoint yet"
-    context.answer(
+    context.emit_result(
         {"run": name, "stopped": running, "state": status.status(run)["state"], "saved_step": step},
         f"{name} {'has stopped' if running else 'was not running'}; {saved}",
     )
@@ -104,7 +104,7 @@ def runs_compare(context: Context, names: tuple[str, ...]) -> None:
         rows += [(name, *map(_shown, values)) for name, values in found[part].items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    context.answer(found, "\n".join(lines))
+    context.emit_result(found, "\n".join(lines))
 
 
 @runs.command("prune")
@@ -128,7 +128,7 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
     from pipelines.runs import status
     from pipelines.runs.run import Run
 
-    leaving = status.Leaving(status.seconds(older_than) if older_than else None, keep, state)
+    leaving = status.PruneCriteria(status.seconds(older_than) if older_than else None, keep, state)
     entries = [entry for entry, _ in status.entries(context.storage)]
     unreadable = [entry for entry in entries if entry["state"] == "unreadable"]
     runs = [Run.open(entry["run"], context.storage) for entry in entries if entry["state"] != "unreadable"]
@@ -139,9 +139,9 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
     except RegistryError as error:
         raise RegistryError("nothing was removed", "gan runs prune", str(error)) from error
     if protection.registry is None:
-        context.say(f"no registry in {context.storage.uri} yet: no version holds an alias")
+        context.log(f"no registry in {context.storage.uri} yet: no version holds an alias")
     for entry in unreadable:
-        context.say(f"{visible(entry['run']):<40} kept: {entry['reason']}")
+        context.log(f"{visible(entry['run']):<40} kept: {entry['reason']}")
     for one in chosen:
         if yes and not one["kept"] and not status.remove(open_run(context, one["run"])):
             one["kept"] = "running"
@@ -150,7 +150,7 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
     gone = {one["run"] for one in chosen if not one["kept"]}
     unread = _prune_images(context, gone, leaving.older_than, yes)
     freed = sum(one["bytes"] for one in chosen if not one["kept"]) + sum(images.bytes for images in unread)
-    context.answer(
+    context.emit_result(
         {
             "runs": chosen,
             "rows": list(map(asdict, unread)),

@@ -64,4 +64,4 @@ def sample(
         else:
             write_output(output, figures.png(figures.sample_grid(images, model.pixels)))
     told = {"reference": reference, "count": count, "seed": seed, "output": output, "generator_sha256": model.sha256}
-    context.answer(told if condition is None else {**told, "condition": condition}, f"wrote {output}")
+    context.emit_result(told if condition is None else {**told, "condition": condition}, f"wrote {output}")

@@ -66,7 +66,7 @@ def serve(
     ):
         about = running.show(version, model)
         url = f"http://{host}:{port}"
-        context.answer({"url": url, **about}, f"{version} at {url}; Ctrl-C ends it")
+        context.emit_result({"url": url, **about}, f"{version} at {url}; Ctrl-C ends it")
         if not follow:
             threading.Event().wait()
         for version in registry.watch(reference, interval, context.trouble):
@@ -81,9 +81,9 @@ def _replace(context: Context, running: Any, registry: Any, version: Any, about:
         return about
     try:
         about = running.show(version, registry.load(version))
-        context.say(f"now {version}")
+        context.log(f"now {version}")
     except GanError as error:
-        context.say(f"{error}; still {about['name']}/{about['version']}")
+        context.log(f"{error}; still {about['name']}/{about['version']}")
     return about
 
 

@@ -26,7 +26,7 @@ def doctor(context: Context, start: bool) -> None:
         findings.append(finding)
         context.show(str(finding))
     result, failure = verdict(findings)
-    context.answer(result, "" if failure else "ready", failure)
+    context.emit_result(result, "" if failure else "ready", failure)
 
 
 @click.command()
@@ -52,4 +52,4 @@ def init(context: Context, folder: str) -> None:
         raise ConfigurationError("would overwrite", path, "it is there already", "another folder") from error
     except OSError as error:
         raise CheckpointError("storage refused", path, error.strerror or str(error), "a writable folder") from error
-    context.answer({"configuration": str(path)}, f"wrote {path}; next: gan run {path}")
+    context.emit_result({"configuration": str(path)}, f"wrote {path}; next: gan run {path}")

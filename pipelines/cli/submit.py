@@ -59,7 +59,7 @@ def submit(
     environment = ray_jobs.job_environment(config.to_yaml(settings), passed)
     entry = ray_jobs.entrypoint(["--name", run.name, "--storage", context.storage.uri, "--json", *_tracking(context)])
     if dry_run:
-        context.answer(
+        context.emit_result(
             {"run": run.name, "entrypoint": entry, "environment": sorted(environment)}, f"would submit: {entry}"
         )
         return
@@ -67,9 +67,9 @@ def submit(
     job = cluster.submit(run.name, entry, environment, working_dir)
     result = {"run": run.name, "job": job.id, "attached": job.attached}
     if job.done:
-        context.answer({**result, "exit_code": 0}, f"{run.name} is done: job {job.id} has succeeded")
+        context.emit_result({**result, "exit_code": 0}, f"{run.name} is done: job {job.id} has succeeded")
         return
-    context.say(f"{'attached to' if job.attached else 'submitted'} job {job.id}; Ctrl-C leaves it running")
+    context.log(f"{'attached to' if job.attached else 'submitted'} job {job.id}; Ctrl-C leaves it running")
     _follow(context, cluster, address, result)
 
 
@@ -82,15 +82,15 @@ def _follow(context: Context, cluster: "ray_jobs.Cluster", address: str, result:
             click.echo(text, nl=False, err=True)
 
     try:
-        code = cluster.follow(job, show, context.say)
+        code = cluster.follow(job, show, context.log)
     except KeyboardInterrupt:
         text = (
             f"left job {job} running; the same command attaches again; ray job stop {job} --address {address} ends it"
         )
-        context.answer({**result, "error": text, "exit_code": INTERRUPTED}, text)
+        context.emit_result({**result, "error": text, "exit_code": INTERRUPTED}, text)
         sys.exit(INTERRUPTED)
     text = f"job {job} has ended with exit code {code}"
-    context.answer({**result, **({"error": text} if code else {}), "exit_code": code}, text)
+    context.emit_result({**result, **({"error": text} if code else {}), "exit_code": code}, text)
     sys.exit(code)
 
 

@@ -121,11 +121,11 @@ def to_yaml(configuration: Configuration) -> str:
     return yaml.safe_dump(to_plain(configuration), sort_keys=False)
 
 
-def first_difference(ours: Any, theirs: Any, but: Sequence[str] = ()) -> tuple[str, Any, Any] | None:
+def first_difference(ours: Any, theirs: Any, ignore: Sequence[str] = ()) -> tuple[str, Any, Any] | None:
     """The first setting, by dotted name, in which two plain documents differ, and both values."""
     mine, other = flat(ours), flat(theirs)
     for key in sorted(mine.keys() | other.keys()):
-        if key not in but and mine.get(key) != other.get(key):
+        if key not in ignore and mine.get(key) != other.get(key):
             return key, mine.get(key), other.get(key)
     return None
 

@@ -195,7 +195,7 @@ class Configuration:
         Shards(self.algorithm.batch_size, self.train.shards, self.train.workers)
         if self.evaluate.weights == "averaged" and not self.algorithm.generator_average:
             raise ValueError(
-                "evaluate.weights averaged, but algorithm.generator_average is 0; set it to 0.999, say, or use last"
+                "evaluate.weights averaged, but algorithm.generator_average is 0; set it to 0.999, log, or use last"
             )
         if self.data.pixels == "contrast_normalised" and self.network.generator.output != "linear":
             raise ValueError(

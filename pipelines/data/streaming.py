@@ -34,7 +34,7 @@ FILE_BYTES = 64 * 2**20  # of rows, at most
 # depends on the number of workers. Rows have positions, so a minibatch is what it is in memory, to the bit.
 
 
-def load(settings: DataSettings, storage: Storage, say: Callable[[str], None], reader: str) -> Dataset:
+def load(settings: DataSettings, storage: Storage, log: Callable[[str], None], reader: str) -> Dataset:
     """The data set of the settings: in memory, or with `data.streaming` over rows that are in the storage afterwards.
 
     `reader` is the run that it is for: its rows stay as long as it does.
@@ -48,9 +48,9 @@ def load(settings: DataSettings, storage: Storage, say: Callable[[str], None], r
     chunks, listing = _chunks(settings)
     made_from = [list(settings.size), settings.channels, listing]
     name = config.digest(made_from)[:32]
-    folder, about = storage.within(image_cache.ROWS, name), image_cache.known(storage, name, reader)
+    folder, about = storage.child(image_cache.ROWS, name), image_cache.known(storage, name, reader)
     if about is None:
-        say(f"data   decoding {settings.root} once, by {len(chunks)} Ray Data tasks, into {folder.uri}")
+        log(f"data   decoding {settings.root} once, by {len(chunks)} Ray Data tasks, into {folder.uri}")
         files = _decode(chunks, settings, folder)
         about = {"files": files, **_statistics(settings, folder, files)}
         folder.write_json(image_cache.ABOUT, about)  # last: without it all is done again
@@ -189,7 +189,7 @@ def located(folder: Storage, files: Sequence[tuple[str, str]]) -> list[Path]:
             content = folder.read(name)
             if content is None or hashlib.sha256(content).hexdigest() != digest:
                 reason = "not there" if content is None else "its SHA-256 is another"
-                raise DataError("damaged rows", folder.within(name).uri, reason, "what was written; remove its folder")
+                raise DataError("damaged rows", folder.child(name).uri, reason, "what was written; remove its folder")
             staged = here / f".{name}-{uuid.uuid4().hex}"
             staged.write_bytes(content)
             os.replace(staged, here / name)

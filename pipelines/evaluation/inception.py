@@ -98,7 +98,7 @@ class Inception:
 
 
 def inception_quality(
-    inception: Inception, dataset: Dataset, generated: np.ndarray, say: Callable[[str], None]
+    inception: Inception, dataset: Dataset, generated: np.ndarray, log: Callable[[str], None]
 ) -> InceptionQuality:
     """Compare samples (count, width), and as many training images, with the test images.
 
@@ -113,7 +113,7 @@ def inception_quality(
     sets = {"test images": test, "samples": generated[:count], "training images": training[:count]}
     features = {}
     for name, rows in sets.items():
-        say(f"inception  features of {len(rows):,} {name}, on {inception.device.type}")
+        log(f"inception  features of {len(rows):,} {name}, on {inception.device.type}")
         features[name] = inception.features(to_bytes(rows).reshape(-1, *dataset.shape))
     return InceptionQuality(
         samples=inception_scores(features["samples"], features["test images"], subset),

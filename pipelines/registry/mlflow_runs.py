@@ -76,7 +76,7 @@ class MlflowRuns:
     @one_line_errors
     def experiment(self, name: str, artifacts: Storage | None) -> str:
         is_server = self.uri.startswith(("http://", "https://"))  # which decides itself where files go
-        location = without_options(artifacts.within(name).uri) if artifacts and not is_server else None
+        location = without_options(artifacts.child(name).uri) if artifacts and not is_server else None
         if (existing := self.client.get_experiment_by_name(name)) is not None:
             return str(existing.experiment_id)
         created = unless_there(lambda: self.client.create_experiment(name, artifact_location=location))

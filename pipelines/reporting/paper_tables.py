@@ -10,6 +10,7 @@ from pipelines.evaluation.scores import over_models
 from pipelines.registry import ModelVersion
 from pipelines.reporting.html_report import PAPER_TABLE_1
 from pipelines.runs.run import Run
+from pipelines.storage import run_layout
 from pipelines.storage.metric_log import read_history
 
 PROTOCOLS = ("paper", "cross_validated")
@@ -107,7 +108,7 @@ class Scored:
         record = run.record("evaluate")
         if record is None:
             raise CheckpointError("not evaluated yet", run.name, "no score", "a run that gan run has finished")
-        history = read_history(run.folder.within("history"))
+        history = read_history(run.folder.child(run_layout.HISTORY))
         date = _day(history[-1]["time_ms"]) if history else ""
         return cls(run.name, run.configuration.data.name, record, {}, date, run.commit)
 

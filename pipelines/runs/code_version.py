@@ -11,7 +11,7 @@ import gan_core
 
 @cache
 def digest() -> str:
-    """SHA-256 over the sources of both packages: a mended bug makes a new run."""
+    """SHA-256 over the sources of both packages: a fixed bug makes a new run."""
     hasher = hashlib.sha256(version("torch").encode())
     for root in (Path(str(gan_core.__file__)).parent, Path(__file__).parents[1]):
         for path in sorted(root.rglob("*.py")):

@@ -15,9 +15,8 @@ from gan_core.state import State, load_tensors
 from gan_core.training import Report
 from pipelines import config
 from pipelines.config import TrainSettings
-from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
+from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, run_layout, save_checkpoint
 
-CHECKPOINTS, ORIGIN = "checkpoints", "origin"
 WHOLE_STATE, GENERATOR, LAYERS = "state", "generator", "layers"  # what is taken from an origin
 
 
@@ -47,16 +46,18 @@ def begin(spec: TrainingSpec, data: Examples) -> None:
     Raises:
         CheckpointError: If the origin's generator is of another architecture.
     """
-    origin = latest_checkpoint(spec.run.within(ORIGIN))
+    origin = latest_checkpoint(spec.run.child(run_layout.ORIGIN))
     if origin is None or checkpoint_names(spec.checkpoints):
         return
     state: State = spec.initial_state(data)
     name, manifest, tensors = origin
     if manifest.about["taken"] == WHOLE_STATE:
-        state.load(tensors, f"{ORIGIN}/{name}")
+        state.load(tensors, f"{run_layout.ORIGIN}/{name}")
     else:
         for generator in filter(None, (state.generator, state.averaged)):
-            load_tensors(replaced(generator, manifest.about["taken"]), tensors["generator"], f"{ORIGIN}/{name}")
+            load_tensors(
+                replaced(generator, manifest.about["taken"]), tensors["generator"], f"{run_layout.ORIGIN}/{name}"
+            )
     save_checkpoint(spec.checkpoints, int(state.step), state.tensors(), spec.about, spec.train.keep_checkpoints)
 
 
@@ -81,7 +82,7 @@ def resume(state: Any, spec: TrainingSpec) -> None:
     noted = dict(manifest.about)
     if "training" in spec.about:
         noted["training"] = training_settings_from_manifest(noted, where)
-    changed = config.first_difference(spec.about, noted, but=["training.algorithm.steps"])
+    changed = config.first_difference(spec.about, noted, ignore=["training.algorithm.steps"])
     if changed:
         key, ours, theirs = changed
         raise CheckpointError("checkpoint of another training", where, f"{key} was {theirs}", f"{ours}; {spec.remedy}")

@@ -1,4 +1,4 @@
-"""What goes when a run has succeeded: older runs like it, rows only they read, and older versions, as `retention` says."""
+"""Retention after a successful run: older runs like it, the decoded images that only they read, and older versions."""
 
 import contextlib
 import re
@@ -17,7 +17,7 @@ from pipelines.storage import image_cache
 ONE_OF_MANY = re.compile(r"(?:(.*?)[-_.=])??(?:[0-9a-f]{8}|\d[\d._=-]*)")
 
 
-def tidy(run: Run, uri: str, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
+def apply_retention(run: Run, uri: str, log: Callable[[str], None], log_warning: Callable[[str], None]) -> None:
     """Remove what is more than the run's settings keep. That it cannot be done is said, and is no failure of the run.
 
     The registry is asked for all that protects a run or a version before the first of them goes.
@@ -32,25 +32,25 @@ def tidy(run: Run, uri: str, say: Callable[[str], None], warn: Callable[[str], N
             surplus = [] if settings.keep_runs is None else surplus_runs(run, settings.keep_runs, registry)
             if settings.keep_versions is not None and (gone := prune(registry, model, settings.keep_versions)):
                 removed += len(gone)
-                say(f"tidy   deleted {', '.join(map(str, gone))}; the newest {settings.keep_versions} are kept")
+                log(f"prune  deleted {', '.join(map(str, gone))}; the newest {settings.keep_versions} are kept")
         for one in surplus:
             if status.remove(Run.open(one["run"], run.storage)):
                 removed += 1
-                say(f"tidy   removed run {one['run']}, {status.bytes_text(one['bytes'])}")
+                log(f"prune  removed run {one['run']}, {status.bytes_text(one['bytes'])}")
         for unread in (
             image_cache.remove_unread(run.storage, run_names(run.storage)) if settings.keep_runs is not None else ()
         ):
             removed += 1
-            say(f"tidy   removed rows {unread.rows}, which no run reads, {status.bytes_text(unread.bytes)}")
+            log(f"prune  removed rows {unread.rows}, which no run reads, {status.bytes_text(unread.bytes)}")
     except (GanError, *MALFORMED) as error:  # whatever is wrong with the registry's answers
-        warn(f"tidy   {'not finished' if removed else 'nothing was removed'} after {run.name}: {error}")
+        log_warning(f"prune  {'not finished' if removed else 'nothing was removed'} after {run.name}: {error}")
 
 
 def surplus_runs(run: Run, keep: int, registry: Registry) -> list[dict[str, Any]]:
     """Runs like this one to remove: all but the `keep` newest that are done, and but the `keep` newest that are not.
 
     One that is not done can be resumed until so many newer ones are not done either. Never among them are
-    this run itself, one that is being worked on and one whose version a registry needs, or may need.
+    this run itself, an active one and one whose version a registry needs, or may need.
     """
     model = run.configuration.registry.model
     needed_runs = status.runs_of(registry, model, needed(registry, model)) | {run.name}
@@ -61,7 +61,7 @@ def surplus_runs(run: Run, keep: int, registry: Registry) -> list[dict[str, Any]
     chosen = [
         one
         for state in ("done", "stopped")
-        for one in status.prunable(states[state], status.Leaving(keep=keep), protection)
+        for one in status.prunable(states[state], status.PruneCriteria(keep=keep), protection)
     ]
     return [one for one in chosen if not one["kept"]]
 

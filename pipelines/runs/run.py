@@ -25,8 +25,8 @@ from pipelines.runs.records import (
     TrainRecord,
     TuneRecord,
 )
-from pipelines.runs.resume import ORIGIN, training_settings_from_manifest
-from pipelines.storage import Storage, Tensors, latest_checkpoint, save_checkpoint
+from pipelines.runs.resume import training_settings_from_manifest
+from pipelines.storage import Storage, Tensors, latest_checkpoint, run_layout, save_checkpoint
 
 RECORDS: dict[str, Any] = {
     "tune": TuneRecord,
@@ -49,7 +49,7 @@ class Run:
         self, name: str, configuration: ResolvedConfiguration, storage: Storage, origin: Origin | None = None
     ) -> None:
         self.name, self.configuration, self.storage, self.origin = name, configuration, storage, origin
-        self.folder = storage.within("runs", name)
+        self.folder = storage.child("runs", name)
         self.origin_tensors: Tensors | None = None  # of the origin, until they are in the run's folder
         self.extends = False  # whether the run in the storage has searched fewer candidates
 
@@ -74,7 +74,7 @@ class Run:
         identity = config.digest([*made_from, origin.digest] if origin else made_from)
         name = checked_run_name(name or f"{stem}-{identity[:8]}")
         run = cls(name, config.resolve(configuration, name), storage, origin)
-        if run.folder.read("run.json") is not None:
+        if run.folder.read(run_layout.RUN) is not None:
             known = cls.open(name, storage)
             if (known.origin and known.origin.digest) != (origin and origin.digest):
                 then, now = (one.resolved if one else "none" for one in (known.origin, origin))
@@ -83,8 +83,8 @@ class Run:
                 )
             run.origin = known.origin
             ours, theirs = config.identity(run.configuration), config.identity(known.configuration)
-            run.extends = config.first_difference(ours, theirs, but=[CANDIDATES]) is None and _raises(ours, theirs)
-            if run.extends and run.folder.within("checkpoints").names():
+            run.extends = config.first_difference(ours, theirs, ignore=[CANDIDATES]) is None and _raises(ours, theirs)
+            if run.extends and run.folder.child(run_layout.CHECKPOINTS).names():
                 raise ConfigurationError(
                     "run is trained already", name, f"{CANDIDATES} {ours['tune']['candidates']}",
                     f"{theirs['tune']['candidates']}, what it was trained after; start a new run: --name NAME",
@@ -104,8 +104,8 @@ class Run:
         Raises:
             ConfigurationError: If it is not.
         """
-        folder = storage.within("runs", checked_run_name(name))
-        known = folder.read_json("run.json")
+        folder = storage.child("runs", checked_run_name(name))
+        known = folder.read_json(run_layout.RUN)
         if known is None:
             names = ", ".join(run_names(storage)[-5:]) or "none yet"
             raise ConfigurationError("no such run", name, f"not in {storage.uri}", f"one of: {names}")
@@ -114,7 +114,10 @@ class Run:
             return cls(name, config.resolve(config.build(known["configuration"], name), name), storage, origin)
         except MALFORMED as error:
             raise CheckpointError(
-                "damaged file", folder.within("run.json").uri, f"{type(error).__name__}: {error}", "what gan run writes"
+                "damaged file",
+                folder.child(run_layout.RUN).uri,
+                f"{type(error).__name__}: {error}",
+                "what gan run writes",
             ) from error
 
     def save(self) -> None:
@@ -123,24 +126,26 @@ class Run:
         A search that is to have more candidates is not done any more, and the file is written again.
         """
         if self.extends:
-            self.folder.write_json("records/tune.json", None)
-            known = self.folder.read_json("run.json")
-            self.folder.write_json("run.json", {**known, "configuration": config.to_plain(self.configuration)})
+            self.folder.write_json(run_layout.record("tune"), None)
+            known = self.folder.read_json(run_layout.RUN)
+            self.folder.write_json(run_layout.RUN, {**known, "configuration": config.to_plain(self.configuration)})
             self.extends = False
-        if self.folder.read("run.json") is None:
+        if self.folder.read(run_layout.RUN) is None:
             plain = config.to_plain(self.configuration)
             document: dict[str, Any] = {"run": self.name, "commit": code_version.commit(), "configuration": plain}
             if self.origin is not None:
                 document["origin"] = dataclasses.asdict(self.origin)
                 assert self.origin_tensors is not None
                 about = {key: document["origin"][key] for key in ("reference", "taken", "resolved")}
-                save_checkpoint(self.folder.within(ORIGIN), self.origin.step, self.origin_tensors, about, keep=1)
-            self.folder.write_json("run.json", document)
+                save_checkpoint(
+                    self.folder.child(run_layout.ORIGIN), self.origin.step, self.origin_tensors, about, keep=1
+                )
+            self.folder.write_json(run_layout.RUN, document)
 
     @cached_property
     def commit(self) -> str:
         """The commit the run started from."""
-        known = self.folder.read_json("run.json")
+        known = self.folder.read_json(run_layout.RUN)
         return str(known["commit"]) if known else code_version.commit()
 
     @property
@@ -162,7 +167,7 @@ class Run:
         Raises:
             CheckpointError: If it is not one.
         """
-        known = None if self.extends else self.folder.read_json(f"records/{stage}.json")
+        known = None if self.extends else self.folder.read_json(run_layout.record(stage))
         return None if known is None else dataclasses.asdict(self._record_of(stage, RECORDS[stage], known))
 
     def _record_of(self, stage: str, kind: type[Record], known: Any) -> Record:
@@ -170,7 +175,7 @@ class Run:
             return kind(**known["record"])
         except MALFORMED as error:
             raise CheckpointError(
-                "damaged file", self.folder.within("records", f"{stage}.json").uri, f"{type(error).__name__}: {error}",
+                "damaged file", self.folder.child(run_layout.record(stage)).uri, f"{type(error).__name__}: {error}",
                 f"a record of {stage}; remove the file to redo its stage",
             ) from error  # fmt: skip
 
@@ -186,12 +191,12 @@ class Run:
     def stage(self, stage: str, kind: type[Record], inputs: Any, work: Callable[[], Record]) -> Record:
         """The stage's record: the one there is for the same inputs, or that of doing the work now."""
         inputs_digest = config.digest(inputs)
-        known = self.folder.read_json(f"records/{stage}.json")
+        known = self.folder.read_json(run_layout.record(stage))
         if isinstance(known, dict) and known.get("inputs") == inputs_digest:
             return self._record_of(stage, kind, known)
         record = work()
         document = {"inputs": inputs_digest, "record": dataclasses.asdict(record)}  # type: ignore[call-overload]
-        self.folder.write_json(f"records/{stage}.json", document)
+        self.folder.write_json(run_layout.record(stage), document)
         return kind(**json.loads(json.dumps(document["record"])))
 
     def generator(self, weights: Weights | None = None) -> PortableGenerator:
@@ -200,7 +205,7 @@ class Run:
         Raises:
             CheckpointError: If there is none.
         """
-        saved = latest_checkpoint(self.folder.within("checkpoints"))
+        saved = latest_checkpoint(self.folder.child(run_layout.CHECKPOINTS))
         if saved is None:
             raise CheckpointError(
                 "not trained yet", self.name, "no checkpoint", f"a training: gan train CONFIG --name {self.name}"
@@ -247,4 +252,4 @@ def checked_run_name(name: str) -> str:
 
 def run_names(storage: Storage) -> list[str]:
     """The storage's runs, by name."""
-    return [name for name in storage.within("runs").names() if not name.startswith(".")]
+    return [name for name in storage.child("runs").names() if not name.startswith(".")]

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gan_core.errors import GanError
-from pipelines.storage import Storage
+from pipelines.storage import Storage, run_layout
 
-OWNER, REQUEST = "owner.json", "stop-request.json"
 LOOK_SECONDS = 1.0  # between looks for a request
 BEAT_SECONDS = 10.0  # between signs of life
 SETTLE_SECONDS = 1.0  # an object store has no locks: a claim is read back after so long
@@ -26,14 +25,14 @@ def working_on(folder: Storage) -> Iterator[bool]:
 
     While it is owned, a request to stop reaches this process as SIGTERM does, in its main thread.
     """
-    with folder.exclusively() as free:
+    with folder.lock() as free:
         if not free or (folder.local is None and owner(folder) is not None):
             yield False
             return
-        folder.delete(REQUEST)  # of an owner that is no more
+        folder.delete(run_layout.STOP_REQUEST)  # of an owner that is no more
         me = {"host": socket.gethostname(), "machine": _machine(), "pid": os.getpid(), "since": time.time()}
         done = threading.Event()
-        folder.write_json(OWNER, {**me, "beat": time.time()})
+        folder.write_json(run_layout.OWNER, {**me, "beat": time.time()})
         if folder.local is None and not _still_mine(folder, me):
             yield False
             return
@@ -44,7 +43,7 @@ def working_on(folder: Storage) -> Iterator[bool]:
         finally:
             done.set()
             watch.join()
-            folder.delete(OWNER)
+            folder.delete(run_layout.OWNER)
 
 
 def owner(folder: Storage) -> dict[str, Any] | None:
@@ -52,7 +51,7 @@ def owner(folder: Storage) -> dict[str, Any] | None:
 
     Asking disturbs nobody: on a disk it is a shared lock for a moment, for which an owner waits.
     """
-    found = folder.read_json(OWNER) or {}
+    found = folder.read_json(run_layout.OWNER) or {}
     if folder.local is not None:
         return found if folder.held() else None
     if found.get("machine") == _machine() != "" and not os.path.exists(f"/proc/{found.get('pid')}"):
@@ -62,13 +61,13 @@ def owner(folder: Storage) -> dict[str, Any] | None:
 
 def request_stop(folder: Storage, seconds: float) -> bool:
     """Ask the run's owner to save and stop, and wait; whether it has within `seconds`."""
-    folder.write_json(REQUEST, {"asked": time.time()})
+    folder.write_json(run_layout.STOP_REQUEST, {"asked": time.time()})
     deadline = time.monotonic() + seconds
     while owner(folder) is not None:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)
-    folder.delete(REQUEST)  # it ended by itself before it looked
+    folder.delete(run_layout.STOP_REQUEST)  # it ended by itself before it looked
     return True
 
 
@@ -83,7 +82,7 @@ def _machine() -> str:
 def _still_mine(folder: Storage, me: dict[str, Any]) -> bool:
     """Whether this process owns the run a moment after it said so: of several at once, the last to write does."""
     time.sleep(SETTLE_SECONDS)
-    found = folder.read_json(OWNER) or {}
+    found = folder.read_json(run_layout.OWNER) or {}
     return all(found.get(key) == value for key, value in me.items())
 
 
@@ -91,10 +90,10 @@ def _watch(folder: Storage, me: dict[str, Any], done: threading.Event) -> None:
     beaten = time.monotonic()
     while not done.wait(LOOK_SECONDS):
         with contextlib.suppress(GanError, OSError):  # a storage that fails once is asked again
-            if folder.read(REQUEST) is not None:
-                folder.delete(REQUEST)
+            if folder.read(run_layout.STOP_REQUEST) is not None:
+                folder.delete(run_layout.STOP_REQUEST)
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
                 return
             if time.monotonic() - beaten >= BEAT_SECONDS:
-                folder.write_json(OWNER, {**me, "beat": time.time()})
+                folder.write_json(run_layout.OWNER, {**me, "beat": time.time()})
                 beaten = time.monotonic()

@@ -12,7 +12,7 @@ from pipelines import config
 from pipelines.registry import Registry, address
 from pipelines.runs import run_lease
 from pipelines.runs.run import Run, run_names
-from pipelines.storage import Storage, checkpoint_names
+from pipelines.storage import Storage, checkpoint_names, run_layout
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 SCORES = ("log_likelihood", "standard_error", "sigma", "coverage")
@@ -25,7 +25,7 @@ def status(run: Run) -> dict[str, Any]:
     state = "running" if owner is not None else "done" if "report" in records else "stopped"
     stages = run.stages
     now = next((stage for stage in stages if stage not in records), None)
-    live = (run.folder.read_json("live.json") or {}) if state == "running" and now == "train" else {}
+    live = (run.folder.read_json(run_layout.LIVE) or {}) if state == "running" and now == "train" else {}
     saved, speed = saved_step(run), live.get("steps_per_second")
     step = records.get("train", {}).get("step", live.get("step", saved))
     return {
@@ -50,7 +50,7 @@ def entries(storage: Storage) -> list[tuple[dict[str, Any], str]]:
     for name in run_names(storage):
         try:
             # A folder without run.json is that of a command killed before it had begun.
-            if storage.within("runs", name).read("run.json") is not None:
+            if storage.child("runs", name).read(run_layout.RUN) is not None:
                 known = status(Run.open(name, storage))
                 found.append((known, progress(known)))
         except (GanError, *MALFORMED) as error:
@@ -62,7 +62,7 @@ def entries(storage: Storage) -> list[tuple[dict[str, Any], str]]:
 
 def saved_step(run: Run) -> int | None:
     """The step of the run's newest checkpoint; None before the first."""
-    names = checkpoint_names(run.folder.within("checkpoints"))
+    names = checkpoint_names(run.folder.child(run_layout.CHECKPOINTS))
     return checkpoint_step(names[-1]) if names else None
 
 
@@ -85,7 +85,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Leaving:
+class PruneCriteria:
     """Which runs are to go: all that every given condition names."""
 
     older_than: float | None = None  # seconds since anything of the run was written
@@ -100,12 +100,12 @@ class Leaving:
 
 
 def prunable(
-    runs: Sequence[Run], leaving: Leaving, protection: Callable[[Run], str | None] = lambda run: None
+    runs: Sequence[Run], leaving: PruneCriteria, protection: Callable[[Run], str | None] = lambda run: None
 ) -> list[dict[str, Any]]:
     """Every run that the conditions name, with its bytes and age, and why it is kept if it is."""
     found = []
     for run in runs:
-        size, written = run.folder.extent()
+        size, written = run.folder.size_and_mtime()
         found.append((written, run, size))
     found.sort(key=lambda item: (-item[0], item[1].name))
     now, chosen = time.time(), []
@@ -119,8 +119,8 @@ def prunable(
 
 
 def remove(run: Run) -> bool:
-    """Remove a run's folder, unless it is being worked on; whether it was."""
-    with run.folder.exclusively() as free:
+    """Remove a run's folder, unless it is active; whether it was removed."""
+    with run.folder.lock() as free:
         gone = free and (run.folder.local is not None or run_lease.owner(run.folder) is None)
         if gone:
             run.folder.remove()

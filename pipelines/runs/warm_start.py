@@ -21,9 +21,9 @@ from pipelines.config.candidates import candidate_configurations
 from pipelines.registry import Registry
 from pipelines.registry.reference import is_model_reference
 from pipelines.runs.records import Origin
-from pipelines.runs.resume import CHECKPOINTS, GENERATOR, LAYERS, WHOLE_STATE, replaced, training_settings_from_manifest
+from pipelines.runs.resume import GENERATOR, LAYERS, WHOLE_STATE, replaced, training_settings_from_manifest
 from pipelines.runs.run import Run, checked_run_name
-from pipelines.storage import Storage, Tensors, latest_checkpoint
+from pipelines.storage import Storage, Tensors, latest_checkpoint, run_layout
 
 # Functions of the step, and the number of steps: in these a continued training may differ.
 SCHEDULES = tuple(
@@ -46,7 +46,7 @@ PRETRAINED = "network.generator.pretrained_layers"
 
 def recorded(reference: str, name: str | None, storage: Storage) -> Origin | None:
     """The origin that the run of this name was started with, if it was by this reference: an alias may have moved."""
-    if name is None or storage.within("runs", checked_run_name(name)).read("run.json") is None:
+    if name is None or storage.child("runs", checked_run_name(name)).read(run_layout.RUN) is None:
         return None
     origin = Run.open(name, storage).origin
     return origin if origin is not None and origin.reference == reference else None
@@ -72,7 +72,7 @@ def find(
         taken = LAYERS if wanting and _wants(wanting, model) else GENERATOR
         return _of_generator(model, taken, reference, f"{version.name}/{version.version}")
     run = Run.open(reference, storage)
-    saved = latest_checkpoint(run.folder.within(CHECKPOINTS))
+    saved = latest_checkpoint(run.folder.child(run_layout.CHECKPOINTS))
     if saved is None:
         raise CheckpointError("not trained yet", reference, "no checkpoint", "a run that has trained")
     name, manifest, tensors = saved
@@ -129,7 +129,7 @@ def adapt(configuration: Configuration, origin: Origin, given: Collection[str] =
         return configuration
     if origin.taken == GENERATOR:
         mine = {"noise": plain["noise"], **{key: plain["network"][key] for key in ("architecture", "generator")}}
-        changed = config.first_difference(mine, {"architecture": "dense", **origin.settings}, but=INITIAL)
+        changed = config.first_difference(mine, {"architecture": "dense", **origin.settings}, ignore=INITIAL)
         if changed:
             key, ours, theirs = changed
             raise CheckpointError("other architecture", origin.resolved, f"{key} {theirs}", f"{ours}, as configured")
@@ -138,7 +138,7 @@ def adapt(configuration: Configuration, origin: Origin, given: Collection[str] =
     if configuration.seed == "name":
         taken["seed"] = origin.settings["seed"]
     continued = config.resolve(config.override(configuration, {"tune.candidates": 0, **taken}), origin.resolved)
-    changed = config.first_difference(config.to_plain(continued.training()), origin.settings, but=SCHEDULES)
+    changed = config.first_difference(config.to_plain(continued.training()), origin.settings, ignore=SCHEDULES)
     if changed:
         key, ours, theirs = changed
         raise ConfigurationError("cannot be continued", origin.resolved, f"{key} was {theirs}", f"{theirs}, not {ours}")

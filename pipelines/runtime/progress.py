@@ -10,9 +10,8 @@ from typing import Any
 from gan_core.errors import GanError
 from pipelines.runtime.lost_resources import Losses, Lost
 from pipelines.runtime.ray_session import resources
-from pipelines.storage import Storage
+from pipelines.storage import Storage, run_layout
 
-LIVE = "live.json"  # rank 0's last report, in the training's folder
 CALLBACK_SECONDS = 15.0
 LOG_SECONDS = 5.0
 
@@ -84,7 +83,7 @@ class Progress:
             self._check_for_losses()
             self.shortage.check()
             with contextlib.suppress(GanError):  # a storage that fails once is asked again
-                row = self.folder.read_json(LIVE) or row
+                row = self.folder.read_json(run_layout.LIVE) or row
             if row["step"] > last and time.monotonic() - logged_at >= LOG_SECONDS:
                 last, logged_at = row["step"], time.monotonic()
                 self.log(f"{self.stage:<6} {self.line(row)}")

@@ -24,7 +24,7 @@ class Suggestions(Searcher):  # type: ignore[misc]
     def __init__(self, settings: TuneSettings, seed: int, results: Storage) -> None:
         super().__init__(metric="log_likelihood", mode="max")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.settings, self.seed, self.folder = settings, seed, results.within(SUGGESTED)
+        self.settings, self.seed, self.folder = settings, seed, results.child(SUGGESTED)
         self.number = 0
         self.inner = OptunaSearch(
             space={key: optuna_distribution(dict(value)) for key, value in settings.space.items()},

@@ -15,7 +15,7 @@ from typing import Any
 from gan_core.checkpoint import checkpoint_step, read_checkpoint
 from gan_core.errors import CheckpointError
 from pipelines.config import digest
-from pipelines.storage import Storage, Tensors, checkpoint_names, local_copy, save_checkpoint
+from pipelines.storage import Storage, Tensors, checkpoint_names, local_copy, run_layout, save_checkpoint
 from pipelines.storage.metric_log import append_history, read_history
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class TrainingSegment:
     @property
     def folder(self) -> Storage:
         """Where it is kept."""
-        return self.results.within(self.name)
+        return self.results.child(self.name)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class TrainingSegment:
         for name in reversed(checkpoint_names(self.folder)):
             if checkpoint_step(name) <= until:
                 try:
-                    with local_copy(self.folder.within(name)) as path:
+                    with local_copy(self.folder.child(name)) as path:
                         return read_checkpoint(path)[1]
                 except CheckpointError as error:
                     logger.warning(f"{error}; training that part again")
@@ -79,7 +79,7 @@ def open_segment(
 
 def open_results(run: Storage, inputs: Any) -> tuple[Storage, int]:
     """The search's results store and how many rows it holds; results of other inputs are removed."""
-    results, identity = run.within("tune", "findings"), digest(inputs)
+    results, identity = run.child(run_layout.TUNE, run_layout.RESULTS), digest(inputs)
     if results.read_json(ABOUT) != identity:
         results.remove()
         results.write_json(ABOUT, identity)

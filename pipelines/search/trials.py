@@ -14,7 +14,7 @@ from pipelines.config.candidates import draw_candidates
 from pipelines.runtime.lost_resources import Losses, Lost
 from pipelines.runtime.progress import Shortage
 from pipelines.search.trial import Search, trial
-from pipelines.storage import Storage, check_storage
+from pipelines.storage import Storage, check_storage, run_layout
 
 MEMORY_OF_RAY = 2**20  # bytes that Ray Tune keeps of a search beside the weights
 
@@ -87,7 +87,9 @@ class Trials:
         from pipelines.search.schedulers import Variants
 
         settings, seed = self.configuration.tune, self.configuration.seed
-        self.run.within("tune", stage).remove()  # Ray's own working memory, which may be damaged; ours is the truth
+        self.run.child(
+            run_layout.TUNE, stage
+        ).remove()  # Ray's own working memory, which may be damaged; ours is the truth
         limits = {"cpu": settings.resources_per_trial.cpu, "gpu": settings.resources_per_trial.gpu}
         shortage = Shortage("tune", {"CPU": limits["cpu"], "GPU": limits["gpu"]}, self.log)
         watcher = _watcher(shortage, self.configuration.train.start_timeout_s, Losses("tune", self.log))
@@ -114,7 +116,7 @@ class Trials:
             ),
             run_config=tune.RunConfig(
                 name=stage,
-                storage_path=self.run.within("tune").uri,
+                storage_path=self.run.child(run_layout.TUNE).uri,
                 verbose=0,
                 stop={"rung": len(rungs)} if settings.scheduler == "population_based" else None,
                 failure_config=tune.FailureConfig(max_failures=settings.max_failures),

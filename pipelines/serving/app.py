@@ -36,7 +36,7 @@ class ServeSettings:
             raise ConfigurationError("not a port", "serve", str(self.port), "1 to 65535")
 
 
-class Shelf:
+class ModelHolder:
     """A Ray actor that holds the model that is served: replicas take it from here, and never read the registry."""
 
     def __init__(self) -> None:
@@ -58,13 +58,13 @@ class Replica:
         import torch
 
         torch.set_num_threads(1)
-        self.shelf, self.settings = shelf, settings
+        self.holder, self.settings = shelf, settings
         self.waiting = 0
         self.drawing = asyncio.Lock()
 
     async def reconfigure(self, told: dict[str, Any]) -> None:
         """Take the model from the shelf: at the start, and whenever it is another one."""
-        self.model, self.about = await self.shelf.get.remote()
+        self.model, self.about = await self.holder.get.remote()
 
     async def __call__(self, request: Any) -> Any:
         """One request, by its path: POST /samples, GET /model, GET /health."""
@@ -118,7 +118,7 @@ class Service:
         from ray import serve
 
         self.settings, self.name = settings, f"gan-{name}"
-        self.shelf = ray.remote(Shelf).options(num_cpus=0).remote()
+        self.holder = ray.remote(ModelHolder).options(num_cpus=0).remote()
         self.deployment = serve.deployment(
             Replica,
             name="samples",
@@ -143,8 +143,8 @@ class Service:
             **({"classes": list(model.conditions.labels)} if isinstance(model.conditions, Classes) else {}),
             "max_samples": self.settings.max_samples,
         }
-        ray.get(self.shelf.put.remote(model, about))
-        application = self.deployment.options(user_config={"version": version.version}).bind(self.shelf, self.settings)
+        ray.get(self.holder.put.remote(model, about))
+        application = self.deployment.options(user_config={"version": version.version}).bind(self.holder, self.settings)
         serve.run(application, name=self.name, logging_config={"log_level": "ERROR", "enable_access_log": False})
         return about
 

@@ -29,7 +29,7 @@ def evaluate_generator(
     dataset: Dataset,
     settings: EvaluateSettings,
     seed: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     beside: Mapping[str, PortableGenerator] | None = None,
 ) -> EvaluateRecord:
     """Both protocols on the test set, sigma from the validation points, and the reference rows.
@@ -41,9 +41,9 @@ def evaluate_generator(
     validation, points = dataset.validation.images, dataset.test.images
     log_density = on_cluster(samples)
     paper = paper_protocol(log_density, validation, points, len(samples))
-    say(f"score  paper protocol: {_nats(paper)}")
+    log(f"score  paper protocol: {_nats(paper)}")
     refined = cross_validated_protocol(log_density, validation, points, len(samples), settings.folds)
-    say(f"score  cross-validated: {_nats(refined)}")
+    log(f"score  cross-validated: {_nats(refined)}")
     seen = _quality(samples, dataset, settings)
     drawn = {name: other.draw(settings.samples, seed) for name, other in (beside or {}).items()}
     rows_of = {
@@ -52,13 +52,13 @@ def evaluate_generator(
     }
     references = {name: _reference_row(rows, dataset, settings) for name, rows in rows_of.items()}
     for name, row in references.items():
-        say(
+        log(
             f"score  reference, {name}: {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats, coverage {row['coverage']:.2f} (of {row['count']})"
         )
-    say(f"score  {described(**asdict(seen))}")
+    log(f"score  {described(**asdict(seen))}")
     measures = extension_measures(model, dataset, settings.samples, seed)
     for line in described_measures(measures):
-        say(f"score  {line}")
+        log(f"score  {line}")
     return EvaluateRecord(
         log_likelihood=paper.log_likelihood,
         standard_error=paper.standard_error,

@@ -21,7 +21,7 @@ from gan_core.state import load_tensors
 from gan_core.training import initial_state
 from pipelines.runs.run import Run
 from pipelines.runs.trained_models import trained_inference
-from pipelines.storage import latest_checkpoint
+from pipelines.storage import latest_checkpoint, run_layout
 
 
 def classify_run(
@@ -63,7 +63,7 @@ def _percent(accuracy: Accuracy) -> str:
 
 def _discriminators(run: Run, dataset: Dataset) -> tuple[DenseDiscriminator, DenseDiscriminator]:
     """The run's D of its last checkpoint, and as it was before the first step."""
-    saved, settings = latest_checkpoint(run.folder.within("checkpoints")), run.chosen()
+    saved, settings = latest_checkpoint(run.folder.child(run_layout.CHECKPOINTS)), run.chosen()
     if saved is None:
         raise CheckpointError("not trained yet", run.name, "no checkpoint", "a run that has trained")
     if settings.extension.network_extension.name != "none":

@@ -9,7 +9,7 @@ from gan_core.errors import GanError
 from pipelines.registry import Registry
 from pipelines.registry.tracking import Tracking
 from pipelines.runs.run import Run
-from pipelines.storage import checkpoint_names
+from pipelines.storage import checkpoint_names, run_layout
 from pipelines.storage.metric_log import read_history
 
 
@@ -25,9 +25,10 @@ def curves_follower(run: Run, registry: "Future[Registry]") -> Callable[[], None
         with contextlib.suppress(GanError):
             # Steps after the last checkpoint may be repeated, at another time of day: not yet.
             kept = max(
-                (checkpoint_step(name) for name in checkpoint_names(run.folder.within("checkpoints"))), default=0
+                (checkpoint_step(name) for name in checkpoint_names(run.folder.child(run_layout.CHECKPOINTS))),
+                default=0,
             )
-            rows = [row for row in read_history(run.folder.within("history")) if copied < row["step"] <= kept]
+            rows = [row for row in read_history(run.folder.child(run_layout.HISTORY)) if copied < row["step"] <= kept]
             if rows and registry.done():
                 mlflow_runs(run, registry.result()).curves(run.name, rows)
                 copied = int(rows[-1]["step"])
@@ -38,4 +39,4 @@ def curves_follower(run: Run, registry: "Future[Registry]") -> Callable[[], None
 def mlflow_runs(run: Run, registry: Registry) -> Tracking:
     """The MLflow runs of a run of ours, under its model's experiment."""
     model = run.configuration.registry.model
-    return Tracking(registry.backend, model, run.name, run.storage.within("mlartifacts"))
+    return Tracking(registry.backend, model, run.name, run.storage.child("mlartifacts"))

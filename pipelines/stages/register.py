@@ -17,12 +17,13 @@ from pipelines.runs.records import RegisterRecord
 from pipelines.runs.run import Run
 from pipelines.runs.trained_models import trained_inference
 from pipelines.stages.mlflow_runs import mlflow_runs
+from pipelines.storage import run_layout
 from pipelines.storage.metric_log import read_history
 
 RECIPE_TAG = "recipe_digest"
 
 
-def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str], None]) -> RegisterRecord:
+def publish(run: Run, registry: Registry, dataset: Dataset, log: Callable[[str], None]) -> RegisterRecord:
     """Copy the run into MLflow, register its model once, and let the gate decide on `champion`.
 
     Raises:
@@ -35,14 +36,14 @@ def publish(run: Run, registry: Registry, dataset: Dataset, say: Callable[[str],
     runs.describe(
         config.to_yaml(settings), {"seed": settings.seed, **_headline(run), **chosen}, dataset, f"`{run.name}`"
     )
-    history, table = read_history(run.folder.within("history")), run.folder.read("tune/table.parquet")
+    history, table = read_history(run.folder.child(run_layout.HISTORY)), run.folder.read(run_layout.TABLE)
     for stage in ("tune", "train", "infer", "evaluate"):
         if stage in records:
             files = {"table.parquet": table} if stage == "tune" and table else {}
             runs.stage(stage, run.name, records[stage], history if stage == "train" else (), files)
     model = trained_inference(run) if "infer" in records else run.generator()
     version = register(registry, settings.registry.model, runs.parent, model, _tags(run, records))
-    return _promote(run, registry, version, dataset, say)
+    return _promote(run, registry, version, dataset, log)
 
 
 def recipe_digest(run: Run) -> str:
@@ -62,14 +63,14 @@ def unchanged(run: Run, registry: Registry, dataset: Dataset) -> ModelVersion | 
 
 
 def _promote(
-    run: Run, registry: Registry, version: ModelVersion, dataset: Dataset, say: Callable[[str], None]
+    run: Run, registry: Registry, version: ModelVersion, dataset: Dataset, log: Callable[[str], None]
 ) -> RegisterRecord:
     history = ChampionHistory(registry, version.name)
     history.challenge(version)
     verdict = history.promote(
         version, lambda champion: judge_version(registry, version, champion, run.configuration, dataset)
     )
-    say(f"gate   {version}: {verdict.reason}")
+    log(f"gate   {version}: {verdict.reason}")
     alias = CHAMPION if verdict.promoted else CHALLENGER
     return RegisterRecord(
         version.name,

@@ -19,9 +19,8 @@ from pipelines.runs.records import ReportRecord
 from pipelines.runs.run import Run
 from pipelines.runs.trained_models import trained_inference
 from pipelines.stages.mlflow_runs import mlflow_runs
+from pipelines.storage import run_layout
 from pipelines.storage.metric_log import read_history
-
-PAGE = "report.html"
 
 
 def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> ReportRecord:
@@ -31,7 +30,7 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
     pictures = {
         "samples.png": figures.png(figures.samples_with_neighbours(model, dataset.train.references, seed)),
         "interpolation.png": figures.png(figures.interpolation(model, seed)),
-        "curves.png": figures.curves(read_history(run.folder.within("history"))),
+        "curves.png": figures.curves(read_history(run.folder.child(run_layout.HISTORY))),
         "sigma.png": figures.sigma_curves([records["evaluate"][name] for name in ("paper", "cross_validated")]),
     }
     if isinstance(model.conditions, Classes):
@@ -40,22 +39,22 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
         pictures["completions.png"] = figures.png(_completed(model, dataset, seed))
     if "infer" in records:
         pictures["reconstructions.png"] = _reconstructions(run, dataset)
-    table = run.folder.read("tune/table.parquet")
+    table = run.folder.read(run_layout.TABLE)
     if table and "tune" in records:
         pictures["search.png"] = figures.search_plot(_rows(table), sorted(records["tune"]["chosen"]))
     yaml = config.to_yaml(run.configuration)
     page = html_report.render(
         run.name, dataset.name, records, pictures, yaml, run.commit, run.configuration.evaluate.neighbours
     ).encode()
-    for name, content in {PAGE: page, **pictures}.items():
-        run.folder.within("report").write(name, content)
+    for name, content in {run_layout.PAGE: page, **pictures}.items():
+        run.folder.child(run_layout.REPORT).write(name, content)
     if registry is not None:
         score = records["evaluate"]
         mlflow_runs(run, registry).finish(
             {key: score[key] for key in ("log_likelihood", "standard_error", "sigma", "coverage")},
-            {PAGE: page, **pictures},
+            {run_layout.PAGE: page, **pictures},
         )
-    return ReportRecord(run.folder.within("report", PAGE).uri, time.monotonic() - started)
+    return ReportRecord(run.folder.child(run_layout.REPORT, run_layout.PAGE).uri, time.monotonic() - started)
 
 
 def _completed(model: PortableGenerator, dataset: Dataset, seed: int, most: int = 12) -> np.ndarray:

@@ -14,9 +14,9 @@ from gan_core.training import Report, TrainingSettings, initial_state, train
 from pipelines import config
 from pipelines.config import ResolvedConfiguration, TrainSettings
 from pipelines.runs.records import TrainRecord
-from pipelines.runs.resume import CHECKPOINTS, TrainingSpec, begin
+from pipelines.runs.resume import TrainingSpec, begin
 from pipelines.stages.training_driver import run_training
-from pipelines.storage import Storage, latest_checkpoint
+from pipelines.storage import Storage, latest_checkpoint, run_layout
 
 
 def gan_training(
@@ -42,7 +42,7 @@ def gan_training(
         remedy="start a new run: --name NAME",
         run=run,
         folder=run,
-        checkpoints=run.within(CHECKPOINTS),
+        checkpoints=run.child(run_layout.CHECKPOINTS),
         train=train_settings,
         steps=algorithm.steps,
         about={
@@ -96,7 +96,7 @@ def train_run(
     return TrainRecord(
         run=run.name,
         step=manifest.step,
-        checkpoint=spec.checkpoints.within(name).uri,
+        checkpoint=spec.checkpoints.child(name).uri,
         weights_sha256=tensors_digest(tensors["generator"], tensors["discriminator"]),
         generator_sha256=tensors_digest(tensors["generator"]),
         device=device,

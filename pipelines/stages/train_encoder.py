@@ -15,9 +15,9 @@ from pipelines.config import TrainSettings
 from pipelines.runs.records import InferRecord
 from pipelines.runs.resume import TrainingSpec
 from pipelines.runs.run import Run
-from pipelines.runs.trained_models import ENCODER, trained_inference
+from pipelines.runs.trained_models import trained_inference
 from pipelines.stages.training_driver import run_training
-from pipelines.storage import Storage
+from pipelines.storage import Storage, run_layout
 
 
 def encoder_training(
@@ -45,8 +45,8 @@ def encoder_training(
         title="the encoder's training",
         remedy="remove the folder",
         run=run,
-        folder=run.within(ENCODER),
-        checkpoints=run.within(ENCODER),
+        folder=run.child(run_layout.ENCODER),
+        checkpoints=run.child(run_layout.ENCODER),
         train=replace(train_settings, workers=1),
         steps=settings.steps,
         about={"generator_sha256": model.sha256, "data_digest": data_digest, "seed": seed, **plain},

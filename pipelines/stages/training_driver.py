@@ -16,12 +16,11 @@ from pipelines.config import TrainSettings
 from pipelines.runs.resume import TrainingSpec, resume
 from pipelines.runtime import liveness
 from pipelines.runtime.lost_resources import own_groups
-from pipelines.runtime.progress import LIVE, Progress
+from pipelines.runtime.progress import Progress
 from pipelines.runtime.prometheus import Gauges
-from pipelines.storage import save_checkpoint
+from pipelines.storage import run_layout, save_checkpoint
 from pipelines.storage.metric_log import append_history
 
-HISTORY, STOP, RAY_TRAIN = "history", "stop.json", "ray-train"
 POLL_SECONDS = 0.5  # between rank 0's readings of a request to stop
 STOP_SECONDS = 9.0  # what a preempted driver waits for its workers' last checkpoint
 
@@ -46,8 +45,8 @@ def run_training(
 
     resume(spec.initial_state(data), spec)  # what the workers could not resume is an error now
     use_gpu, settings = uses_gpu(spec.train), spec.train
-    spec.folder.write_json(STOP, False)
-    spec.folder.delete(LIVE)
+    spec.folder.write_json(run_layout.STOP, False)
+    spec.folder.delete(run_layout.LIVE)
     required = {"CPU": settings.workers * settings.threads_per_worker, "GPU": settings.workers * int(use_gpu)}
     with Progress(spec.folder, spec.stage, spec.progress_line, required, log, on_progress) as progress:
         try:
@@ -85,7 +84,7 @@ def _fit(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress) ->
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(settings.hang_timeout_s)
     for failures in itertools.count(1):
         # Ray's own snapshot of the run is not what we resume from, and a damaged one would be an error.
-        spec.folder.within(RAY_TRAIN).remove()
+        spec.folder.child(run_layout.RAY_TRAIN).remove()
         try:
             return dict(_trainer(spec, payload, use_gpu, progress).fit().return_value)
         except ray.exceptions.RayActorError as error:
@@ -123,7 +122,7 @@ def _trainer(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress
             resources_per_worker={"CPU": settings.threads_per_worker, "GPU": int(use_gpu)},
         ),
         run_config=ray.train.RunConfig(
-            name=RAY_TRAIN,
+            name=run_layout.RAY_TRAIN,
             storage_path=spec.folder.uri,
             failure_config=ray.train.FailureConfig(max_failures=settings.max_failures, controller_failure_limit=1),
             logging_config=ray.train.LoggingConfig(log_level="ERROR"),
@@ -193,28 +192,28 @@ class CheckpointWriter:
         self.rows.append({"step": report.step, **time_of_day, **report.metrics})
         stopping = False
         if now - self.polled_at >= POLL_SECONDS:  # a report can be milliseconds, and an answer of a store as long
-            stopping, self.polled_at = spec.folder.read_json(STOP) is True, now
+            stopping, self.polled_at = spec.folder.read_json(run_layout.STOP) is True, now
         if at_checkpoint or stopping or now - self.saved_at >= spec.train.checkpoint_seconds:
-            append_history(spec.folder.within(HISTORY), self.rows)
+            append_history(spec.folder.child(run_layout.HISTORY), self.rows)
             keep = spec.train.keep_checkpoints
             save_checkpoint(spec.checkpoints, report.step, report.state.tensors(), spec.about, keep)
             self.rows.clear()
             self.saved_at = now
         if stopping:
-            spec.folder.write_json(STOP, report.step)
+            spec.folder.write_json(run_layout.STOP, report.step)
         if now - self.shown_at >= 1:
             metrics = {"step": report.step, **report.metrics}
             self.gauges.set(metrics)
-            spec.folder.write_json(LIVE, metrics)
+            spec.folder.write_json(run_layout.LIVE, metrics)
             self.shown_at = now
 
 
 def _save_before_leaving(spec: TrainingSpec, log: Callable[[str], None]) -> None:
     """The last request to rank 0 of a driver that was preempted or interrupted: a checkpoint, now."""
-    spec.folder.write_json(STOP, True)
+    spec.folder.write_json(run_layout.STOP, True)
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
-        if (step := spec.folder.read_json(STOP)) is not True:
+        if (step := spec.folder.read_json(run_layout.STOP)) is not True:
             log(f"{spec.stage:<6} stopped; step {step} is saved, the same command resumes")
             return
         time.sleep(0.1)

@@ -22,9 +22,8 @@ from pipelines.search.ranking import (
 )
 from pipelines.search.results_store import TrainingSegment, lineage, open_results, segments
 from pipelines.search.trials import Trials
-from pipelines.storage import Storage
+from pipelines.storage import Storage, run_layout
 
-TABLE, PERTURBATIONS = "tune/table.parquet", "tune/perturbations.json"
 # What may differ when a search is started again and reuses its earlier results.
 NOT_IN_A_SCORE = ("candidates", "scheduler", "keep", "confirm", "min_coverage", "time_budget_s", "max_concurrent", "max_failures")  # fmt: skip
 
@@ -45,7 +44,7 @@ def tune_run(
 
     With population based training, `chosen` are the winner's last settings: a training that follows uses
     these from its first step on, and so do the confirmations, whose mean alone decides where there are
-    any. `schedule` is what the winner was really trained with, step by step, and PERTURBATIONS has
+    any. `schedule` is what the winner was really trained with, step by step, and run_layout.PERTURBATIONS has
     every change of every candidate.
 
     Raises:
@@ -150,11 +149,11 @@ def _write_table(rows: list[dict[str, Any]], correlation: dict[int, float], run:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
         table.to_parquet(path, index=False)
-        run.write(TABLE, path.read_bytes())
+        run.write(run_layout.TABLE, path.read_bytes())
 
 
 def _write_perturbations(results: Storage, winner: dict[str, Any], run: Storage) -> list[dict[str, Any]]:
     """Write every change of settings, by whom and from whose weights, and return the winner's own schedule."""
     abouts = [segment.about for segment in segments(results)]
-    run.write_json(PERTURBATIONS, [about for about in abouts if about["origin"] is not None])
+    run.write_json(run_layout.PERTURBATIONS, [about for about in abouts if about["origin"] is not None])
     return lineage(TrainingSegment(results, winner["stretch"]))

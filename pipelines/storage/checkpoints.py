@@ -36,9 +36,9 @@ def save_checkpoint(
             write_checkpoint(Path(staged), step, tensors, about)
             names = sorted(os.listdir(staged), key=lambda name: (name == MANIFEST, name))
             for name in names:
-                folder.within(checkpoint_name(step)).write(name, (Path(staged) / name).read_bytes())
+                folder.child(checkpoint_name(step)).write(name, (Path(staged) / name).read_bytes())
     for old in checkpoint_names(folder)[:-keep]:
-        folder.within(old).remove()
+        folder.child(old).remove()
 
 
 def checkpoint_names(folder: Storage) -> list[str]:
@@ -58,7 +58,7 @@ def latest_checkpoint(folder: Storage) -> tuple[str, Manifest, Tensors] | None:
     faults = []
     for name in reversed(names):
         try:
-            with local_copy(folder.within(name)) as path:
+            with local_copy(folder.child(name)) as path:
                 manifest, tensors = read_checkpoint(path)
         except CheckpointError as error:
             faults.append(str(error))

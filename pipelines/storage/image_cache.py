@@ -23,16 +23,16 @@ class Unread:
 
 def names(storage: Storage) -> list[str]:
     """The names of all rows there are."""
-    return [name for name in storage.within(ROWS).names() if not name.startswith(".")]
+    return [name for name in storage.child(ROWS).names() if not name.startswith(".")]
 
 
 def known(storage: Storage, name: str, reader: str) -> Any:
     """What is noted of the rows, None if they are to be made; and from now on the run `reader` reads them."""
     while True:
-        with storage.within(ROWS).exclusively() as free:
+        with storage.child(ROWS).lock() as free:
             if free:
-                rows = storage.within(ROWS, name)
-                rows.within(READERS).write(reader, b"")
+                rows = storage.child(ROWS, name)
+                rows.child(READERS).write(reader, b"")
                 return rows.read_json(ABOUT)
         time.sleep(BUSY_SECONDS)
 
@@ -44,9 +44,9 @@ def unread(storage: Storage, runs: Collection[str], older_than: float | None = N
     """
     found = []
     for name in names(storage):
-        size, written = storage.within(ROWS, name).extent()
+        size, written = storage.child(ROWS, name).size_and_mtime()
         age = time.time() - written
-        if age >= max(UNUSED_SECONDS, older_than or 0.0) and not _wanted(storage.within(ROWS, name), runs, older_than):
+        if age >= max(UNUSED_SECONDS, older_than or 0.0) and not _wanted(storage.child(ROWS, name), runs, older_than):
             found.append(Unread(name, size, age))
     return found
 
@@ -54,8 +54,8 @@ def unread(storage: Storage, runs: Collection[str], older_than: float | None = N
 def remove_unread(storage: Storage, runs: Collection[str], older_than: float | None = None) -> Iterator[Unread]:
     """Remove such rows. On a disk, where a lock tells, a run that asks for them meanwhile decodes its images again."""
     for one in unread(storage, runs, older_than):
-        rows = storage.within(ROWS, one.rows)
-        with storage.within(ROWS).exclusively() as free:
+        rows = storage.child(ROWS, one.rows)
+        with storage.child(ROWS).lock() as free:
             gone = free and not _wanted(rows, runs, older_than)
             if gone:
                 rows.remove()
@@ -64,8 +64,8 @@ def remove_unread(storage: Storage, runs: Collection[str], older_than: float | N
 
 
 def _wanted(rows: Storage, runs: Collection[str], older_than: float | None) -> bool:
-    notes = rows.within(READERS)
+    notes = rows.child(READERS)
     readers = notes.names()
     if not readers:
         return older_than is None
-    return not set(runs).isdisjoint(readers) or time.time() - notes.extent()[1] < UNUSED_SECONDS
+    return not set(runs).isdisjoint(readers) or time.time() - notes.size_and_mtime()[1] < UNUSED_SECONDS

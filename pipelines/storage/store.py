@@ -50,7 +50,7 @@ class Storage:
         """The folder's own name."""
         return self._opened[1].rstrip("/").rsplit("/", 1)[-1]
 
-    def within(self, *parts: str) -> "Storage":
+    def child(self, *parts: str) -> "Storage":
         """A folder inside."""
         return Storage(joined(self.uri, *parts))
 
@@ -65,7 +65,7 @@ class Storage:
         """A file's content, or None if there is no such file."""
         filesystem, root = self._opened
         try:
-            with answering(self.within(name).uri), filesystem.open_input_stream(f"{root}/{name}") as stream:
+            with answering(self.child(name).uri), filesystem.open_input_stream(f"{root}/{name}") as stream:
                 return bytes(stream.read())
         except FileNotFoundError:
             return None
@@ -74,7 +74,7 @@ class Storage:
         """Write a file whole or not at all: by renaming on a disk, as one object elsewhere."""
         filesystem, root = self._opened
         if self.local is None:
-            with answering(self.within(name).uri), filesystem.open_output_stream(f"{root}/{name}") as stream:
+            with answering(self.child(name).uri), filesystem.open_output_stream(f"{root}/{name}") as stream:
                 stream.write(content)
             return
         path = self.local / name
@@ -100,7 +100,7 @@ class Storage:
             return None if content is None else json.loads(content)
         except ValueError as error:
             raise CheckpointError(
-                "damaged file", self.within(name).uri, str(error), "JSON; remove the file to redo its stage"
+                "damaged file", self.child(name).uri, str(error), "JSON; remove the file to redo its stage"
             ) from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -116,10 +116,10 @@ class Storage:
     def delete(self, name: str) -> None:
         """Delete a file, if it is there."""
         filesystem, root = self._opened
-        with contextlib.suppress(FileNotFoundError), answering(self.within(name).uri):
+        with contextlib.suppress(FileNotFoundError), answering(self.child(name).uri):
             filesystem.delete_file(f"{root}/{name}")
 
-    def extent(self) -> tuple[int, float]:
+    def size_and_mtime(self) -> tuple[int, float]:
         """Bytes in the folder and the folders inside, and when the newest file was written (seconds since 1970)."""
         filesystem, root = self._opened
         with answering(self.uri):
@@ -128,7 +128,7 @@ class Storage:
         return sum(info.size or 0 for info in files), max((info.mtime_ns or 0 for info in files), default=0) / 1e9
 
     @contextlib.contextmanager
-    def exclusively(self) -> Iterator[bool]:
+    def lock(self) -> Iterator[bool]:
         """Hold the folder while in use; False if another process holds it. Local folders only."""
         with file_lock.holding(self.local) if self.local is not None else contextlib.nullcontext(True) as free:
             yield free

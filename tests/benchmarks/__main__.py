@@ -174,7 +174,7 @@ def ray_train(workers: int, threads: int, steps: int) -> float:
         )
         storage = Storage.at(folder)
         train_run(configuration, _mnist_sized(), storage, lambda text: None)
-        at = {row["step"]: row["time_ms"] for row in read_history(storage.within("history"))}
+        at = {row["step"]: row["time_ms"] for row in read_history(storage.child("history"))}
     return steps / (at[steps + WARM_UP] - at[WARM_UP]) * 1000
 
 

@@ -28,7 +28,7 @@ RESULTS = {
 
 def results(run: Storage) -> dict[str, dict[str, Any]]:
     """What a finished run has found, which does not depend on where it ran."""
-    records = {stage: run.within("records").read_json(f"{stage}.json")["record"] for stage in RESULTS}
+    records = {stage: run.child("records").read_json(f"{stage}.json")["record"] for stage in RESULTS}
     return {stage: {key: records[stage][key] for key in keys} for stage, keys in RESULTS.items()}
 
 

@@ -18,7 +18,7 @@ TRIAL, WORKER = "ImplicitFunc", "RayTrainWorker"  # Ray's own names of what runs
 
 def where(count, bucket, tmp_path):
     """Two nodes share a path, three a bucket."""
-    return Storage.at(bucket if count == 3 else tmp_path / "shared").within(tmp_path.name)
+    return Storage.at(bucket if count == 3 else tmp_path / "shared").child(tmp_path.name)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -31,7 +31,7 @@ def test_spread_over_nodes_the_pipeline_ends_with_the_bits_of_one_machine(
         "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--json",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    run = storage.within("runs", "small-run")
+    run = storage.child("runs", "small-run")
     assert results(run) == results(Storage.at(finished.folder))
     nodes = {node.node_id for node in several.nodes}
     trials, workers = several.actors(TRIAL), several.actors(WORKER)
@@ -55,8 +55,8 @@ def training(several, storage, steps, *more):
         })
     )  # fmt: skip
     process = several.start_gan("train", path, "--name", "it", "--storage", storage.uri, "--json", *more)
-    run = storage.within("runs", "it")
-    until(lambda: len(checkpoint_names(run.within("checkpoints"))) == 2 or process.poll() is not None)
+    run = storage.child("runs", "it")
+    until(lambda: len(checkpoint_names(run.child("checkpoints"))) == 2 or process.poll() is not None)
     return process, run, config.load(str(path), [])
 
 
@@ -67,7 +67,7 @@ def test_a_node_lost_in_mid_training_costs_nothing_but_time_where_others_are_lef
         before = several.actors(WORKER, state="ALIVE")
         lost = sorted(before)[0]
         several.lose(lost)
-        at = checkpoint_names(run.within("checkpoints"))[-1]
+        at = checkpoint_names(run.child("checkpoints"))[-1]
         assert at < f"step={steps:08d}", "over before it was disturbed"
         out, err = process.communicate()
     finally:
@@ -100,7 +100,7 @@ def test_without_a_node_that_could_replace_it_the_driver_says_what_it_waits_for_
     assert "train  waiting for 2 CPU, the cluster has 1" in err
     assert "not within 30 s (train.start_timeout_s); expected room for 2" in err
     assert err.splitlines()[-1].startswith("error: workers could not start")
-    _, manifest, _ = latest_checkpoint(run.within("checkpoints"))
+    _, manifest, _ = latest_checkpoint(run.child("checkpoints"))
     assert 0 < manifest.step < steps
     several.add()  # the same command goes on, on what there is then
     again = several.gan(
@@ -115,14 +115,14 @@ def test_without_a_node_that_could_replace_it_the_driver_says_what_it_waits_for_
 def test_a_search_whose_last_node_is_lost_says_what_it_waits_for_and_ends_in_time_with_what_it_found(
     machines, small_yaml, tmp_path
 ):
-    several, run = machines(1), Storage.at(tmp_path / "shared").within("runs", "it")
+    several, run = machines(1), Storage.at(tmp_path / "shared").child("runs", "it")
     command = (
         "tune", small_yaml, "--name", "it", "--storage", tmp_path / "shared", "--set", "train.start_timeout_s=30.0",
         "--set", "train.workers=1", "--set", "tune.candidates=200", "--set", "tune.rungs=[100, 1000]",
     )  # fmt: skip
     process = several.start_gan(*command)
     try:
-        findings = run.within("tune", "findings")
+        findings = run.child("tune", "findings")
         until(lambda: len(findings.names()) > 3 or process.poll() is not None)
         several.lose(several.nodes[0].node_id)
         lost = time.monotonic()

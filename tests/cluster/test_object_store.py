@@ -21,8 +21,8 @@ def rows(run):
 def test_a_run_on_s3_has_one_owner_and_killed_and_started_again_at_once_it_ends_as_one_on_a_disk(
     bucket, finished, small_yaml, tmp_path
 ):
-    storage = Storage.at(bucket).within(uuid.uuid4().hex)
-    run = storage.within("runs", "small-run")
+    storage = Storage.at(bucket).child(uuid.uuid4().hex)
+    run = storage.child("runs", "small-run")
     command = (
         "run", small_yaml, "--name", "small-run", "--storage", storage.uri,
         "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--json",
@@ -32,16 +32,16 @@ def test_a_run_on_s3_has_one_owner_and_killed_and_started_again_at_once_it_ends_
         until(lambda: owner(run) is not None or first.poll() is not None)
         second = gan(*command, cwd=tmp_path)
         assert (second.code, second.json) == (0, {"run": "small-run", "state": "running"})
-        until(lambda: checkpoint_names(run.within("checkpoints")) or first.poll() is not None)
+        until(lambda: checkpoint_names(run.child("checkpoints")) or first.poll() is not None)
         assert first.poll() is None, first.communicate()[1]
     finally:
         kill_group(first)
-    assert run.within("records").read_json("report.json") is None, "over before it was killed"
+    assert run.child("records").read_json("report.json") is None, "over before it was killed"
     assert owner(run) is None  # at once, though its last sign of life is seconds old
     answer = gan(*command, cwd=tmp_path)
     assert answer.code == 0, answer.err
     assert results(run) == results(Storage.at(finished.folder))
-    there, here = run.within("history"), Storage.at(finished.folder / "history")
+    there, here = run.child("history"), Storage.at(finished.folder / "history")
     assert rows(there) == rows(here)
     assert (answer.json["version"], answer.json["alias"]) == (1, "champion")
     assert run.read_json("owner.json") is None

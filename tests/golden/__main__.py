@@ -32,7 +32,7 @@ def write(folder: Path) -> None:
         job = gan_training(run.folder, settings.training(), settings.train, dataset.digest, dataset.shape)
         state = initial_state(settings.training(), dataset.train)
         for report in train(settings.training(), dataset.train, state, RESUMED, lambda step: step == SAVED):
-            place = run.folder.within("checkpoints" if report.step == SAVED else "resumed")
+            place = run.folder.child("checkpoints" if report.step == SAVED else "resumed")
             save_checkpoint(place, report.step, report.state.tensors(), job.about, keep=2)
             if report.step == SAVED:
                 model = run.generator()

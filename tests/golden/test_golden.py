@@ -45,7 +45,7 @@ def test_there_are_golden_files():
 
 
 def test_a_checkpoint_of_an_earlier_version_has_its_weights_to_the_bit(golden, run):
-    _, manifest, tensors = latest_checkpoint(run.folder.within("checkpoints"))
+    _, manifest, tensors = latest_checkpoint(run.folder.child("checkpoints"))
     digests = expected(golden)[run.name]
     assert manifest.step == SAVED
     assert tensors_digest(tensors["generator"], tensors["discriminator"]) == digests["weights_sha256"]
@@ -60,7 +60,7 @@ def test_a_training_of_an_earlier_version_goes_on_as_it_would_have(golden, run, 
     before = {name: tensor.clone() for name, tensor in state.tensors()["generator"].items()}
     for _ in train(settings, digits.train, state, RESUMED, lambda step: False):
         pass
-    _, manifest, then = latest_checkpoint(run.folder.within("resumed"))
+    _, manifest, then = latest_checkpoint(run.folder.child("resumed"))
     assert manifest.step == RESUMED
     largest = max(float((then["generator"][name] - before[name]).abs().max()) for name in before)
     for group, tensors in state.tensors().items():

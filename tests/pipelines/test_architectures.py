@@ -47,7 +47,7 @@ def run(request, tmp_path, digits):
     made = Run.create(configuration, "stem", "it", Storage.at(tmp_path / "st"))
     made.save()
     state = trained_alone(configuration.training(), digits, 10)
-    save_checkpoint(made.folder.within("checkpoints"), 10, state.tensors(), job(made, digits).about, keep=2)
+    save_checkpoint(made.folder.child("checkpoints"), 10, state.tensors(), job(made, digits).about, keep=2)
     return made
 
 

@@ -126,7 +126,7 @@ def test_a_dry_run_says_what_would_be_done_and_creates_nothing(finished, tmp_pat
 
 
 def test_a_run_that_another_process_works_on_is_left_alone(finished, tmp_path):
-    with Storage.at(finished.folder).exclusively() as free:
+    with Storage.at(finished.folder).lock() as free:
         assert free
         answer = gan("run", finished.yaml, "--name", "small-run", "--storage", finished.storage, "--json", cwd=tmp_path)
     assert answer.code == 0

@@ -323,7 +323,7 @@ def test_first_difference_names_the_first_setting_in_dotted_order_and_both_value
     theirs = config.to_plain(config.override(small, {"noise.size": 9, "algorithm.steps": 1}))
     assert config.first_difference(ours, ours) is None
     assert config.first_difference(ours, theirs) == ("algorithm.steps", 200, 1)
-    assert config.first_difference(ours, theirs, but=["algorithm.steps"]) == ("noise.size", 8, 9)
+    assert config.first_difference(ours, theirs, ignore=["algorithm.steps"]) == ("noise.size", 8, 9)
 
 
 def test_the_digest_is_of_the_values_and_not_of_their_order():

@@ -14,10 +14,10 @@ from gan_core.errors import ConfigurationError
 from pipelines import config
 from pipelines.cli import cli
 from pipelines.evaluation.scores import evaluate_arrays
-from pipelines.runs.resume import CHECKPOINTS
 from pipelines.runs.run import Run
 from pipelines.stages.train import gan_training
 from pipelines.storage import Storage, save_checkpoint
+from pipelines.storage.run_layout import CHECKPOINTS
 from tests.pipelines.conftest import ANY_MODEL, gan, trained_alone
 
 NETS = (
@@ -86,7 +86,7 @@ def five_folds(tmp_path):
         training, dataset = configuration.training(), load(configuration.data)
         state = trained_alone(training, dataset, 5)
         about = gan_training(run.folder, training, configuration.train, dataset.digest, dataset.shape).about
-        save_checkpoint(run.folder.within(CHECKPOINTS), 5, state.tensors(), about, 2)
+        save_checkpoint(run.folder.child(CHECKPOINTS), 5, state.tensors(), about, 2)
         runs[run.name] = run
     return runs
 

@@ -8,7 +8,7 @@ import pytest
 from pipelines import config
 from pipelines.registry import Registry
 from pipelines.registry.champion_history import ChampionHistory
-from pipelines.runs.retention import tidy
+from pipelines.runs.retention import apply_retention
 from pipelines.runs.run import Run
 from pipelines.storage import Storage
 from tests.faults.proxy import failing
@@ -109,9 +109,9 @@ def test_what_nothing_protects_is_deleted_once_the_registry_answers(nights, here
 def test_retention_removes_nothing_unless_the_registry_has_answered(silence, nights, monkeypatch):
     before, address = nights.left, nights.silenced(silence, monkeypatch)
     said, warned = [], []
-    tidy(Run.open("night-3", nights.storage), address, said.append, warned.append)
+    apply_retention(Run.open("night-3", nights.storage), address, said.append, warned.append)
     assert (nights.left, said) == (before, [])
-    assert [line.partition(":")[0] for line in warned] == ["tidy   nothing was removed after night-3"]
+    assert [line.partition(":")[0] for line in warned] == ["prune  nothing was removed after night-3"]
 
 
 @pytest.mark.parametrize("silence", ["empty", "no models"])
@@ -124,7 +124,7 @@ def test_an_empty_answer_is_not_a_registry_without_models(silence, nights, here,
 @pytest.mark.parametrize("where", ["http://elsewhere:5000", None])
 def test_a_run_registered_elsewhere_is_kept(where, nights, here):
     """The registry that was asked cannot know whether a version in another holds an alias."""
-    folder = nights.storage.within("runs", "night-3")
+    folder = nights.storage.child("runs", "night-3")
     known = folder.read_json("records/register.json")
     folder.write_json(
         "records/register.json", {**known, "record": {**known["record"], "version": 9, "tracking_uri": where}}

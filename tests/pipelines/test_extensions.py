@@ -20,11 +20,12 @@ from pipelines.registry import Registry
 from pipelines.registry.mlflow_backend import PREDICT_PARAMETERS
 from pipelines.registry.registration import register
 from pipelines.reporting import html_report
-from pipelines.runs.resume import CHECKPOINTS, resume
+from pipelines.runs.resume import resume
 from pipelines.runs.run import Run
 from pipelines.serving.requests import SampleRequest, answer_request, parse_request
 from pipelines.stages.train import gan_training, train_run
 from pipelines.storage import Storage, save_checkpoint
+from pipelines.storage.run_layout import CHECKPOINTS
 from tests.pipelines.conftest import SMALL, failed, gan
 
 KINDS = ("none", "conditional", "imputation")
@@ -54,7 +55,7 @@ def runs(digits, tmp_path_factory):
         run.save()
         state, conditions = trained(settings, digits, 10)
         job = gan_training(run.folder, settings.training(), settings.train, digits.digest, digits.shape, conditions)
-        save_checkpoint(run.folder.within(CHECKPOINTS), 10, state.tensors(), job.about, 2)
+        save_checkpoint(run.folder.child(CHECKPOINTS), 10, state.tensors(), job.about, 2)
     return storage
 
 

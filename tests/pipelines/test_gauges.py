@@ -37,13 +37,13 @@ def test_a_worker_s_gauges_are_at_its_node_s_exporter_each_run_s_apart_and_as_la
 
 @pytest.mark.slow
 def test_a_training_s_metrics_are_gauges_of_the_node_s_exporter_while_it_lasts(small, digits, ray_cluster, tmp_path):
-    run, seen = Storage.at(tmp_path).within("watched"), []
+    run, seen = Storage.at(tmp_path).child("watched"), []
     longer = config.override(
         small,
         {"train.workers": 1, "train.report_every": 100, "algorithm.steps": 20_000, "train.checkpoint_every": 2000},
     )
     train_run(longer, digits, run, lambda line: None, lambda: seen.append(exported("watched")))
     shown = next(found for found in reversed(seen) if found)
-    (row,) = [row for row in read_history(run.within("history")) if row["step"] == shown["step"]]
+    (row,) = [row for row in read_history(run.child("history")) if row["step"] == shown["step"]]
     assert shown.keys() == row.keys() - {"time_ms"}
     assert all(shown[name] == row[name] for name in ("discriminator_loss", "value", "fake_accuracy"))

@@ -19,10 +19,10 @@ from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from gan_core.metrics.feature_quality import frechet_distance
 from pipelines import config
 from pipelines.evaluation.inception import Inception, inception_quality, inception_scores
-from pipelines.runs.resume import CHECKPOINTS
 from pipelines.runs.run import Run
 from pipelines.stages.train import gan_training
 from pipelines.storage import Storage, save_checkpoint
+from pipelines.storage.run_layout import CHECKPOINTS
 from tests.pipelines.conftest import SMALL, environment, failed, trained_alone
 
 SAMPLES, TEST_IMAGES = 20, 10  # Inception takes a fifth of a second for one
@@ -186,7 +186,7 @@ def run(digits, tmp_path):
     run.save()
     state = trained_alone(settings.training(), data, 10)
     job = gan_training(run.folder, settings.training(), settings.train, data.digest, data.shape)
-    save_checkpoint(run.folder.within(CHECKPOINTS), 10, state.tensors(), job.about, 2)
+    save_checkpoint(run.folder.child(CHECKPOINTS), 10, state.tensors(), job.about, 2)
     return run
 
 

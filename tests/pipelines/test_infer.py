@@ -64,7 +64,7 @@ def test_a_run_trains_its_encoder_with_the_bits_of_gan_core_alone_and_shows_what
     assert (record["step"], record["encoder_sha256"]) == (STEPS, alone(run, digits))
     assert record["generator_sha256"] == run.record("evaluate")["generator_sha256"]
     assert record["reconstruction"]["images"] == len(digits.test)
-    assert [row["step"] for row in read_history(run.folder.within("encoder", "history"))] == list(range(10, 121, 10))
+    assert [row["step"] for row in read_history(run.folder.child("encoder", "history"))] == list(range(10, 121, 10))
     assert (place / "runs" / "inferred" / "report" / "reconstructions.png").is_file()
     assert "E was trained for 120 steps once G was fixed" in (place / "runs/inferred/report/report.html").read_text()
 
@@ -112,10 +112,10 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_stage_ends_with_the_
 ):
     shutil.copytree(place / "runs" / "inferred", tmp_path / "runs" / "inferred")
     copy = Run.open("inferred", Storage.at(tmp_path))
-    folder = copy.folder.within("encoder")
+    folder = copy.folder.child("encoder")
     assert checkpoint_names(folder) == ["step=00000100", "step=00000120"]
     (tmp_path / "runs/inferred/records/infer.json").unlink()
-    newest = folder.within("step=00000120")
+    newest = folder.child("step=00000120")
     newest.write("encoder.safetensors", newest.read("encoder.safetensors")[:-1])
     said = []
     again = infer_run(copy, digits, said.append)
@@ -128,7 +128,7 @@ def test_a_model_without_an_encoder_gives_one_clear_line(place, here, small, dig
     plain = Run.create(small, "small", "plain", Storage.at(place))
     plain.save()
     registry = Registry(f"sqlite:///{place}/mlflow.db")
-    runs = Tracking(registry.backend, "gan-plain", "plain", Storage.at(place).within("mlartifacts"))
+    runs = Tracking(registry.backend, "gan-plain", "plain", Storage.at(place).child("mlartifacts"))
     model = principal_generator(digits, 4)
     tags = {"run": "plain", "weights_sha256": "w", "generator_sha256": model.sha256, "config_digest": "c"}
     registration.register(registry, "gan-plain", runs.parent, model, tags)

@@ -39,7 +39,7 @@ def found_nothing():
     return ""
 
 def kill_raylet():
-    while not checkpoint_names(run.folder.within("checkpoints"))[1:]:
+    while not checkpoint_names(run.folder.child("checkpoints"))[1:]:
         time.sleep(0.05)
     [raylet] = [child for child in psutil.Process().children() if child.name() == "raylet"]
     raylet.kill()

@@ -46,7 +46,7 @@ def trained(alone, digits, storage):
     run = Run.create(alone, "stem", "trained", storage)
     run.save()
     state = trained_alone(alone.training(), digits, 30)
-    save_checkpoint(run.folder.within("checkpoints"), 30, state.tensors(), job(run, digits).about, keep=2)
+    save_checkpoint(run.folder.child("checkpoints"), 30, state.tensors(), job(run, digits).about, keep=2)
     return run
 
 
@@ -93,10 +93,10 @@ def test_a_run_with_checkpoints_of_its_own_goes_on_from_those(trained, alone, di
     run.save()
     state = begun(run, digits)
     state.step.add_(5)
-    save_checkpoint(run.folder.within("checkpoints"), 35, state.tensors(), job(run, digits).about, keep=2)
+    save_checkpoint(run.folder.child("checkpoints"), 35, state.tensors(), job(run, digits).about, keep=2)
     assert int(begun(run, digits).step) == 35
-    run.folder.within("checkpoints", "step=00000030").remove()
-    run.folder.within("checkpoints", "step=00000035").write("generator.safetensors", b"")
+    run.folder.child("checkpoints", "step=00000030").remove()
+    run.folder.child("checkpoints", "step=00000035").write("generator.safetensors", b"")
     with pytest.raises(CheckpointError, match="no valid checkpoint"):  # never a silent fresh start
         begun(run, digits)
 
@@ -109,7 +109,7 @@ def test_the_origin_is_part_of_a_runs_identity_and_digest_and_is_written_down(tr
     assert run.config_digest == again.config_digest != plain.config_digest
     run.save()
     written = json.loads((run.folder.local / "run.json").read_text())["origin"]
-    _, _, tensors = latest_checkpoint(trained.folder.within("checkpoints"))
+    _, _, tensors = latest_checkpoint(trained.folder.child("checkpoints"))
     assert written["digest"] == tensors_digest(*tensors.values())
     assert (written["resolved"], written["step"], written["taken"]) == ("trained/step=00000030", 30, "state")
     assert Run.open(run.name, storage).origin == run.origin
@@ -192,7 +192,7 @@ def test_a_name_belongs_to_one_origin_and_a_moved_reference_is_still_the_recorde
     with pytest.raises(ConfigurationError, match="--continue-from was trained/step=00000030; expected none"):
         Run.create(longer, "stem", "mine", storage)
     state = trained_alone(alone.training(), digits, 29)
-    save_checkpoint(trained.folder.within("checkpoints"), 31, state.tensors(), job(trained, digits).about, keep=2)
+    save_checkpoint(trained.folder.child("checkpoints"), 31, state.tensors(), job(trained, digits).about, keep=2)
     with pytest.raises(ConfigurationError, match="run of another origin"):
         continued(longer, "trained", storage, "mine")
     assert warm_start.recorded("trained", "mine", storage) == run.origin
@@ -213,7 +213,7 @@ def registered(digits, storage, registry_uri):
     """A version whose generator is a closed form."""
     model = principal_generator(digits, 16)
     registry = Registry(registry_uri, create=True)
-    experiment = registry.backend.client.create_experiment("e", artifact_location=storage.within("files").uri)
+    experiment = registry.backend.client.create_experiment("e", artifact_location=storage.child("files").uri)
     run_id = registry.backend.client.create_run(experiment).info.run_id
     tags = {"run": "r", "weights_sha256": "w", "config_digest": "c", "generator_sha256": model.sha256}
     ChampionHistory(registry, "gan-pca").force(register(registry, "gan-pca", run_id, model, tags), "the only one")
@@ -238,7 +238,7 @@ def test_a_warm_start_has_the_generators_weights_and_all_else_fresh(registered, 
     assert tensors_digest(state.generator.state_dict()) == tensors_digest(state.averaged.state_dict()) == model.sha256
     for group in ("discriminator", "optimizer"):
         assert tensors_digest(state.tensors()[group]) == tensors_digest(fresh.tensors()[group])
-    assert checkpoint_names(run.folder.within("checkpoints")) == ["step=00000000"]
+    assert checkpoint_names(run.folder.child("checkpoints")) == ["step=00000000"]
     assert run.generator().sha256 == model.sha256
     assert warm_start.tags(run)["origin"] == "gan-pca/1"
 

@@ -149,7 +149,7 @@ def test_a_request_that_nobody_heard_does_not_stop_the_next_owner(storage, small
 def test_a_run_that_does_not_run_is_said_not_to(storage, small, digits, here):
     run = make(storage, "idle", small)
     state = trained_alone(small.training(), digits, 2)
-    save_checkpoint(run.folder.within("checkpoints"), 2, state.tensors(), {}, keep=2)
+    save_checkpoint(run.folder.child("checkpoints"), 2, state.tensors(), {}, keep=2)
     answer = here("runs", "stop", "idle", "--storage", storage.uri, "--json")
     assert answer.code == 0
     assert answer.json == {"run": "idle", "stopped": False, "state": "stopped", "saved_step": 2}
@@ -158,8 +158,8 @@ def test_a_run_that_does_not_run_is_said_not_to(storage, small, digits, here):
 @pytest.mark.slow
 def test_a_training_and_a_search_started_twice_run_once_and_end_when_asked_with_the_step_saved(small_yaml, tmp_path):
     for command, begun in (
-        (("tune", small_yaml, "--set", "tune.rungs=[20, 100000]"), lambda: folder.within("tune", "search").names()),
-        (("train", small_yaml, "--set", "algorithm.steps=100000"), lambda: checkpoint_names(folder.within("checkpoints"))),
+        (("tune", small_yaml, "--set", "tune.rungs=[20, 100000]"), lambda: folder.child("tune", "search").names()),
+        (("train", small_yaml, "--set", "algorithm.steps=100000"), lambda: checkpoint_names(folder.child("checkpoints"))),
     ):  # fmt: skip
         name = f"stopped-{command[0]}"
         where, folder = ("--name", name, "--storage", "st"), Storage.at(tmp_path / "st" / "runs" / name)
@@ -178,7 +178,7 @@ def test_a_training_and_a_search_started_twice_run_once_and_end_when_asked_with_
         finally:
             kill_group(process)
     assert answer.json["saved_step"] >= 50
-    assert checkpoint_names(folder.within("checkpoints"))[-1] == f"step={answer.json['saved_step']:08d}"
+    assert checkpoint_names(folder.child("checkpoints"))[-1] == f"step={answer.json['saved_step']:08d}"
 
 
 # Comparing and removing
@@ -224,7 +224,7 @@ def test_runs_go_by_age_number_and_state_and_only_when_all_say_so(storage, small
         if run.name == "d":
             run.folder.write_json("records/report.json", {"inputs": "", "record": {"report": "", "seconds": 0.0}})
         aged(run, days)
-    leaving = overview.Leaving
+    leaving = overview.PruneCriteria
     month = overview.seconds("30d")
     assert names(overview.prunable(runs, leaving(older_than=month))) == ["c", "d"]
     assert names(overview.prunable(runs, leaving(keep=1))) == ["b", "c", "d"]
@@ -266,7 +266,7 @@ def test_nothing_goes_without_yes_and_with_it_all_but_what_runs(held, small, her
 def test_rows_that_no_run_reads_after_a_prune_go_too_and_are_told_before(storage, small, here):
     for name in ("a", "b"):
         aged(make(storage, name, small), 1 if name == "a" else 10)
-        storage.within("rows", name).write("000000-000", b"rows")
+        storage.child("rows", name).write("000000-000", b"rows")
         image_cache.known(storage, name, name)
     for path in (storage.local / "rows").rglob("*"):
         os.utime(path, (time.time() - 7200,) * 2)

@@ -234,9 +234,9 @@ def finished_run(mlflow_server, digits, name, model, registered="gan-published")
     state = initial_state(settings.training(), digits.train)
     state.generator.load_state_dict(model.generator.state_dict())
     about = gan_training(run.folder, settings.training(), settings.train, digits.digest, digits.shape).about
-    save_checkpoint(run.folder.within("checkpoints"), 10, state.tensors(), about, keep=2)
+    save_checkpoint(run.folder.child("checkpoints"), 10, state.tensors(), about, keep=2)
     append_history(
-        run.folder.within("history"),
+        run.folder.child("history"),
         [{"step": step, "time_ms": step, "value": -1.4, "generator_loss": 0.7, "real_accuracy": 0.5, "fake_accuracy": 0.5,
           "discriminator_gradient_norm": 1.0, "generator_gradient_norm": 1.0} for step in (5, 10)],
     )  # fmt: skip
@@ -391,11 +391,11 @@ def test_no_mlflow_run_is_left_running_after_the_report(mlflow_server, digits):
 
 def test_a_run_whose_last_checkpoint_is_damaged_publishes_no_other_weights_instead(mlflow_server, digits):
     run = finished_run(mlflow_server, digits, "damaged", principal_generator(digits, 2))
-    folder = run.folder.within("checkpoints")
+    folder = run.folder.child("checkpoints")
     _, manifest, tensors = latest_checkpoint(folder)
     tensors["generator"]["biases.1"].add_(0.5)
     save_checkpoint(folder, 5, tensors, manifest.about, keep=3)
-    folder.within("step=00000010").write("generator.safetensors", b"")
+    folder.child("step=00000010").write("generator.safetensors", b"")
     assert run.record("train")["generator_sha256"] != tensors_digest(latest_checkpoint(folder)[2]["generator"])
     with pytest.raises(
         CheckpointError, match=r"not the trained weights \(damaged: step=00000005\).*remove records/train.json"

@@ -35,7 +35,7 @@ def interrupt():
 
 def register(place, model, run, name=NAME, end_before=None, **tags):
     registry = Registry(place.uri)
-    runs = Tracking(registry.backend, name, run, place.storage.within("mlartifacts"))
+    runs = Tracking(registry.backend, name, run, place.storage.child("mlartifacts"))
     if end_before:
         registry.backend = Mortal(registry.backend, end_before, interrupt)
     known = {"run": run, "weights_sha256": model.sha256, "generator_sha256": model.sha256, "config_digest": "c0"}

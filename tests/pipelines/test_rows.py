@@ -18,7 +18,7 @@ def storage(tmp_path):
 
 def make(storage, name, readers=(), hours=2.0):
     """Rows that such runs have asked for, so long ago."""
-    folder = storage.within("rows", name)
+    folder = storage.child("rows", name)
     folder.write("000000-000", b"12345")
     for reader in readers:
         image_cache.known(storage, name, reader)
@@ -40,7 +40,7 @@ def test_rows_are_known_once_they_are_whole_and_who_asks_is_their_reader(storage
     assert image_cache.known(storage, "a", "one") is None
     folder.write_json("about.json", {"files": []})
     assert image_cache.known(storage, "a", "two") == {"files": []}
-    assert folder.within("readers").names() == ["one", "two"]
+    assert folder.child("readers").names() == ["one", "two"]
 
 
 def test_unread_are_those_whose_readers_are_all_gone_and_that_nobody_uses(storage):
@@ -71,11 +71,11 @@ def test_removed_is_what_is_still_unread_when_its_turn_comes(storage):
     removing = image_cache.remove_unread(storage, [])
     assert next(removing).rows == "a"
     image_cache.known(storage, "b", "begins-now")
-    with storage.within("rows").exclusively() as free:
+    with storage.child("rows").lock() as free:
         assert free
         assert list(removing) == []
     assert image_cache.names(storage) == ["b", "c"]
-    assert storage.within("rows", "b").read("000000-000") == b"12345"
+    assert storage.child("rows", "b").read("000000-000") == b"12345"
 
 
 def test_who_asks_while_rows_are_being_removed_waits_and_then_makes_them_again(storage):
@@ -83,7 +83,7 @@ def test_who_asks_while_rows_are_being_removed_waits_and_then_makes_them_again(s
     folder.write_json("about.json", {"files": []})
     answers = []
     asking = threading.Thread(target=lambda: answers.append(image_cache.known(storage, "a", "new")))
-    with storage.within("rows").exclusively() as free:
+    with storage.child("rows").lock() as free:
         assert free
         asking.start()
         time.sleep(0.2)
@@ -91,4 +91,4 @@ def test_who_asks_while_rows_are_being_removed_waits_and_then_makes_them_again(s
         folder.remove()
     asking.join(120)
     assert answers == [None]
-    assert storage.within("rows", "a", "readers").names() == ["new"]
+    assert storage.child("rows", "a", "readers").names() == ["new"]

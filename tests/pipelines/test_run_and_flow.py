@@ -94,7 +94,7 @@ def test_more_candidates_are_allowed_until_the_run_is_trained_and_its_search_is_
     ]:
         with pytest.raises(ConfigurationError, match=says):
             create(config.override(more, other), storage, "mine")
-    run.folder.within("checkpoints", "step=00000010").write("MANIFEST.json", b"{}")
+    run.folder.child("checkpoints", "step=00000010").write("MANIFEST.json", b"{}")
     with pytest.raises(ConfigurationError, match=r"run is trained already \(mine\): tune.candidates 6; expected 5"):
         create(config.override(more, {"tune.candidates": 6}), storage, "mine")
 
@@ -298,7 +298,7 @@ def test_a_run_preempted_and_killed_in_mid_training_and_killed_before_it_registe
     folder = Storage.at(tmp_path / "st" / "runs" / "killed")
 
     def newest():
-        return ["", *checkpoint_names(folder.within("checkpoints"))][-1]
+        return ["", *checkpoint_names(folder.child("checkpoints"))][-1]
 
     def recorded(stage):
         return lambda: folder.read(f"records/{stage}.json")
@@ -317,7 +317,7 @@ def test_a_run_preempted_and_killed_in_mid_training_and_killed_before_it_registe
     tensors = trained_alone(settings.training(), digits, 700).tensors()
     weights = tensors_digest(tensors["generator"], tensors["discriminator"])
     assert json.loads(trained)["record"]["weights_sha256"] == weights
-    assert [row["step"] for row in read_history(folder.within("history"))] == list(range(10, 701, 10))
+    assert [row["step"] for row in read_history(folder.child("history"))] == list(range(10, 701, 10))
     registry = Registry(f"sqlite:///{tmp_path}/st/mlflow.db")
     (version,) = registry.versions("gan-killed")
     assert (answer.json["version"], version.tags["weights_sha256"]) == (1, weights)
@@ -337,7 +337,7 @@ def test_a_run_killed_in_its_search_and_at_every_boundary_ends_with_the_results_
 ):
     command = ["run", finished.yaml, "--name", "killed", "--storage", "st"]
     folder = Storage.at(tmp_path / "st" / "runs" / "killed")
-    moments = [lambda: folder.within("tune", "search").names()]
+    moments = [lambda: folder.child("tune", "search").names()]
     moments += [lambda stage=stage: folder.read(f"records/{stage}.json") for stage in ("tune", "train", "evaluate")]
     for moment in moments:
         stop(start_gan(*command, cwd=tmp_path), signal.SIGKILL, moment)

@@ -13,8 +13,9 @@ from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config
 from pipelines.search.trial import score
-from pipelines.stages.tune import PERTURBATIONS, TABLE, tune_run
+from pipelines.stages.tune import tune_run
 from pipelines.storage import Storage
+from pipelines.storage.run_layout import PERTURBATIONS, TABLE
 
 RATE, OTHER_RATE = "algorithm.discriminator_learning_rate", "algorithm.generator_learning_rate"
 RUNGS = (20, 40, 60)

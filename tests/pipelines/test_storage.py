@@ -27,9 +27,9 @@ KINDS = ("path", "file", "objects", "s3")
 @pytest.fixture(params=KINDS)
 def storage(request, tmp_path):
     if request.param == "s3":
-        return Storage.at(request.getfixturevalue("bucket")).within(uuid.uuid4().hex, "runs", "it")
+        return Storage.at(request.getfixturevalue("bucket")).child(uuid.uuid4().hex, "runs", "it")
     uri = {"path": str(tmp_path), "file": f"file://{tmp_path}", "objects": f"fsspec+memory:///{uuid.uuid4().hex}"}
-    return Storage.at(uri[request.param]).within("runs", "it")
+    return Storage.at(uri[request.param]).child("runs", "it")
 
 
 def tensors(step):
@@ -37,7 +37,7 @@ def tensors(step):
 
 
 def damage(folder, name, file, content):
-    folder.within(name).write(file, content)
+    folder.child(name).write(file, content)
 
 
 def test_a_file_is_read_back_as_it_was_written_and_none_where_there_is_none(storage):
@@ -49,7 +49,7 @@ def test_a_file_is_read_back_as_it_was_written_and_none_where_there_is_none(stor
         assert storage.read("a.bin") == content
     storage.write_json("deep/er/a.json", {"x": [1, None, "é"]})
     assert storage.read_json("deep/er/a.json") == {"x": [1, None, "é"]}
-    assert storage.within("deep", "er").names() == ["a.json"]
+    assert storage.child("deep", "er").names() == ["a.json"]
     assert storage.names() == ["a.bin", "deep"]
     storage.remove()
     assert storage.names() == []
@@ -101,7 +101,7 @@ WRITER = """
 import sys
 from pipelines.storage import Storage
 storage = Storage.at(sys.argv[1])
-with storage.exclusively() as free:
+with storage.lock() as free:
     print(free, flush=True)
     while True:
         for letter in (b"a", b"b"):
@@ -112,16 +112,16 @@ with storage.exclusively() as free:
 def test_a_folder_is_held_by_one_process_until_it_ends_and_a_killed_writer_leaves_a_whole_file(tmp_path):
     storage, wholes = Storage.at(tmp_path), (b"a" * 3_000_000, b"b" * 3_000_000)
     storage.write("x", wholes[0])
-    with storage.exclusively() as free:
+    with storage.lock() as free:
         assert free
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment()
     )
     try:
         assert process.stdout.readline() == "True\n"
-        with storage.exclusively() as free:
+        with storage.lock() as free:
             assert not free
-        with storage.within("another").exclusively() as free:
+        with storage.child("another").lock() as free:
             assert free
         for _ in range(200):  # a reader sees one whole file or the other
             assert storage.read("x") in wholes
@@ -130,7 +130,7 @@ def test_a_folder_is_held_by_one_process_until_it_ends_and_a_killed_writer_leave
         process.kill()
         process.communicate()
     assert storage.read("x") in wholes
-    with storage.exclusively() as free:
+    with storage.lock() as free:
         assert free
 
 
@@ -143,7 +143,7 @@ def test_the_newest_checkpoints_are_kept_and_the_last_one_is_read(storage):
     assert (name, manifest.step, manifest.about) == ("step=00000100", 100, {"of": "a test"})
     assert torch.equal(found["generator"]["w"], tensors(100)["generator"]["w"])
     assert int(found["optimizer"]["step"]) == 100
-    with local_copy(storage.within(name)) as path:
+    with local_copy(storage.child(name)) as path:
         assert sorted(os.listdir(path)) == ["MANIFEST.json", "generator.safetensors", "optimizer.safetensors"]
 
 
@@ -154,12 +154,12 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_with_one_warning
     for step in (5, 10, 15):
         save_checkpoint(storage, step, tensors(step), {}, keep=3)
     name, file = "step=00000015", "generator.safetensors"
-    whole, manifest = storage.within(name).read(file), storage.within(name).read("MANIFEST.json")
+    whole, manifest = storage.child(name).read(file), storage.child(name).read("MANIFEST.json")
     if fault in ("no manifest", "no tensors", "empty folder"):
-        storage.within(name).remove()
+        storage.child(name).remove()
         left = {"no manifest": {file: whole}, "no tensors": {"MANIFEST.json": manifest}, "empty folder": {".gone": b""}}
         for kept, content in left[fault].items():
-            storage.within(name).write(kept, content)
+            storage.child(name).write(kept, content)
     elif fault == "half a manifest":
         damage(storage, name, "MANIFEST.json", manifest[: len(manifest) // 2])
     else:
@@ -235,11 +235,11 @@ def test_a_storage_with_options_in_its_uri_keeps_them_at_the_end_and_is_read_wit
     server = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     options = f"?endpoint_override={server}&scheme=http"
-    folder = Storage.at(f"{bucket}/{uuid.uuid4().hex}{options}").within("runs", "it")
+    folder = Storage.at(f"{bucket}/{uuid.uuid4().hex}{options}").child("runs", "it")
     folder.write("a", b"1")
-    assert (folder.read("a"), folder.within("b").read("a"), folder.name) == (b"1", None, "it")
+    assert (folder.read("a"), folder.child("b").read("a"), folder.name) == (b"1", None, "it")
     assert folder.uri.endswith(f"/runs/it{options}")
-    assert Storage("/a?b").within("c").uri == "/a?b/c"  # a folder of that name
+    assert Storage("/a?b").child("c").uri == "/a?b/c"  # a folder of that name
 
 
 @pytest.mark.parametrize("uri", ["s3://key:secret@bucket/x", "s3://key@bucket", "https://a/b?secret_key=secret"])
@@ -259,7 +259,7 @@ def test_a_bucket_that_is_not_there_is_found_before_any_work_and_one_that_is_pas
         Storage.at("s3://gan-other/x").write("a", b"1")
     assert "Request ID" not in str(error.value)
     assert "\n" not in str(error.value)
-    check_storage(Storage.at(bucket).within("new"), 1)
+    check_storage(Storage.at(bucket).child("new"), 1)
     with pytest.raises(CheckpointError, match=r"unusable storage \(s3://\): no bucket"):
         Storage.at("s3://").names()
 

@@ -87,7 +87,7 @@ def test_the_images_are_decoded_once_until_a_file_the_size_or_the_colours_change
     again, said = load(settings(root), storage)
     assert (again.digest, said) == (found.digest, [])
     (name,) = image_cache.names(storage)
-    assert storage.within("rows", name, "readers").names() == ["it"]
+    assert storage.child("rows", name, "readers").names() == ["it"]
     assert np.array_equal(again.train.images[:], found.train.images[:])
     assert load(settings(root, size=(5, 3)), storage)[0].shape == (5, 3, 3)
     assert load(settings(root, channels="grey"), storage)[0].shape == (4, 3)
@@ -101,12 +101,12 @@ def test_the_images_are_decoded_once_until_a_file_the_size_or_the_colours_change
 @pytest.mark.parametrize("root", ["parquet"], indirect=True)
 def test_from_s3_into_s3_it_is_the_same_and_damaged_rows_are_refused(root, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    place = Storage.at(bucket).within(tmp_path.name)
+    place = Storage.at(bucket).child(tmp_path.name)
     for path in root.iterdir():
-        place.within("images").write(path.name, path.read_bytes())
+        place.child("images").write(path.name, path.read_bytes())
     data = {
         "name": "images",
-        "root": place.within("images").uri,
+        "root": place.child("images").uri,
         "size": [4, 3],
         "channels": "colour",
         "streaming": True,
@@ -116,18 +116,18 @@ def test_from_s3_into_s3_it_is_the_same_and_damaged_rows_are_refused(root, bucke
     uri = ("--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db")
     planned = gan("run", "it.yaml", "--storage", place.uri, *uri, "--dry-run", "--json", cwd=tmp_path)
     assert planned.code == 0, planned.err
-    found, said = load(settings(place.within("images").uri), place)
+    found, said = load(settings(place.child("images").uri), place)
     assert said == []
     memory = image_files.load(settings(root, streaming=False))
     assert found.digest == memory.digest
     assert np.array_equal(found.train.images[:], memory.train.images)
-    (folder,) = (place.within("rows", name) for name in image_cache.names(place))
+    (folder,) = (place.child("rows", name) for name in image_cache.names(place))
     name = next(name for name in folder.names() if name != "about.json")
     content = folder.read(name)
     folder.write(name, content[:-1] + bytes([content[-1] ^ 1]))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "another-machine"))
     with pytest.raises(DataError, match=r"damaged rows .*: its SHA-256 is another"):
-        load(settings(place.within("images").uri), place)
+        load(settings(place.child("images").uri), place)
 
 
 @pytest.mark.parametrize("root", ["parquet"], indirect=True)
@@ -138,7 +138,7 @@ def test_a_task_s_fault_is_told_by_file_and_row_and_nothing_is_taken_for_whole(r
     with pytest.raises(DataError, match=re.escape(f"unreadable image ({root}/1.parquet, row 70)")):
         load(settings(root), storage)
     (folder,) = image_cache.names(storage)
-    assert "about.json" not in storage.within("rows", folder).names()
+    assert "about.json" not in storage.child("rows", folder).names()
     parquet.write_table(pyarrow.table({"image": ENCODED[100:200]}), root / "1.parquet")
     assert load(settings(root), storage)[0].digest == image_files.load(settings(root, streaming=False)).digest
 

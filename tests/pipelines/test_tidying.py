@@ -11,7 +11,7 @@ from pipelines.registry import Registry
 from pipelines.registry.champion_history import ChampionHistory
 from pipelines.registry.retention import delete, prune
 from pipelines.runs import run_lease
-from pipelines.runs.retention import family, tidy
+from pipelines.runs.retention import apply_retention, family
 from pipelines.runs.run import Run
 from pipelines.storage import Storage, image_cache
 from tests.pipelines import contenders
@@ -73,7 +73,7 @@ def left(nights):
 
 def tidied(run, registry):
     said, warned = [], []
-    tidy(run, registry.uri, said.append, warned.append)
+    apply_retention(run, registry.uri, said.append, warned.append)
     return said, warned
 
 
@@ -90,7 +90,7 @@ def test_the_newest_of_the_family_are_kept_and_others_runs_are_not_touched(night
         "nightly-2026-11-02",
     }  # fmt: skip
     assert [line.split(",")[0] for line in said] == [
-        f"tidy   removed run nightly-2026-11-{day}" for day in (22, 21, 20)
+        f"prune  removed run nightly-2026-11-{day}" for day in (22, 21, 20)
     ]
     assert warned == []
     assert tidied(run, registry) == ([], [])
@@ -102,21 +102,21 @@ def test_rows_of_streamed_images_go_with_the_last_of_the_runs_that_read_them(nig
         nights(name)
     read_by = {"old": ["night-1", "night-2"], "shared": ["night-1", "night-3"], "others": ["other"]}
     for folder, readers in read_by.items():
-        nights.storage.within("rows", folder).write("000000-000", b"rows")
+        nights.storage.child("rows", folder).write("000000-000", b"rows")
         for reader in readers:
             image_cache.known(nights.storage, folder, reader)
     for path in (nights.storage.local / "rows").rglob("*"):
         os.utime(path, (time.time() - 7200,) * 2)
     said, warned = tidied(nights("night-4", **{"retention.keep_runs": 2}), registry)
     assert image_cache.names(nights.storage) == ["others", "shared"]
-    assert said[-1] == "tidy   removed rows old, which no run reads, 4 B"
+    assert said[-1] == "prune  removed rows old, which no run reads, 4 B"
     assert (len(said), warned) == (3, [])
 
 
 def test_without_numbers_nothing_goes_and_no_registry_is_asked(nights, registry):
     nights("night-1")
     said = []
-    tidy(nights("night-2"), "sqlite:////nowhere/mlflow.db", said.append, said.append)
+    apply_retention(nights("night-2"), "sqlite:////nowhere/mlflow.db", said.append, said.append)
     assert (left(nights), said) == ({"night-1", "night-2"}, [])
 
 
@@ -153,7 +153,7 @@ def test_old_versions_go_by_the_same_rules_as_by_hand(nights, registry):
         history.force(registry.version(NAME, number), "a test")
     run = nights("night-7", **{"retention.keep_versions": 2})
     said, _ = tidied(run, registry)
-    assert said == [f"tidy   deleted {NAME}/5, {NAME}/4, {NAME}/3; the newest 2 are kept"]
+    assert said == [f"prune  deleted {NAME}/5, {NAME}/4, {NAME}/3; the newest 2 are kept"]
     assert [version.version for version in registry.versions(NAME)] == [7, 6, 2, 1]
     assert len(left(nights)) == 7  # runs were not asked for
 
@@ -162,10 +162,10 @@ def test_a_registry_that_does_not_answer_costs_a_line_and_no_run(nights, registr
     nights("night-1")
     run = nights("night-2", **{"retention.keep_runs": 1, "retention.keep_versions": 1})
     said, warned = [], []
-    tidy(run, f"sqlite:///{tmp_path}/none.db", said.append, warned.append)
+    apply_retention(run, f"sqlite:///{tmp_path}/none.db", said.append, warned.append)
     assert left(nights) == {"night-1", "night-2"}
     assert (len(warned), said) == (1, [])
-    assert warned[0].startswith("tidy   nothing was removed after night-2: no such registry")
+    assert warned[0].startswith("prune  nothing was removed after night-2: no such registry")
 
 
 def files_of(registry, version):

@@ -20,7 +20,7 @@ RECORD = {"log_likelihood": 1.5, "seconds": 2.0, "checkpoint": "somewhere", "pro
 
 
 def tracking(place, run, experiment="gan-tracked"):
-    return Tracking(MlflowBackend.open(place.uri), experiment, run, place.storage.within("mlartifacts"))
+    return Tracking(MlflowBackend.open(place.uri), experiment, run, place.storage.child("mlartifacts"))
 
 
 def closed_port():

@@ -57,11 +57,11 @@ def stopped(one_worker, digits, ray_cluster, tmp_path_factory):
     run = Storage.at(tmp_path_factory.mktemp("stopped"))
     half = config.override(one_worker, {"algorithm.steps": 100})
     first = train_run(half, digits, run, silent)
-    kept = checkpoint_names(run.within("checkpoints"))
-    newest = run.within("checkpoints", "step=00000100")
+    kept = checkpoint_names(run.child("checkpoints"))
+    newest = run.child("checkpoints", "step=00000100")
     content = newest.read("generator.safetensors")
     newest.write("generator.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
-    run.within("ray-train").write("checkpoint_manager_snapshot.json", b'{"checkpoint_results": [')
+    run.child("ray-train").write("checkpoint_manager_snapshot.json", b'{"checkpoint_results": [')
     return first, kept, train_run(one_worker, digits, run, silent), run
 
 
@@ -69,7 +69,7 @@ def test_one_worker_has_the_bits_of_gan_core_alone(stopped, one_worker, digits):
     first, kept, _, run = stopped
     assert (first.weights_sha256, first.generator_sha256) == digests(one_worker.training(), digits, 100)
     assert (first.step, first.device, kept) == (100, "cpu", ["step=00000050", "step=00000100"])
-    assert first.checkpoint == run.within("checkpoints", "step=00000100").uri
+    assert first.checkpoint == run.child("checkpoints", "step=00000100").uri
     assert first.run == run.uri.rsplit("/", 1)[-1]
 
 
@@ -91,19 +91,19 @@ def test_a_damaged_newest_checkpoint_and_a_damaged_snapshot_of_rays_were_passed_
     stopped, one_worker, digits
 ):
     _, _, _, run = stopped
-    segments = run.within("history").names()
+    segments = run.child("history").names()
     assert {"00000060-00000100.jsonl", "00000110-00000150.jsonl"} < set(segments)
-    assert [timeless(row) for row in read_history(run.within("history"))] == metrics_alone(
+    assert [timeless(row) for row in read_history(run.child("history"))] == metrics_alone(
         one_worker.training(), digits, 200, 10
     )
-    assert checkpoint_names(run.within("checkpoints")) == ["step=00000150", "step=00000200"]
+    assert checkpoint_names(run.child("checkpoints")) == ["step=00000150", "step=00000200"]
 
 
 def test_the_weights_are_those_of_the_record_and_the_checkpoint_notes_what_they_were_made_from(
     stopped, one_worker, digits
 ):
     _, _, whole, run = stopped
-    name, manifest, tensors = latest_checkpoint(run.within("checkpoints"))
+    name, manifest, tensors = latest_checkpoint(run.child("checkpoints"))
     assert whole.checkpoint.endswith(name)
     assert tensors_digest(tensors["generator"], tensors["discriminator"]) == whole.weights_sha256
     assert manifest.about["data_digest"] == digits.digest
@@ -122,11 +122,11 @@ def disturbed(digits, run, settings, class_name, disturb):
     done = []
 
     def wait_and_disturb():
-        until(lambda: checkpoint_names(run.within("checkpoints")))
+        until(lambda: checkpoint_names(run.child("checkpoints")))
         alive = list_actors(address, filters=[("class_name", "=", class_name), ("state", "=", "ALIVE")])
-        until(lambda: "step=00000100" in checkpoint_names(run.within("checkpoints")))
+        until(lambda: "step=00000100" in checkpoint_names(run.child("checkpoints")))
         disturb(max(actor.pid for actor in alive))
-        done.append(checkpoint_names(run.within("checkpoints"))[-1])
+        done.append(checkpoint_names(run.child("checkpoints"))[-1])
 
     address = ray.get_runtime_context().gcs_address  # ours: the machine may run other clusters
     thread = threading.Thread(target=wait_and_disturb, daemon=True)
@@ -138,7 +138,7 @@ def disturbed(digits, run, settings, class_name, disturb):
     assert (record.weights_sha256, record.generator_sha256) == digests(
         settings.training(), digits, settings.algorithm.steps
     )
-    assert [timeless(row) for row in read_history(run.within("history"))] == metrics_alone(
+    assert [timeless(row) for row in read_history(run.child("history"))] == metrics_alone(
         settings.training(), digits, settings.algorithm.steps, 10
     )
     return said
@@ -200,7 +200,7 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_first_field_that_dif
     key, value, was, one_worker, digits, ray_cluster, tmp_path
 ):
     run, state = Storage.at(tmp_path), initial_state(one_worker.training(), digits.train)
-    save_checkpoint(run.within("checkpoints"), 10, state.tensors(), job(one_worker, digits, run).about, keep=2)
+    save_checkpoint(run.child("checkpoints"), 10, state.tensors(), job(one_worker, digits, run).about, keep=2)
     for again in (
         lambda c: train_run(c, digits, run, silent),
         lambda c: resume(initial_state(c.training(), digits.train), job(c, digits, run)),
@@ -218,12 +218,12 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_first_field_that_dif
 def test_a_checkpoint_of_other_data_is_refused_and_a_longer_training_is_not(one_worker, digits, tmp_path):
     run, state = Storage.at(tmp_path), trained_alone(one_worker.training(), digits, 3)
     other = {**job(one_worker, digits, run).about, "data_digest": "0" * 64}
-    save_checkpoint(run.within("checkpoints"), 3, state.tensors(), other, keep=2)
+    save_checkpoint(run.child("checkpoints"), 3, state.tensors(), other, keep=2)
     fresh = initial_state(one_worker.training(), digits.train)
     with pytest.raises(CheckpointError, match="data_digest was 0000"):
         resume(fresh, job(one_worker, digits, run))
     longer = config.override(one_worker, {"algorithm.steps": 999})
-    save_checkpoint(run.within("checkpoints"), 3, state.tensors(), job(one_worker, digits, run).about, keep=2)
+    save_checkpoint(run.child("checkpoints"), 3, state.tensors(), job(one_worker, digits, run).about, keep=2)
     resume(fresh, job(longer, digits, run))
     assert int(fresh.step) == 3
     assert tensors_digest(*fresh.tensors().values()) == tensors_digest(*state.tensors().values())
@@ -233,7 +233,7 @@ def test_with_checkpoints_of_which_none_is_valid_there_is_an_error_before_any_wo
     one_worker, digits, ray_cluster, tmp_path
 ):
     run = Storage.at(tmp_path)
-    run.within("checkpoints", "step=00000010").write("generator.safetensors", b"half")
+    run.child("checkpoints", "step=00000010").write("generator.safetensors", b"half")
     with pytest.raises(CheckpointError, match="no valid checkpoint"):
         train_run(one_worker, digits, run, silent)
     assert not (tmp_path / "ray-train").exists()

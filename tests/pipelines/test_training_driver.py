@@ -69,7 +69,7 @@ def test_a_preempted_driver_gets_a_checkpoint(kind, digits, request):
     name, _, tensors = latest_checkpoint(spec.checkpoints)
     assert lines == [f"{spec.stage:<6} stopped; step 3 is saved, the same command resumes"]
     assert (name, int(tensors["optimizer"]["step"])) == ("step=00000003", 3)
-    assert [row["step"] for row in read_history(spec.folder.within("history"))] == [1, 2, 3]
+    assert [row["step"] for row in read_history(spec.folder.child("history"))] == [1, 2, 3]
 
 
 def test_an_encoder_s_checkpoint_of_other_settings_is_refused(encoder, digits):
@@ -103,5 +103,5 @@ def test_a_killed_encoder_worker_recovers_to_the_same_bits(encoder, digits, repo
     assert mark.exists()
     assert (manifest.step, manifest.about) == (STEPS, encoder.about)
     assert tensors_digest(tensors["encoder"]) == digest
-    assert read_history(encoder.folder.within("history")) == rows
+    assert read_history(encoder.folder.child("history")) == rows
     assert checkpoint_names(encoder.checkpoints) == ["step=00000150", "step=00000200"]

@@ -12,8 +12,9 @@ from gan_core.threads import one_thread
 from pipelines import config
 from pipelines.config.candidates import candidate_configurations, draw_candidates
 from pipelines.search.trial import score
-from pipelines.stages.tune import TABLE, tune_run
+from pipelines.stages.tune import tune_run
 from pipelines.storage import Storage
+from pipelines.storage.run_layout import TABLE
 from tests.pipelines.conftest import trained_alone
 
 RATE = "algorithm.discriminator_learning_rate"
@@ -152,7 +153,7 @@ def test_a_search_that_was_cut_short_trains_only_what_is_missing_and_ends_as_an_
 ):
     (whole, table, _), _ = searched
     folder = Storage.at(tmp_path)
-    shutil.copytree(searched.folder.within("tune", "findings").local, tmp_path / "tune" / "findings")
+    shutil.copytree(searched.folder.child("tune", "findings").local, tmp_path / "tune" / "findings")
     (tmp_path / "tune" / "search").mkdir()
     (tmp_path / "tune" / "search" / "experiment_state-2026.json").write_text("{ damaged")
     survivor = table[(table.stage == "search") & (table.step == RUNGS[1])].iloc[0]
@@ -180,7 +181,7 @@ def test_weights_that_are_damaged_are_not_gone_on_from_and_cost_only_time(
     settings, searched, digits, ray_cluster, tmp_path
 ):
     (whole, table, _), _ = searched
-    shutil.copytree(searched.folder.within("tune", "findings").local, tmp_path / "tune" / "findings")
+    shutil.copytree(searched.folder.child("tune", "findings").local, tmp_path / "tune" / "findings")
     survivor = table[(table.stage == "search") & (table.step == RUNGS[1])].iloc[0]
     stretch = tmp_path / "tune" / "findings" / survivor.stretch
     (stretch / f"{RUNGS[1]:08d}-{RUNGS[1]:08d}.jsonl").unlink()
@@ -209,7 +210,7 @@ def test_more_candidates_end_as_a_search_of_all_of_them_and_what_is_known_is_not
 
 
 def test_findings_of_other_data_or_settings_are_not_used(settings, searched, digits, ray_cluster, tmp_path):
-    shutil.copytree(searched.folder.within("tune", "findings").local, tmp_path / "tune" / "findings")
+    shutil.copytree(searched.folder.child("tune", "findings").local, tmp_path / "tune" / "findings")
     said = []
     fewer = {"tune.candidates": 1, "tune.samples": 150, "tune.confirm.seeds": 1}
     tune_run(config.override(settings, fewer), digits, Storage.at(tmp_path), said.append)

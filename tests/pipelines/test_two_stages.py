@@ -58,7 +58,7 @@ def trained_run(configuration, name, storage, dataset, steps=10):
     run = Run.create(configuration, "stem", name, storage)
     run.save()
     state = trained_alone(configuration.training(), dataset, steps)
-    save_checkpoint(run.folder.within("checkpoints"), steps, state.tensors(), job(run, dataset).about, keep=2)
+    save_checkpoint(run.folder.child("checkpoints"), steps, state.tensors(), job(run, dataset).about, keep=2)
     return run
 
 
@@ -111,7 +111,7 @@ def test_a_second_stage_is_continued_for_more_steps_like_any_run(first, second, 
     state = begun(run, digits)
     for _ in train(second.training(), digits.train, state, 10, lambda step: False):
         pass
-    save_checkpoint(run.folder.within("checkpoints"), 10, state.tensors(), job(run, digits).about, keep=2)
+    save_checkpoint(run.folder.child("checkpoints"), 10, state.tensors(), job(run, digits).about, keep=2)
     longer = config.override(second, {"algorithm.steps": 15})
     found, tensors = warm_start.find("second", storage, no_registry, longer)
     more = Run.create(warm_start.adapt(longer, found), "stem", "more", storage, found)
@@ -151,7 +151,7 @@ def test_layers_of_another_architecture_no_layers_and_a_search_are_refused(secon
     other = Run.create(convolutional, "stem", "other", storage)
     other.save()
     state = initial_state(convolutional.training(), digits.train, digits.shape)
-    save_checkpoint(other.folder.within("checkpoints"), 1, state.tensors(), job(other, digits).about, keep=2)
+    save_checkpoint(other.folder.child("checkpoints"), 1, state.tensors(), job(other, digits).about, keep=2)
     found, _ = warm_start.find("other", storage, no_registry, second)
     with pytest.raises(
         CheckpointError, match=r"other architecture \(other/step=00000001\): convolutional; expected noise of 5"
@@ -220,7 +220,7 @@ def test_both_stages_of_the_recipe_for_faces_and_one_number_over_five_folds(tmp_
         state = begun(run, dataset)
         for _ in train(settings.training(), dataset.train, state, 5, lambda step: False):
             pass
-        save_checkpoint(run.folder.within("checkpoints"), 5, state.tensors(), job(run, dataset).about, keep=2)
+        save_checkpoint(run.folder.child("checkpoints"), 5, state.tensors(), job(run, dataset).about, keep=2)
         names.append(run.name)
     command = ["evaluate", *names, "--folds", "2", "--storage", storage.uri, "--json"]
     answered = CliRunner().invoke(cli, command, catch_exceptions=False)

@@ -117,21 +117,21 @@ def test_a_damaged_run_is_listed_as_unreadable_and_never_pruned(kind, small, tmp
         fields = ("log_likelihood", "standard_error", "sigma", "paper", "cross_validated", "coverage", "references")
         record = dict.fromkeys((*fields, "data_digest", "generator_sha256", "seconds"), "high")
         content = json.dumps({"inputs": "", "record": record}).encode()
-    storage.within("runs", "damaged").write(file, content)
+    storage.child("runs", "damaged").write(file, content)
     where = ("--storage", storage.uri)
     damaged, whole = here("runs", *where, "--json").json["runs"]
     assert (damaged["run"], damaged["state"], whole["state"]) == ("damaged", "unreadable", "stopped")
     assert "unreadable" in clean(here("runs", *where))
     pruned = here("runs", "prune", "--keep", 0, "--yes", "--json", *where).json
     assert ([one["run"] for one in pruned["runs"]], pruned["unreadable"]) == (["whole"], [damaged])
-    assert storage.within("runs").names() == ["damaged"]
+    assert storage.child("runs").names() == ["damaged"]
 
 
 def test_a_folder_that_is_no_run_is_listed_and_not_obeyed(small, tmp_path, here):
     storage = Storage.at(tmp_path / "st")
     Run.create(small, "x", "whole", storage).save()
-    storage.within("runs", EVIL.replace("\n", "")).write("run.json", b"{}")
-    storage.within("runs").write("notes.txt", b"not a folder")
+    storage.child("runs", EVIL.replace("\n", "")).write("run.json", b"{}")
+    storage.child("runs").write("notes.txt", b"not a folder")
     text = clean(here("runs", "--storage", storage.uri))
     assert "\\x1b[31m" in text
     assert "whole" in text

@@ -26,7 +26,8 @@ def test_a_test_draws_from_the_seed_of_its_name(request, shared):
     assert all(other != one for other, one in zip(draws(), mine, strict=True))
 
 
-def test_what_tests_share_draws_from_the_seed_of_its_own_name(shared):
+def test_shared_fixture_draws_from_its_own_seed(shared):
+    """What tests share draws from the seed of its own name, whichever test asks first."""
     seed("tests/test_seeds.py::shared")
     assert draws() == shared
 

@@ -27,7 +27,7 @@ PAPER_TABLE_2: tuple[dict[str, str], ...] = (
         FAMILIES[2]: "mixing is traded against the quality of reconstructions",
         FAMILIES[3]: "D has to keep step with G, or G sends many z to one x",
         "shown here": "`python -m tests.paper.schemes`: which settings fall out of step; a collapsed G is refused: "
-        "`tests/pipelines/test_promotion.py::test_a_generator_that_ignores_z_is_refused_even_as_the_first`",
+        "`tests/pipelines/test_promotion_gate.py::test_generator_ignoring_z_is_refused_even_as_first`",
     },
     {
         "task": "inference",
@@ -36,7 +36,7 @@ PAPER_TABLE_2: tuple[dict[str, str], ...] = (
         FAMILIES[2]: "by a Markov chain",
         FAMILIES[3]: "none of its own: approximate, and learned afterwards",
         "shown here": "`gan reconstruct REF`; an encoder trained once G is fixed: "
-        "`tests/gan_core/test_inference.py::test_a_trained_encoder_brings_samples_back_three_times_nearer_than_a_random_z_and_test_images_nearer_than_their_mean_is`",
+        "`tests/gan_core/test_inference.py::test_trained_encoder_beats_random_z_and_mean_image`",
     },
     {
         "task": "sampling",
@@ -45,7 +45,7 @@ PAPER_TABLE_2: tuple[dict[str, str], ...] = (
         FAMILIES[2]: "needs a Markov chain",
         FAMILIES[3]: "nothing in its way: one pass through G",
         "shown here": "`gan sample`; samples are G(z) and independent: "
-        "`tests/gan_core/test_training.py::test_samples_are_g_of_z_whatever_the_number_of_blocks_and_carry_no_gradient`",
+        "`tests/gan_core/test_training.py::test_samples_are_g_of_z_without_gradient`",
     },
     {
         "task": "evaluating p(x)",
@@ -54,7 +54,7 @@ PAPER_TABLE_2: tuple[dict[str, str], ...] = (
         FAMILIES[2]: "not in the model; a Parzen window on samples approximates it",
         FAMILIES[3]: "not in the model; a Parzen window on samples approximates it",
         "shown here": "`gan evaluate`; how well: "
-        "`tests/gan_core/test_parzen.py::test_one_sample_is_a_gaussian_and_many_of_a_gaussian_approach_its_convolution`; "
+        "`tests/gan_core/test_parzen.py::test_parzen_window_has_its_closed_forms`; "
         "that smooth samples score above the data: `gan table table1 REF`",
     },
     {

@@ -94,18 +94,16 @@ def workers(cluster, **state):
         (("train.workers=1", "tune.resources_per_trial.cpu=2"), ("2 CPU", "tune.resources_per_trial.cpu")),
     ],
 )
-def test_what_no_node_it_could_add_would_hold_is_refused_before_any_worker_starts(
-    growing, small_yaml, tmp_path, more, words
-):
+def test_unplaceable_resources_are_refused_before_any_worker(growing, small_yaml, tmp_path, more, words):
+    """Resources that no node the autoscaler could add would hold are refused before any worker starts."""
     settings = [part for one in more for part in ("--set", one)]
     answer = growing.gan("run", small_yaml, "--storage", tmp_path / "shared", *settings)
     failed(answer, 2, "not enough resources", *words, "what its autoscaler could add")
     assert growing.actors("ImplicitFunc") + growing.actors("RayTrainWorker") == {}
 
 
-def test_nodes_start_for_a_run_that_ends_with_the_bits_of_one_machine_and_go_when_they_are_idle(
-    growing, finished, small_yaml, tmp_path
-):
+def test_autoscaled_run_equals_one_machine_and_nodes_go(growing, finished, small_yaml, tmp_path):
+    """A run whose nodes the autoscaler starts ends with the bits of one machine; idle nodes go again."""
     until(lambda: workers(growing, state="ALIVE") == set())
     before = workers(growing)
     answer = growing.gan(

@@ -56,9 +56,8 @@ def started(shell, count):
     return head, others
 
 
-def test_on_machines_with_addresses_of_their_own_the_pipeline_ends_with_the_bits_of_one(
-    shell, finished, small_yaml, tmp_path
-):
+def test_pipeline_on_separate_hosts_equals_one_machine(shell, finished, small_yaml, tmp_path):
+    """On hosts with addresses of their own the pipeline ends with the bits of one machine; every host works."""
     head, others = started(shell, 2)
     address = f"{head.address}:6379"
     head.run(

@@ -126,7 +126,8 @@ def test_what_is_copied_is_there_and_let_through():
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_images_have_versions_and_ours_run_as_the_image_s_user(name):
+def test_images_are_pinned_and_ours_run_as_their_user(name):
+    """Every container image has a version, and ours run as the user that the Dockerfile names."""
     user = int(re.findall(r"^USER (\d+):", DOCKERFILE, re.MULTILINE)[-1])
     for document in rendered(name):
         for _, template in templates(document):

@@ -44,7 +44,8 @@ def test_every_document_is_valid_and_has_no_unknown_field(name):
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_the_ray_cluster_is_valid_and_has_no_unknown_field(name):
+def test_ray_cluster_has_no_unknown_field(name):
+    """The RayCluster is valid against its schema, which allows no unknown field."""
     [cluster] = of_kind(rendered(name), "RayCluster")
     validate(cluster, KUBERNETES)
 
@@ -146,7 +147,8 @@ def test_nothing_is_open_but_what_a_policy_allows(name):
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_workers_start_at_none_and_the_cluster_asks_for_a_token(name):
+def test_workers_scale_from_zero_and_need_a_token(name):
+    """Worker groups start at no replica, the autoscaler adds them, and the cluster asks for a token."""
     [cluster] = of_kind(together(name), "RayCluster")
     spec = cluster["spec"]
     assert spec["authOptions"] == {"mode": "token"}
@@ -236,7 +238,8 @@ def test_selectors_select_pods_and_services_reach_their_ports(name):
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_addresses_are_those_of_services_and_hosts_the_server_answers_to(name):
+def test_service_addresses_and_allowed_hosts_agree(name):
+    """Each address in the settings is that of a Service, and MLflow answers to the host name that is used."""
     documents = together(name)
     services = {
         (one["metadata"]["name"], one["metadata"]["namespace"], port["port"])
@@ -302,7 +305,8 @@ def test_a_wrong_command_is_refused(line):
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_configurations_that_runs_name_are_in_the_image_and_valid(name):
+def test_configurations_of_runs_are_in_image_and_valid(name):
+    """Each `gan run` in the manifests names a configuration that is in the image and loads with its overrides."""
     runs = [line for line in commands.in_documents(together(name)) if line.startswith("gan run ")]
     assert len(runs) == 2
     for line in runs:

@@ -58,7 +58,8 @@ def calls(submit, verb):
 
 
 @pytest.mark.parametrize("scheduled", [datetime(2026, 11, 23, 1, 30), datetime(2026, 11, 23, 23, 59), datetime(2027, 1, 1, 0, 0)])  # fmt: skip
-def test_the_night_is_the_scheduled_one_whatever_the_clock_says(submit, scheduled):
+def test_nightly_run_is_named_by_its_scheduled_date(submit, scheduled):
+    """The night's date is that of the scheduled time in the job's name, whatever the clock says."""
     minutes = int(scheduled.replace(tzinfo=UTC).timestamp()) // 60
     done = submit(f"gan-nightly-{minutes}", ["", "Running", "Complete"])
     assert done.returncode == 0, done.stderr
@@ -73,7 +74,8 @@ def test_a_pod_started_again_waits_for_the_same_night(submit):
     assert len({call.split()[1] for call in calls(submit, "get")}) == 1
 
 
-def test_a_missed_night_is_made_up_for_by_its_date(submit):
+def test_missed_night_is_rerun_under_its_date(submit):
+    """A job named by a date, as one makes up for a missed night, creates the run of that date."""
     assert submit("gan-nightly-2026-11-23", ["Complete"]).returncode == 0
     assert created(submit)["metadata"]["name"] == "nightly-2026-11-23"
 
@@ -93,7 +95,8 @@ def test_a_job_without_a_night_submits_nothing(submit, name):
     assert not calls(submit, "")
 
 
-def test_what_is_submitted_is_valid_belongs_to_the_job_and_runs_gan(submit):
+def test_submitted_job_is_valid_owned_and_runs_gan(submit):
+    """The RayJob created is valid, belongs to the Job that created it, and runs `gan` with a seed from its name."""
     submit("gan-nightly-29399130", ["Complete"], "/opt/gan/configs/mnist.yaml --set data.root=/tmp/data")
     run = created(submit)
     assert run == yaml.safe_load(

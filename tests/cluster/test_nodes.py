@@ -22,9 +22,8 @@ def where(count, bucket, tmp_path):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_spread_over_nodes_the_pipeline_ends_with_the_bits_of_one_machine(
-    count, machines, finished, small_yaml, bucket, tmp_path
-):
+def test_pipeline_spread_over_nodes_equals_one_machine(count, machines, finished, small_yaml, bucket, tmp_path):
+    """Spread over two or three nodes, a run ends with the bits of one machine; trials use several nodes."""
     several, storage = machines(count), where(count, bucket, tmp_path)
     answer = several.gan(
         "run", small_yaml, "--name", "small-run", "--storage", storage.uri,
@@ -60,7 +59,8 @@ def training(several, storage, steps, *more):
     return process, run, config.load(str(path), [])
 
 
-def test_a_node_lost_in_mid_training_costs_nothing_but_time_where_others_are_left(machines, digits, tmp_path):
+def test_losing_a_node_costs_only_time_if_others_remain(machines, digits, tmp_path):
+    """A node lost in mid-training is replaced by another one, and the weights are those of an undisturbed run."""
     several, steps = machines(3), 1500
     process, run, settings = training(several, Storage.at(tmp_path / "shared"), steps)
     try:
@@ -81,9 +81,8 @@ def test_a_node_lost_in_mid_training_costs_nothing_but_time_where_others_are_lef
     assert len(before) == 2
 
 
-def test_without_a_node_that_could_replace_it_the_driver_says_what_it_waits_for_and_ends_with_an_error_in_time(
-    machines, digits, tmp_path
-):
+def test_irreplaceable_node_is_reported_and_times_out(machines, digits, tmp_path):
+    """With no node to replace a lost one, the driver says what it waits for and ends in time; a rerun resumes."""
     several, steps = machines(2), 3000
     process, run, settings = training(
         several, Storage.at(tmp_path / "shared"), steps, "--set", "train.start_timeout_s=30.0"
@@ -112,9 +111,8 @@ def test_without_a_node_that_could_replace_it_the_driver_says_what_it_waits_for_
     assert again.json["weights_sha256"] == tensors_digest(tensors["generator"], tensors["discriminator"])
 
 
-def test_a_search_whose_last_node_is_lost_says_what_it_waits_for_and_ends_in_time_with_what_it_found(
-    machines, small_yaml, tmp_path
-):
+def test_search_without_nodes_times_out_and_keeps_results(machines, small_yaml, tmp_path):
+    """A search whose last node is lost says what it waits for and ends in time, with the results it has."""
     several, run = machines(1), Storage.at(tmp_path / "shared").child("runs", "it")
     command = (
         "tune", small_yaml, "--name", "it", "--storage", tmp_path / "shared", "--set", "train.start_timeout_s=30.0",

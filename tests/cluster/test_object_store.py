@@ -18,9 +18,8 @@ def rows(run):
     return [{key: value for key, value in row.items() if key not in TIMES} for row in read_history(run)]
 
 
-def test_a_run_on_s3_has_one_owner_and_killed_and_started_again_at_once_it_ends_as_one_on_a_disk(
-    bucket, finished, small_yaml, tmp_path
-):
+def test_killed_run_on_s3_resumes_and_has_one_owner(bucket, finished, small_yaml, tmp_path):
+    """On S3 a run has one owner; killed and started again at once, it ends as an undisturbed one on a disk."""
     storage = Storage.at(bucket).child(uuid.uuid4().hex)
     run = storage.child("runs", "small-run")
     command = (
@@ -52,7 +51,8 @@ def test_a_run_on_s3_has_one_owner_and_killed_and_started_again_at_once_it_ends_
     assert drawn.code == 0, drawn.err  # the model's files, too, are on S3
 
 
-def test_what_is_wrong_with_the_address_is_said_before_anything_starts(bucket, small_yaml, here):
+def test_faulty_storage_address_is_refused_at_once(bucket, small_yaml, here):
+    """Credentials in an address, no MLflow, or no such bucket: each is one line before anything starts."""
     failed(here("run", small_yaml, "--storage", "s3://a:b@bucket/x"), 2, "credentials in an address", "environment")
     failed(here("run", small_yaml, "--storage", f"{bucket}/x"), 5, "no MLflow", "--tracking-uri")
     uri = ("--tracking-uri", "sqlite:///mlflow.db")

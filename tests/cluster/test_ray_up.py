@@ -31,7 +31,8 @@ def commands(settings: dict) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_file_is_valid_and_starts_ray_by_commands_it_has(name):
+def test_cluster_file_is_valid_and_its_commands_parse(name):
+    """The file for `ray up` is valid, and its `ray start` commands have only options that Ray knows."""
     lines = commands(prepared(loaded(name)))
     assert sum(line.startswith("ray start ") for line in lines) == 2
     for line in lines:

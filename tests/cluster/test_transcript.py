@@ -53,7 +53,8 @@ def adapted(place, ports):
     return adapt
 
 
-def test_a_transcript_is_read_with_its_continued_lines_and_what_is_shown_of_each_answer():
+def test_transcript_parser_joins_lines_and_finds_missing():
+    """Continued lines are one command, and `missing` names the shown lines that an answer lacks, numbers apart."""
     text = "## A\n\n```\nnot one\n```\n\n```\n$ a \\\n    b\n1.5 x\ny\n$ c\n```\n\n## B\n\n```\n$ d\n```\n"
     assert transcript.parse(text, "A") == [transcript.Entry("a b", ("1.5 x", "y")), transcript.Entry("c", ())]
     assert transcript.missing(["1.5  x", "y"], "first\n-27 x\nz\ny\n") == []
@@ -64,7 +65,8 @@ def test_a_transcript_is_read_with_its_continued_lines_and_what_is_shown_of_each
 
 @pytest.mark.slow
 @pytest.mark.skipif(not postgresql.installed(), reason="no PostgreSQL server on this machine")
-def test_the_transcript_of_the_readme_happens_as_it_is_written(shell, monkeypatch):
+def test_readme_transcript_happens_as_written(shell, monkeypatch):
+    """Each command of the README's transcript succeeds, and its answer has the lines that are shown."""
     monkeypatch.chdir(ROOT)
     entries = transcript.parse((ROOT / "cluster" / "README.md").read_text(), HEADING)
     ports = dict(zip(PORTS, (str(free_port()) for _ in PORTS), strict=True))

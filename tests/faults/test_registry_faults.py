@@ -41,9 +41,8 @@ def finishes(address, place, name):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("path", REGISTERING + MOVING)
-def test_one_failure_of_any_kind_anywhere_leaves_one_version_that_is_champion(
-    proxy, mlflow_server, path, kind, tmp_path
-):
+def test_one_registry_fault_leaves_one_champion(proxy, mlflow_server, path, kind, tmp_path):
+    """One failure of any kind at any request leaves one version, the champion, at most after a second try."""
     (address, faults), name = proxy, f"gan-{path.replace('/', '-')}-{kind}"
     faults.path, faults.kind, faults.left = path, kind, 1
     if not finishes(address, tmp_path, name):
@@ -54,9 +53,8 @@ def test_one_failure_of_any_kind_anywhere_leaves_one_version_that_is_champion(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("path", ["model-versions/create", "registered-models/alias"])
-def test_a_registry_that_keeps_failing_is_exit_5_or_done_and_later_there_is_one_version(
-    proxy, mlflow_server, path, kind, tmp_path
-):
+def test_persistent_registry_fault_creates_no_duplicate(proxy, mlflow_server, path, kind, tmp_path):
+    """A registry that keeps failing is an error or done already; once it works again there is one version."""
     (address, faults), name = proxy, f"gan-always-{path.replace('/', '-')}-{kind}"
     faults.path, faults.kind, faults.left = path, kind, ALWAYS
     if (path, kind) in (("model-versions/create", "after"), ("model-versions/create", "lost")):

@@ -179,7 +179,8 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
-def test_a_step_is_the_paper_s_text_or_the_published_code_s_scheme(case):
+def test_step_equals_reference_of_both_schemes(case):
+    """A step is Algorithm 1 as the paper has it, or the published code's scheme, as a plain autograd reference."""
     settings, state = replace(SETTINGS, **case), initial(optimizer=case.get("optimizer", "momentum"))
     start = weights(state)
     expected, seen = reference(start, settings)
@@ -214,7 +215,8 @@ def test_the_schemes_the_objectives_and_k_all_lead_elsewhere():
 
 
 @pytest.mark.parametrize("scheme", ["algorithm1", "simultaneous"])
-def test_each_of_k_updates_of_d_uses_its_own_minibatch_z_and_masks(scheme):
+def test_each_d_update_uses_its_own_batch_and_draws(scheme):
+    """Each of D's k updates uses its own minibatch, z and masks: changing any one of them changes D."""
     settings = replace(SETTINGS, scheme=scheme, discriminator_steps=3, share_draws=False)
     real, draws, shards = batches(0, 3), drawn(0, settings), Shards(ROWS)
 
@@ -240,7 +242,8 @@ def test_as_many_minibatches_as_updates_are_needed():
 
 
 @pytest.mark.parametrize("case", CASES[1::3], ids=lambda case: "-".join(map(str, case.values())))
-def test_results_agree_to_rounding_between_1_2_and_4_shards(case):
+def test_shard_counts_agree_to_rounding(case):
+    """With 1, 2 and 4 virtual shards a step's results differ by the rounding of float64 sums alone."""
     settings, ends = replace(SETTINGS, **case), []
     for virtual in (1, 2, 4):
         state = initial(optimizer=case.get("optimizer", "momentum"))
@@ -251,7 +254,8 @@ def test_results_agree_to_rounding_between_1_2_and_4_shards(case):
 
 
 @pytest.mark.parametrize("case", CASES[2::2], ids=lambda case: "-".join(map(str, case.values())))
-def test_a_member_of_a_population_moves_as_it_would_alone(case):
+def test_population_member_moves_as_it_would_alone(case):
+    """Each member of a population ends with the weights and losses of its own training, to rounding."""
     settings, optimizer = replace(SETTINGS, **case), case.get("optimizer", "momentum")
     alone = [initial(seed, optimizer) for seed in range(3)]
     generator = DenseGenerator(NOISE, 0, PIXELS, G_SETTINGS, members=(3,)).double()

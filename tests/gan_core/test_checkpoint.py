@@ -119,7 +119,8 @@ def test_safetensors_alone_would_not_have_noticed_a_flipped_bit(folder):
         (lambda m: m["files"]["generator.safetensors"].update(sha256="0"), "damaged checkpoint .*; expected 0"),
     ],
 )
-def test_a_manifest_of_another_kind_is_refused_though_its_own_digest_is_right(folder, change, message):
+def test_foreign_manifest_is_refused_despite_its_digest(folder, change, message):
+    """A manifest of another schema, with strange files or wrong sizes is refused though its own digest is right."""
     rewrite_manifest(folder, lambda document: None)
     read_checkpoint(folder)
     rewrite_manifest(folder, change)
@@ -142,7 +143,8 @@ documents = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["schema", "step", "files", "about", "sha256", None]), documents)
-def test_any_json_in_a_manifest_s_place_is_accepted_as_ours_or_refused_by_our_error(folder, key, document):
+def test_any_json_manifest_is_ours_or_refused(folder, key, document):
+    """Any JSON in a manifest's place reads as the weights that were written, or is our error."""
     path = folder / "MANIFEST.json"
     whole = path.read_bytes()
     try:
@@ -165,7 +167,8 @@ def test_a_manifest_that_is_none_is_refused(folder, content):
         read_checkpoint(folder)
 
 
-def test_a_folder_without_a_manifest_or_no_folder_is_no_checkpoint(folder, tmp_path):
+def test_folder_without_manifest_is_no_checkpoint(folder, tmp_path):
+    """A folder without a manifest, or no folder at all, is refused as no checkpoint."""
     (folder / "MANIFEST.json").unlink()
     for path in (folder, tmp_path / "nowhere"):
         with pytest.raises(CheckpointError, match=r"no such checkpoint .*: no MANIFEST.json"):
@@ -179,7 +182,8 @@ class Trap:
         return Path.touch, (Path("sprung"),)
 
 
-def test_a_pickle_in_place_of_safetensors_is_refused_and_not_unpickled(folder, tmp_path, monkeypatch):
+def test_pickle_for_safetensors_is_never_unpickled(folder, tmp_path, monkeypatch):
+    """A pickle in place of safetensors is refused and its code does not run, as unpickling would make it."""
     monkeypatch.chdir(tmp_path)
     content = pickle.dumps(Trap())
     (folder / "generator.safetensors").write_bytes(content)
@@ -192,14 +196,16 @@ def test_a_pickle_in_place_of_safetensors_is_refused_and_not_unpickled(folder, t
     assert Path("sprung").exists()
 
 
-def test_a_commit_replaces_the_same_step_s_and_leaves_no_other_name(tmp_path, folder):
+def test_commit_replaces_the_checkpoint_of_its_step(tmp_path, folder):
+    """A commit replaces the checkpoint of the same step and leaves no file under another name."""
     other = {"generator": {"w": torch.ones(1)}}
     assert commit_checkpoint(tmp_path, 3, other) == folder
     assert torch.equal(read_checkpoint(folder)[1]["generator"]["w"], torch.ones(1))
     assert [path.name for path in tmp_path.iterdir()] == ["step=00000003"]
 
 
-def test_a_write_that_fails_leaves_the_previous_checkpoint_and_nothing_under_the_final_name(folder, tmp_path):
+def test_failed_write_keeps_the_previous_checkpoint(folder, tmp_path):
+    """A write past the size limit leaves nothing under the final name, and the error names the bytes needed."""
     script = """
 import resource, sys, torch
 from pathlib import Path
@@ -225,7 +231,8 @@ for step, numbers in ((4, 100), (5, 10_000)):
     assert line.endswith(" free; expected a writable folder with room")
 
 
-def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path):
+def test_unwritable_folder_is_refused_by_name(tmp_path):
+    """A folder that cannot be written is refused by one error that names it."""
     (tmp_path / "file").write_text("in the way")
     for write in (write_checkpoint, commit_checkpoint):
         with pytest.raises(CheckpointError, match=r"storage refused \(.*file.*\): Not a directory"):
@@ -237,7 +244,8 @@ def test_names_sort_as_steps_do(steps):
     assert (checkpoint_name(steps[0]) < checkpoint_name(steps[1])) == (steps[0] < steps[1])
 
 
-def test_the_digest_of_tensors_sees_names_types_shapes_and_bits_and_not_the_order():
+def test_digest_sees_all_of_tensors_but_their_order():
+    """The digest of tensors sees names, types, shapes and bits, and neither the order nor the strides."""
     w = torch.arange(4.0)
     variants = [{"w": w, "b": w}, {"w": w}, {"v": w, "b": w}, {"w": w.double(), "b": w}, {"w": w.view(2, 2), "b": w}]
     variants += [{"w": torch.nextafter(w, w + 1), "b": w}, {"w": -w, "b": w}]

@@ -51,7 +51,8 @@ def python(pixels: np.ndarray, labels: np.ndarray) -> bytes:
 VERSIONS = {"binary": (BINARY, binary), "python": (PYTHON, python)}
 
 
-def test_the_test_s_own_pickle_is_one_that_python_reads_as_the_published_batches_are():
+def test_pickle_written_here_reads_as_published_ones():
+    """The pickle that these tests write is one that Python reads as it does the published batches."""
     pixels, labels = batch(1003)
     # What torchvision does with a published file; this one was written above.
     content = pickle.loads(python(pixels, labels).replace(b"numpy.core", b"numpy._core"), encoding="latin1")
@@ -71,7 +72,8 @@ def test_a_batch_round_trips(parse, count, seed):
 
 
 @given(st.integers(1, 3), st.data())
-def test_a_binary_batch_cut_or_extended_within_a_record_is_refused(count, data):
+def test_binary_batch_of_partial_records_is_refused(count, data):
+    """A binary batch that is cut or extended within a record, or empty, is refused with its size."""
     content = binary(*batch(count))
     cut = data.draw(st.integers(1, 3072))
     for wrong in (content[:-cut], content + bytes(cut), b""):
@@ -89,7 +91,8 @@ def test_a_pickled_batch_cut_anywhere_is_refused(count, data):
 
 
 @given(st.binary(max_size=60), st.booleans())
-def test_any_bytes_are_no_pickled_batch_and_give_our_error(content, framed):
+def test_any_bytes_as_pickled_batch_are_refused(content, framed):
+    """Any bytes in a pickled batch's place, framed as a pickle or not, give our error."""
     with pytest.raises(DataError, match="not a CIFAR-10 batch"):
         parse_pickled(b"\x80\x02" + content + b"." if framed else content, "here")
 
@@ -109,7 +112,8 @@ def test_a_hostile_pickle_is_listed_and_never_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", VERSIONS)
-def test_both_versions_are_split_as_the_original_with_the_colours_of_a_pixel_together(tmp_path, name):
+def test_both_versions_split_as_the_original(tmp_path, name):
+    """Both versions have the original split, with the three colours of a pixel side by side."""
     version, write = VERSIONS[name]
     batches = [batch(4, seed) for seed in range(6)]
     folder = tmp_path / version.folder
@@ -134,7 +138,8 @@ def test_both_versions_are_split_as_the_original_with_the_colours_of_a_pixel_tog
     assert dataset.gate.labels.tolist() == [*batches[3][1][3:], *batches[4][1]]
 
 
-def test_the_published_split_is_40000_1000_9000_and_the_binary_version_is_looked_for_first(tmp_path):
+def test_published_split_sizes_and_binary_first(tmp_path):
+    """The published split is 40,000, 1,000 and 9,000, and the binary version is looked for first."""
     for version in (BINARY, PYTHON):
         assert (version.train, version.validation, len(version.digests)) == (40_000, 1_000, 6)
         for name in version.digests:

@@ -19,8 +19,9 @@ def classifier():
     return train_classifier(DIGITS.train, settings=ClassifierSettings(hidden=(128, 32), least_steps=600))
 
 
-def test_it_finds_the_digits_of_images_it_has_not_seen(classifier):
+def test_unseen_digits_are_classified(classifier):
     # 98 % of 297: the standard error of a share of 0.97 is 0.01; scikit-learn's 1-nearest neighbour has 0.98.
+    """The classifier is right on at least 95 % of digits that it has not seen."""
     assert 0.95 <= classifier.accuracy(DIGITS.test) < 1
     assert classifier.accuracy(DIGITS.train) > 0.99
 
@@ -31,7 +32,9 @@ def test_noise_has_no_digit_it_is_right_about(classifier):
     assert np.mean(classifier.classify(noise) == DIGITS.test.labels) < 0.19
 
 
-def test_it_is_a_function_of_the_examples_and_the_seed_alone():
+def test_classifier_depends_on_examples_and_seed_alone():
+    """The same examples and seed give the same features, whatever the global random state."""
+
     def features(examples=DIGITS.train, seed=0):
         return train_classifier(examples, seed, SMALL).features(DIGITS.test.images)
 
@@ -42,7 +45,8 @@ def test_it_is_a_function_of_the_examples_and_the_seed_alone():
     assert not np.array_equal(first, features(DIGITS.validation))
 
 
-def test_features_are_of_the_last_hidden_layer_and_never_negative():
+def test_features_are_nonnegative_last_hidden_layer():
+    """Features are the last hidden layer's rectified outputs, so none is negative."""
     features = train_classifier(DIGITS.train, settings=SMALL).features(DIGITS.test.images)
     assert features.shape == (297, 16)
     assert features.min() == 0

@@ -33,7 +33,8 @@ def mean_digits(shift: int = 0) -> PortableGenerator:
     return PortableGenerator(net.eval(), NoiseSettings("normal", 2), settings, (8, 8), conditions=CLASSES)
 
 
-def test_a_folder_keeps_the_classes_and_gives_the_same_images(tmp_path):
+def test_saved_model_keeps_classes_and_images(tmp_path):
+    """A saved conditional model has the same classes and the same images when it is loaded."""
     model = mean_digits()
     save_generator(tmp_path, model)
     loaded = load_generator(tmp_path)
@@ -42,7 +43,8 @@ def test_a_folder_keeps_the_classes_and_gives_the_same_images(tmp_path):
     assert conditions_from(json.loads(json.dumps(described(CLASSES)))) == CLASSES
 
 
-def test_samples_are_of_the_class_asked_for_and_of_p_x_without_one():
+def test_samples_have_the_class_asked_or_the_prior():
+    """Samples are of the class asked for; without one the classes have the training data's frequencies."""
     model = mean_digits()
     threes = model.draw(5, 0, condition=class_condition(model.conditions, 3, 5))
     mean = DIGITS.train.images[DIGITS.train.labels == 3].mean(axis=0).reshape(8, 8)
@@ -77,7 +79,8 @@ def test_conditions_that_are_not_ours_are_refused(tmp_path, change):
 
 
 @pytest.mark.parametrize("shift", [0, 1])
-def test_recognition_is_near_one_for_the_classes_asked_for_and_near_zero_for_others(monkeypatch, shift):
+def test_recognition_is_one_for_right_classes_else_zero(monkeypatch, shift):
+    """A classifier recognises the classes asked for nearly always, and never those of shifted labels."""
     quick = ClassifierSettings(hidden=(32,), least_steps=150, epochs=1)
     monkeypatch.setattr("gan_core.extensions.recognition.train_classifier", lambda e, s: train_classifier(e, s, quick))
     seen = recognition(mean_digits(shift), DIGITS, 95, 0)
@@ -91,7 +94,8 @@ def test_recognition_is_near_one_for_the_classes_asked_for_and_near_zero_for_oth
     assert f"{seen.recognised:.1%}" in line
 
 
-def test_nets_on_nothing_have_no_measures_and_take_no_class():
+def test_unconditional_model_has_no_measures_or_class():
+    """An unconditional model has no conditional measures, and refuses a class in one line."""
     net = DenseGenerator(2, 0, 64, DenseGeneratorSettings(hidden=(3,)))
     model = PortableGenerator(net, NoiseSettings(size=2), DenseGeneratorSettings(hidden=(3,)), (8, 8))
     assert extension_measures(model, DIGITS, 10, 0) is None

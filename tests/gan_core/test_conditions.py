@@ -74,7 +74,8 @@ def test_labels_need_not_count_from_zero():
         classes.all_of(3, 1)
 
 
-def test_classes_are_drawn_as_often_as_they_are_in_the_training_data():
+def test_sampled_classes_have_training_frequencies():
+    """Classes are drawn as often as they are in the training data, as a function of the stream."""
     classes = Classes((0, 1, 4), (0.5, 0.3, 0.2))
     drawn = classes.sample_prior(20_000, stream(0, "x"))
     # Standard errors of the shares are 0.0035 and less; four of them.
@@ -99,7 +100,8 @@ def test_classes_that_cannot_be_are_refused(labels, frequencies):
         Classes(labels, frequencies)
 
 
-def test_a_conditional_training_resumes_to_the_bit_and_its_condition_counts(tmp_path):
+def test_conditional_training_resumes_to_the_bit(tmp_path):
+    """A resumed conditional training has the bits of a whole one, and other labels change the result."""
     whole, interrupted = trained(7), trained(3)
     state = initial_state(replace(CONDITIONAL, seed=9), DIGITS.train, conditions=CLASSES)
     state.load(read_checkpoint(commit_checkpoint(tmp_path, 3, interrupted.tensors()))[1])
@@ -110,7 +112,8 @@ def test_a_conditional_training_resumes_to_the_bit_and_its_condition_counts(tmp_
 
 
 @pytest.mark.parametrize("workers", [2])
-def test_a_worker_s_shard_has_the_global_batch_s_conditions(workers):
+def test_shards_conditions_make_up_the_global_batch(workers):
+    """The conditions of the workers' shards, one after the other, are those of the global batch."""
     parts = []
     for rank in range(workers):
         source = BatchSource(0, DIGITS.train, 100, conditions=CLASSES)

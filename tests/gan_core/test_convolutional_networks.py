@@ -78,7 +78,8 @@ def nchw(rows: torch.Tensor, height: int, width: int, channels: int) -> torch.Te
     return planes
 
 
-def test_rows_lie_by_height_width_and_channel_and_come_back():
+def test_rows_to_planes_and_back_is_the_identity():
+    """Rows lie by height, width and channel, and come back unchanged from channel planes."""
     rows = torch.arange(2 * 3 * 4 * 3.0).view(2, -1)
     shape = plane_shape((3, 4, 3))
     assert shape == (3, 3, 4)
@@ -88,7 +89,8 @@ def test_rows_lie_by_height_width_and_channel_and_come_back():
     assert plane_shape((28, 20)) == (1, 28, 20)
 
 
-def test_maxout_generator_is_dense_layers_a_deconvolution_and_a_bias_for_each_pixel():
+def test_maxout_generator_equals_pytorch_layers():
+    """G is dense layers, a deconvolution and a bias for each output pixel, as PyTorch's own layers."""
     net = randomized(MaxoutConvolutionalGenerator(5, 2, (8, 6, 3), SMALL_MAXOUT.generator))
     z, c = randn(4, 5), randn(4, 2, seed=8)
     (w0, w1, kernel), (b0, b1, output_bias) = net.weights, net.biases
@@ -101,7 +103,8 @@ def test_maxout_generator_is_dense_layers_a_deconvolution_and_a_bias_for_each_pi
 
 
 @pytest.mark.parametrize("dropout", [False, True])
-def test_maxout_discriminator_is_convolutions_ceil_mode_pools_and_dense_maxout(dropout):
+def test_maxout_discriminator_equals_pytorch_layers(dropout):
+    """D is convolutions, ceil-mode pools and dense maxout, with and without dropout, as PyTorch's layers."""
     settings = SMALL_MAXOUT.discriminator
     net = randomized(MaxoutConvolutionalDiscriminator((8, 6, 3), 2, settings))
     # 8 x 6 -> 8 x 6, pooled 4 x 3, convolved 3 x 2, pooled 2 x 1: the last windows reach beyond the edge.
@@ -125,7 +128,8 @@ def test_maxout_discriminator_is_convolutions_ceil_mode_pools_and_dense_maxout(d
     torch.testing.assert_close(net(x, c, masks), expected, **ROUNDING)
 
 
-def test_generator_doubles_its_maps_and_cuts_off_what_an_odd_side_has_too_much():
+def test_generator_doubles_maps_and_crops_odd_sides():
+    """G doubles its maps by deconvolutions and cuts off what an odd side has too much."""
     net = randomized(ConvolutionalGenerator(5, 2, (7, 6, 3), SMALL.generator))
     z, c = randn(4, 5), randn(4, 2, seed=8)
     (w0, *kernels), (b0, b1, output_bias) = net.weights, net.biases
@@ -139,7 +143,8 @@ def test_generator_doubles_its_maps_and_cuts_off_what_an_odd_side_has_too_much()
 
 
 @pytest.mark.parametrize("dropout", [False, True])
-def test_discriminator_is_strided_convolutions_of_the_image_with_the_condition_as_planes(dropout):
+def test_discriminator_is_strided_convolutions(dropout):
+    """D is strided convolutions of the image, with the condition as constant planes beside it."""
     net = randomized(ConvolutionalDiscriminator((7, 6, 3), 2, SMALL.discriminator))
     assert net.dropout == [(126, 0.8), (3 * 3 * 3, 0.5), (4 * 1 * 1, 0.5)]
     x, c = randn(5, 126), randn(5, 2, seed=8)
@@ -156,7 +161,8 @@ def test_discriminator_is_strided_convolutions_of_the_image_with_the_condition_a
 
 
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 4), st.integers(1, 5), st.integers(1, 4))
-def test_sizes_of_maps_are_those_that_convolutions_and_ceil_mode_pools_make(side, kernel, padding, pool, stride):
+def test_map_sizes_equal_those_pytorch_makes(side, kernel, padding, pool, stride):
+    """Sizes of maps are those of PyTorch's convolutions and ceil-mode pools; where it makes none, nor do we."""
     sizes = MaxoutConvolutionalDiscriminatorSettings(
         channels=(1,), kernels=(kernel,), paddings=(padding,), pools=(pool,), pool_strides=(stride,)
     ).sizes(side)
@@ -171,7 +177,8 @@ def test_sizes_of_maps_are_those_that_convolutions_and_ceil_mode_pools_make(side
     ]
 
 
-def test_the_published_convolutional_recipe_has_its_sizes_and_numbers_of_parameters():
+def test_published_convolutional_recipe_has_its_sizes():
+    """The recipe for CIFAR-10 has the published maps, numbers of parameters and dropout sizes."""
     settings = config.load(CONFIGS / "cifar10_convolutional.yaml")
     assert settings.network == MaxoutConvolutionalSettings()  # whose defaults are the recipe's
     assert settings.network.discriminator.sizes(32) == [33, 16, 15, 7, 9, 5]
@@ -186,7 +193,8 @@ def test_the_published_convolutional_recipe_has_its_sizes_and_numbers_of_paramet
     assert discriminator.dropout == [(3072, 0.8), (32 * 16**2, 0.5), (32 * 7**2, 0.5), (192 * 5**2, 0.5), (500, 0.5)]
 
 
-def test_the_convolutional_recipe_says_what_the_published_one_does():
+def test_convolutional_recipe_has_published_settings():
+    """The recipe's scheme, rates, prior, activations and initial ranges are those of the published one."""
     settings = config.load(CONFIGS / "cifar10_convolutional.yaml")
     algorithm, generator = settings.algorithm, settings.network.generator
     assert (algorithm.scheme, algorithm.optimizer, algorithm.batch_size) == ("simultaneous", "momentum", 128)
@@ -204,7 +212,8 @@ def test_the_convolutional_recipe_says_what_the_published_one_does():
 
 @pairs
 @pytest.mark.parametrize("shape", [(28, 28), (32, 32, 3), (8, 8)])
-def test_images_of_the_data_sets_come_out_as_rows_and_go_in(settings, shape):
+def test_data_sets_images_fit_both_nets(settings, shape):
+    """For the shapes of the data sets G makes rows of all pixels, and D gives one logit for each."""
     if settings is SMALL_MAXOUT and shape == (8, 8):
         shape = (10, 10)
     generator, discriminator = build(settings, 6, math.prod(shape), 0, image_shape=shape)
@@ -215,7 +224,8 @@ def test_images_of_the_data_sets_come_out_as_rows_and_go_in(settings, shape):
 
 
 @pairs
-def test_an_example_s_logit_is_its_own_whatever_shares_its_batch(settings):
+def test_logit_does_not_depend_on_its_batch(settings):
+    """An example's logit is its own whatever shares its batch: no layer mixes examples."""
     net = randomized(make_discriminator(settings.discriminator, (8, 8), 0))
     x = randn(6, 64)
     alone = torch.cat([net(row[None], x.new_empty(1, 0)) for row in x])
@@ -223,7 +233,8 @@ def test_an_example_s_logit_is_its_own_whatever_shares_its_batch(settings):
 
 
 @pairs
-def test_a_condition_of_width_zero_is_none_and_a_wider_one_changes_what_both_nets_make(settings):
+def test_condition_of_width_zero_is_none(settings):
+    """A condition of width 0 changes no shape; a wider one changes what both nets make of each example."""
     for make, width in (
         (lambda size: make_generator(settings.generator, 5, size, (8, 8)), 5),
         (lambda size: make_discriminator(settings.discriminator, (8, 8), size), 64),
@@ -239,7 +250,8 @@ def test_a_condition_of_width_zero_is_none_and_a_wider_one_changes_what_both_net
 
 
 @pairs
-def test_marginal_bias_makes_an_untrained_sigmoid_g_of_zero_maps_the_mean_image(settings):
+def test_marginal_bias_makes_zero_maps_the_mean_image(settings):
+    """With all weights 0, a sigmoid G with the marginal bias makes the mean image."""
     sigmoid = replace(settings, generator=replace(settings.generator, output="sigmoid"))
     means = np.linspace(0.1, 0.9, 8 * 8 * 3)
     generator, _ = build(sigmoid, 4, 192, 0, pixel_means=means, image_shape=(8, 8, 3))
@@ -250,7 +262,8 @@ def test_marginal_bias_makes_an_untrained_sigmoid_g_of_zero_maps_the_mean_image(
     assert generator(torch.ones(1, 4), torch.empty(1, 0))[0].tolist() == pytest.approx(means.tolist(), rel=1e-6)
 
 
-def test_everyday_initial_weights_keep_the_size_of_what_passes_through():
+def test_initial_weights_preserve_activation_scale():
+    """Initial weights have a deviation of gain / sqrt(fan in), which keeps the size of what passes through."""
     generator, discriminator = build(ConvolutionalSettings(), 100, 784, 0, image_shape=(28, 28))
     gain = math.sqrt(2 / 1.04)
     fans = [(generator.weights[0], 100), (generator.weights[1], 128 * 4), (generator.weights[2], 64 * 4)]
@@ -264,7 +277,8 @@ def test_everyday_initial_weights_keep_the_size_of_what_passes_through():
 SPECTRAL = ConvolutionalSettings(discriminator=ConvolutionalDiscriminatorSettings((6, 8), spectral_norm=True))
 
 
-def test_spectral_norm_divides_each_layer_by_its_largest_singular_value_and_follows_it():
+def test_spectral_norm_divides_by_largest_singular_value():
+    """Each layer is divided by its largest singular value, which the power method follows as weights move."""
     _, net = build(SPECTRAL, 4, 64, 0, image_shape=(8, 8))
     plain = make_discriminator(ConvolutionalDiscriminatorSettings((6, 8)), (8, 8), 0)
     random = torch.Generator().manual_seed(0)
@@ -283,7 +297,8 @@ def test_spectral_norm_divides_each_layer_by_its_largest_singular_value_and_foll
     torch.testing.assert_close(net(x, none), plain(x, none), rtol=1e-3, atol=1e-3)
 
 
-def test_the_gradient_of_a_spectrally_normalised_layer_is_that_of_the_exact_norm():
+def test_spectral_norm_gradient_is_that_of_exact_norm():
+    """The gradient of a normalised layer is that of the exact norm once the power method has converged."""
     _, net = build(SPECTRAL, 4, 64, 0, image_shape=(8, 8))
     net.double()
     for _ in range(2000):
@@ -304,7 +319,8 @@ def test_the_gradient_of_a_spectrally_normalised_layer_is_that_of_the_exact_norm
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
 
 
-def test_the_power_method_s_vectors_are_a_function_of_the_seed_and_part_of_what_is_saved():
+def test_singular_vectors_are_seeded_and_saved():
+    """The power method's vectors are a function of the seed, and part of what is saved with the weights."""
     (_, one), (_, again), (_, other) = (build(SPECTRAL, 4, 64, seed, image_shape=(8, 8)) for seed in (0, 0, 1))
     names = {f"singular_vectors_{layer}" for layer in range(3)}
     assert names == one.state_dict().keys() - dict(one.named_parameters()).keys()
@@ -333,7 +349,8 @@ def test_the_power_method_s_vectors_are_a_function_of_the_seed_and_part_of_what_
         ),
     ],
 )  # fmt: skip
-def test_images_that_an_architecture_is_not_for_are_refused_in_one_line(settings, shape, says):
+def test_unfit_image_shape_is_refused_in_one_line(settings, shape, says):
+    """An image shape that an architecture cannot have is refused in one line that names sides that fit."""
     with pytest.raises(ConfigurationError, match=says) as raised:
         check(settings, 10, shape)
     assert len(str(raised.value).splitlines()) == 1

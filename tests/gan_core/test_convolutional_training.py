@@ -71,7 +71,8 @@ def digest(state) -> str:
 
 
 @each
-def test_a_resumed_training_ends_with_the_undisturbed_one_s_bits(network, tmp_path):
+def test_resumed_training_equals_the_undisturbed_one(network, tmp_path):
+    """A training resumed from a checkpoint ends with the bits of one that was never stopped."""
     settings = settings_of(network, generator_average=0.9, discriminator_steps=2, share_draws=False)
     whole = trained(settings, 6)
     folder = commit_checkpoint(tmp_path, 3, trained(settings, 3).tensors())
@@ -81,7 +82,8 @@ def test_a_resumed_training_ends_with_the_undisturbed_one_s_bits(network, tmp_pa
     assert digest(trained(replace(settings, seed=1), 6)) != digest(whole)
 
 
-def test_the_power_method_s_vectors_change_with_each_update_and_a_checkpoint_without_them_is_refused():
+def test_singular_vectors_follow_and_are_required():
+    """The power method's vectors change with each update; a checkpoint without them is refused."""
     settings = settings_of(SPECTRAL)
     state = initial_state(settings, DIGITS.train, DIGITS.shape)
     before = state.discriminator.get_buffer("singular_vectors_0").clone()
@@ -109,7 +111,7 @@ def test_results_agree_to_rounding_between_1_and_4_shards(network, share):
 
 
 @each
-def test_colour_images_are_trained_on_as_pytorch_s_own_adam_would(network):
+def test_colour_training_step_equals_pytorch_adam(network):
     """A view of rows as planes would have gradients laid out otherwise than the weights, which a fused kernel mixes up."""
     images = np.random.default_rng(0).random((20, 8 * 8 * 3), dtype=np.float32)
     data = Examples(images, np.zeros(20, np.int64))

@@ -43,7 +43,8 @@ CONVOLUTIONAL = replace(
 )
 
 
-def test_tree_sum_adds_pairs_then_pairs_of_pairs_and_not_one_after_the_other():
+def test_tree_sum_adds_pairs_of_pairs():
+    """The sum adds pairs, then pairs of pairs, whose rounding differs from adding one after the other."""
     values = [torch.tensor([value]) for value in [*TELLTALE, 1e8, 1.0, -1e8, 1.0]]
     a, b, c, d, e, f, g, h = [value.clone() for value in values]
     tree, sequence = ((a + b) + (c + d)) + ((e + f) + (g + h)), sum(value.clone() for value in values)
@@ -52,7 +53,8 @@ def test_tree_sum_adds_pairs_then_pairs_of_pairs_and_not_one_after_the_other():
 
 
 @given(st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4, 8]), st.integers(1, 5))
-def test_workers_rows_and_their_shards_rows_are_a_partition_of_the_batch_in_order(workers, share, size):
+def test_shards_partition_the_batch_in_order(workers, share, size):
+    """The rows of all workers' shards are a partition of the batch, in order and of equal sizes."""
     virtual = workers * share
     seen = []
     for rank in range(workers):
@@ -67,7 +69,8 @@ def test_workers_rows_and_their_shards_rows_are_a_partition_of_the_batch_in_orde
 
 
 @pytest.mark.parametrize("virtual", [1, 2, 4, 8])
-def test_the_sum_of_all_shards_shares_is_the_mean_over_rows(virtual):
+def test_sum_of_shard_shares_is_the_mean_over_rows(virtual):
+    """Summed over the shards, each with its share, a mean of rows is the mean over the whole batch."""
     x = torch.randn(24, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     shards = Shards(24, virtual)
     (mean,) = shards.sum(lambda rows: [shards.share * x[rows].mean(dim=0)])
@@ -86,7 +89,8 @@ def test_the_sum_of_all_shards_shares_is_the_mean_over_rows(virtual):
         ({"batch_size": 12, "virtual": 2, "workers": 4}, "virtual_shards 2 cannot be shared by 4 workers"),
     ],
 )
-def test_sizes_that_do_not_divide_are_refused_with_sizes_that_do(arguments, message):
+def test_indivisible_sizes_are_refused_with_ones_that_fit(arguments, message):
+    """Sizes that do not divide are refused in one line that names sizes that do."""
     with pytest.raises(ValueError, match=message):
         Shards(**arguments)
     Shards(8, 4, 2, 1)

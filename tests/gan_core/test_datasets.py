@@ -33,7 +33,8 @@ def test_digits_are_all_1797_once_each_in_disjoint_splits():
     assert all(not set(rows(a)) & set(rows(b)) for a, b in combinations(dataset.splits().values(), 2))
 
 
-def test_digits_are_shuffled_floats_in_0_to_1_with_every_class_in_every_split():
+def test_digits_are_shuffled_unit_floats_of_all_classes():
+    """Digits are float32 in [0, 1], shuffled: every split has about a tenth of each class."""
     for examples in load_digits().splits().values():
         assert examples.images.dtype == np.float32
         assert examples.labels.dtype == np.int64
@@ -71,7 +72,8 @@ def test_images_that_cannot_be_trained_on_are_refused(images, message):
     check_images(np.array([[0.0, 1.0]]), "here")
 
 
-def test_contrast_normalised_images_are_the_definition_row_by_row():
+def test_contrast_normalisation_equals_its_definition():
+    """Each row is centred and scaled to norm 55, as the definition written out, across blocks."""
     images = np.random.default_rng(0).random((2003, 12), dtype=np.float32)  # more than two blocks
     normalised = normalise_contrast(images)
     assert normalised.dtype == np.float32
@@ -85,14 +87,16 @@ def test_contrast_normalised_images_are_the_definition_row_by_row():
     assert normalised.sum(axis=1) == pytest.approx(0, abs=1e-4)
 
 
-def test_contrast_normalisation_sees_neither_brightness_nor_contrast_and_makes_a_constant_image_zero():
+def test_contrast_normalisation_ignores_scale_and_shift():
+    """Neither brightness nor contrast changes the result, and a constant image becomes zero."""
     images = np.random.default_rng(0).random((5, 12)).astype(np.float32)
     # Pixels of float32, of which 0.3 x + 0.2 is not exact.
     np.testing.assert_allclose(normalise_contrast(images * 0.3 + 0.2), normalise_contrast(images), rtol=0, atol=1e-3)
     assert not normalise_contrast(np.full((2, 12), 0.3, np.float32)).any()
 
 
-def test_any_data_set_can_be_contrast_normalised_and_is_then_another_one():
+def test_contrast_normalised_data_set_has_its_own_digest():
+    """Any data set can be contrast normalised; its digest then differs, as it is another data set."""
     plain = load(DataSettings("digits"))
     normalised = load(DataSettings("digits", preprocessing="global_contrast_normalisation"))
     for name, examples in plain.splits().items():

@@ -18,7 +18,8 @@ def of(samples, points=POINTS):
     return diagnose(points, samples, TRAINING, VALIDATION)
 
 
-def test_skill_is_one_for_the_training_images_and_none_for_the_mean():
+def test_skill_is_one_for_training_images_zero_for_mean():
+    """Skill is 1 for the training images, 0 for their mean, and negative for noise."""
     assert of(TRAINING).skill == pytest.approx(1, abs=1e-12)
     mean = np.repeat(TRAINING.mean(axis=0, keepdims=True), len(TRAINING), axis=0)
     # A window on 1,000 equal samples is the window on one of them; float32 sums of squares.
@@ -26,7 +27,8 @@ def test_skill_is_one_for_the_training_images_and_none_for_the_mean():
     assert of(np.random.default_rng(0).random(TRAINING.shape, np.float32)).skill < -0.5
 
 
-def test_skill_is_the_skill_score_of_each_ones_best_sigma():
+def test_skill_is_the_score_at_each_best_sigma():
+    """Skill is the skill score of log-likelihoods, each at its own best sigma on validation images."""
     samples = np.clip(TRAINING + 0.1, 0, 1)
 
     def score(rows):
@@ -50,7 +52,8 @@ def test_measures_are_of_as_many_samples_as_points(points, samples):
     assert seen.relative_coverage == pytest.approx(seen.coverage / seen.reference_coverage)
 
 
-def test_copying_is_about_one_for_fresh_images_and_none_for_copies():
+def test_copying_is_one_for_fresh_images_zero_for_copies():
+    """Copying is 0 for training images, about 1 for fresh ones, and large for images far from any."""
     assert of(TRAINING[:300]).copying == 0
     # Medians of 300 distances whose quartiles are 12 % from them: standard errors of 1 %, twice.
     assert of(DIGITS.test.images).copying == pytest.approx(1, abs=0.1)

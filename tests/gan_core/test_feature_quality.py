@@ -27,7 +27,8 @@ def covariance(random: np.random.Generator, width: int) -> np.ndarray:
 # The rows carry their moments to rounding; 1e-8 is a hundred times the largest error seen.
 @settings(max_examples=30)
 @given(st.integers(2, 6), st.integers(0, 999))
-def test_it_is_the_published_formula_with_a_matrix_square_root(width, seed):
+def test_frechet_distance_equals_published_formula(width, seed):
+    """The distance is the published formula with scipy's matrix square root."""
     random = np.random.default_rng(seed)
     (mean_a, mean_b), (first, second) = random.standard_normal((2, width)), (covariance(random, width) for _ in "ab")
     expected = np.square(mean_a - mean_b).sum() + np.trace(first + second - 2 * sqrtm(first @ second).real)
@@ -35,17 +36,20 @@ def test_it_is_the_published_formula_with_a_matrix_square_root(width, seed):
     assert found == pytest.approx(expected, rel=1e-8, abs=1e-8)
 
 
-def test_between_axes_aligned_normals_it_is_the_distance_of_means_and_of_deviations():
+def test_frechet_distance_of_aligned_normals():
+    """Between axis-aligned normals it is the squared distance of means plus that of standard deviations."""
     a, b = rows_of(np.zeros(3), np.diag([1.0, 4.0, 9.0])), rows_of(np.array([1.0, 0.0, 2.0]), np.eye(3), seed=1)
     assert frechet_distance(a, b) == pytest.approx(5 + 0 + 1 + 4, rel=1e-10)
 
 
-def test_of_a_set_and_itself_it_is_zero_even_where_a_feature_never_moves():
+def test_frechet_distance_to_itself_is_zero():
+    """A set is at distance 0 from itself even where one feature never varies and the covariance is singular."""
     still = np.column_stack([np.random.default_rng(0).standard_normal(40), np.zeros(40)])
     assert frechet_distance(still, still) == pytest.approx(0, abs=1e-12)
 
 
-def test_training_digits_are_nearer_to_test_digits_than_blurred_ones_and_those_than_noise():
+def test_frechet_distance_ranks_digits_blends_and_noise():
+    """Training digits are nearer to test digits than blends of them, and those are nearer than noise."""
     digits = load_digits()
     classifier, train = train_classifier(digits.train), digits.train.images
     noise = np.random.default_rng(0).random(train.shape, dtype=np.float32)

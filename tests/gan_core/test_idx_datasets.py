@@ -63,7 +63,8 @@ def test_an_idx_file_cut_or_extended_anywhere_is_refused(array, data):
 
 
 @given(st.binary(max_size=24), st.integers(1, 3))
-def test_any_bytes_are_an_idx_file_or_refused_by_our_error(content, dimensions):
+def test_any_bytes_are_an_idx_file_or_refused(content, dimensions):
+    """Any bytes are an IDX file that is written back to the same bytes, or our error."""
     for start in (b"", bytes([0, 0, 8, dimensions])):
         try:
             array = parse_idx(start + content, dimensions, "here")
@@ -140,7 +141,8 @@ def test_bad_files_are_refused_by_name(tmp_path, folder, read, fault):
 
 
 @pytest.mark.parametrize("files", [MNIST, FASHION_MNIST], ids=["mnist", "fashion_mnist"])
-def test_files_with_the_expected_digests_are_split_in_order_gzipped_or_not(tmp_path, files):
+def test_expected_files_are_split_in_order(tmp_path, files):
+    """Files with the expected digests are split in order, gzipped or not."""
     write_idx(tmp_path, files.folder, train_labels_gz=packed)
     digests = {
         name: hashlib.new(files.algorithm, idx(IMAGES if "images" in name else LABELS)).hexdigest()

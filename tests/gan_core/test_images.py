@@ -35,7 +35,8 @@ def rows(dataset):
 
 
 @pytest.mark.parametrize(("images", "shape"), [(GREY, (6, 4)), (COLOUR, (6, 4, 3))], ids=["grey", "colour"])
-def test_a_folder_at_any_depth_becomes_a_data_set_of_all_its_images_once_each(tmp_path, images, shape):
+def test_folder_of_any_depth_becomes_one_data_set(tmp_path, images, shape):
+    """All images at any depth are in the data set once each; other files are not."""
     root = write(tmp_path, images, lambda i: f"{'abc'[i % 3]}/{i:03}.{'png' if i % 2 else 'PNG'}")
     (tmp_path / "a" / "notes.txt").write_text("not an image")
     dataset = load(DataSettings("images", root))
@@ -47,7 +48,8 @@ def test_a_folder_at_any_depth_becomes_a_data_set_of_all_its_images_once_each(tm
     assert {part.images.dtype for part in dataset.splits().values()} == {np.dtype(np.float32)}
 
 
-def test_a_data_set_depends_on_paths_and_pixels_and_not_on_the_order_of_writing(tmp_path):
+def test_digest_depends_on_paths_and_pixels_alone(tmp_path):
+    """The data set depends on paths and pixels, and not on the order in which the files were written."""
     first = load_images(write(tmp_path / "a", GREY), None, None)
     for index in reversed(range(60)):
         write(tmp_path / "b", GREY[index : index + 1], lambda _, index=index: f"{index:03}.png")
@@ -69,7 +71,8 @@ def test_39_images_are_too_few_and_40_are_not(tmp_path):
     assert [len(part) for part in split_images(GREY[:40], "here").splits().values()] == [10, 10, 10, 10]
 
 
-def test_sizes_that_differ_are_an_error_that_names_both_and_a_size_makes_them_one(tmp_path):
+def test_differing_sizes_are_refused_unless_resized(tmp_path):
+    """Sizes that differ are an error that names both files; `data.size` makes them one."""
     write(tmp_path, GREY)
     (tmp_path / "100.png").write_bytes(encoded(np.zeros((5, 9), np.uint8)))
     with pytest.raises(DataError, match=r"100.png\): 5 x 9 where .*000.png is 6 x 4; expected one: --set data.size="):
@@ -80,7 +83,8 @@ def test_sizes_that_differ_are_an_error_that_names_both_and_a_size_makes_them_on
     assert sized.digest == load_images(str(tmp_path / "one"), None, None).digest
 
 
-def test_an_image_is_resized_as_a_whole_with_its_pixels_averaged():
+def test_resizing_averages_pixels_of_the_whole_image():
+    """An image is resized as a whole, each pixel an average: a plane gives its values at block centres."""
     rows, columns = np.mgrid[:64, :96]
     ramp = (rows + 2 * columns).astype(np.uint8)
     found = decode_all([("here", encoded(ramp))], (8, 12), None)[0]
@@ -90,7 +94,8 @@ def test_an_image_is_resized_as_a_whole_with_its_pixels_averaged():
     assert np.abs(found - exact)[3:-3, 3:-3].max() <= 0.5
 
 
-def test_channels_convert_and_without_them_one_colour_image_makes_all_colour():
+def test_channels_convert_and_default_to_colour_if_any():
+    """Channels convert as asked; without a setting, one colour image makes all of them colour."""
     grey, colour = encoded(GREY[0]), encoded(COLOUR[0])
     assert decode_all([("a", grey), ("b", grey)], None, None).shape == (2, 6, 4)
     mixed = decode_all([("a", grey), ("b", colour)], None, None)
@@ -104,7 +109,8 @@ def test_channels_convert_and_without_them_one_colour_image_makes_all_colour():
     assert np.abs(as_grey[1] - luma).max() <= 1
 
 
-def test_a_jpeg_is_read_upright_and_transparency_is_left_out():
+def test_jpeg_is_upright_and_alpha_is_dropped():
+    """A JPEG is turned as its EXIF entry says, and transparency is left out."""
     tall = np.repeat(np.repeat(RANDOM.integers(0, 256, (2, 4), dtype=np.uint8), 8, axis=0), 8, axis=1)
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate clockwise to see it
@@ -129,7 +135,8 @@ BAD_FILES = {
 
 @pytest.mark.parametrize("fault", BAD_FILES)
 @pytest.mark.parametrize("channels", [None, "grey", "colour"])
-def test_an_image_that_cannot_be_read_is_an_error_that_names_its_file(tmp_path, fault, channels):
+def test_unreadable_image_is_named(tmp_path, fault, channels):
+    """An image that cannot be read is an error of exit code 3 that names its file."""
     write(tmp_path, COLOUR)
     (tmp_path / "031.png").write_bytes(BAD_FILES[fault])
     with pytest.raises(DataError, match=r"unreadable image \(.*031.png\): .*; expected a whole PNG or JPEG") as raised:
@@ -137,7 +144,8 @@ def test_an_image_that_cannot_be_read_is_an_error_that_names_its_file(tmp_path, 
     assert raised.value.exit_code == 3
 
 
-def test_no_folder_or_nothing_in_it_is_an_error_that_says_what_is_expected(tmp_path):
+def test_missing_or_empty_folder_says_what_is_expected(tmp_path):
+    """No folder, no image in it, or constant images only: each error says what is expected."""
     for root, message in ((tmp_path / "none", "no such folder"), (tmp_path, "no PNG or JPEG file at any depth")):
         with pytest.raises(
             DataError, match=rf"no images \(.*\): {message}; expected a folder of PNG, JPEG or Parquet .*data.root=PATH"
@@ -158,7 +166,8 @@ def test_no_folder_or_nothing_in_it_is_an_error_that_says_what_is_expected(tmp_p
         (COLOUR.astype(np.float64) / 255, (6, 4, 3)),
     ],
 )
-def test_an_array_is_the_same_data_set_as_the_files_of_its_images(tmp_path, array, shape):
+def test_array_is_the_same_data_set_as_its_files(tmp_path, array, shape):
+    """An array of bytes or floats is the same data set as the files of its images."""
     np.save(tmp_path / "images.npy", array)
     dataset = load(DataSettings("images", str(tmp_path / "images.npy")))
     assert dataset.shape == shape
@@ -188,7 +197,8 @@ def test_an_array_of_something_else_is_refused(tmp_path, array, message):
         load_images(str(tmp_path / "images.npy"), None, None)
 
 
-def test_an_array_is_not_changed_to_another_size_or_colour(tmp_path):
+def test_array_is_neither_resized_nor_recoloured(tmp_path):
+    """An array is not changed to another size or colour, and one that cannot be read is named."""
     np.save(tmp_path / "images.npy", GREY)
     path = str(tmp_path / "images.npy")
     assert load_images(path, (6, 4), "grey").digest == load_images(path, None, None).digest

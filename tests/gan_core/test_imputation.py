@@ -40,7 +40,8 @@ def model(output: float | None = None) -> PortableGenerator:
     return PortableGenerator(OBSERVED.wrap(net).eval(), NoiseSettings("normal", 4), settings, (8, 8), "unit", OBSERVED)
 
 
-def test_observed_pixels_are_kept_to_the_bit_and_completions_differ_elsewhere():
+def test_completions_keep_observed_pixels_to_the_bit():
+    """Observed pixels are kept to the bit; elsewhere completions differ and depend on the seed."""
     images, mask = DIGITS.test.images[:5], named_mask("left", (8, 8))
     filled = completions(model(), images, mask[None], 6, seed=0).reshape(5, 6, 64)
     observed = mask.reshape(-1) == 1
@@ -75,7 +76,8 @@ def test_no_gradient_reaches_g_through_an_observed_pixel():
 
 
 @given(st.integers(0, 2**32), st.integers(2, 9), st.integers(2, 9), st.sampled_from(EVERY_MASK))
-def test_masks_are_of_zeros_and_ones_and_their_colours_go_together(seed, height, width, kind):
+def test_masks_are_binary_and_shared_by_colours(seed, height, width, kind):
+    """Masks are of zeros and ones, the same for all colours, and of the shape their kind names."""
     masks = drawn_masks(stream(seed, "x"), 30, (height, width, 3), [kind])
     assert masks.shape == (30, height, width, 3)
     assert set(np.unique(masks)) <= {0, 1}
@@ -94,7 +96,8 @@ def test_masks_are_of_zeros_and_ones_and_their_colours_go_together(seed, height,
             assert max(1, min(height, width) // 4) <= len(rows) <= max(1, 3 * min(height, width) // 4)
 
 
-def test_each_kind_is_as_frequent_as_the_next_and_the_share_of_missing_pixels_is_uniform():
+def test_mask_kinds_are_equally_frequent():
+    """Each kind is as frequent as the next, and the share of missing pixels is uniform."""
     masks = drawn_masks(stream(0, "x"), 4000, (8, 8), EVERY_MASK)
     # Only `all` leaves nothing, but for a pixel mask in a hundred: a standard error of 0.007; four of them.
     assert (masks.reshape(4000, -1).sum(axis=1) == 0).mean() == pytest.approx(0.25 + 0.25 / 65, abs=0.028)
@@ -128,7 +131,8 @@ def test_neighbours_are_those_at_observed_pixels():
     assert found.tolist() == [[0, 0.5, 2], [7, 7, 8]]
 
 
-def test_a_folder_keeps_what_is_observed_and_its_samples_are_of_p_x(tmp_path):
+def test_saved_model_keeps_observed_and_samples_p_x(tmp_path):
+    """A saved imputing model keeps its condition and samples; with nothing observed it samples p(x)."""
     save_generator(tmp_path, model())
     loaded = load_generator(tmp_path)
     assert loaded.conditions == OBSERVED == conditions_from(json.loads(json.dumps(described(OBSERVED))))
@@ -138,7 +142,8 @@ def test_a_folder_keeps_what_is_observed_and_its_samples_are_of_p_x(tmp_path):
     assert not (nothing == 1).any()
 
 
-def test_measures_have_every_mask_and_a_model_of_p_x_completes_nothing():
+def test_measures_cover_every_mask():
+    """Measures have the error of each named mask; a model of p(x) alone completes nothing."""
     measures = extension_measures(model(), DIGITS, 10, 0)
     assert list(measures["completion"]) == list(MASK_NAMES)
     errors = [measures["completion"][name]["error"] for name in MASK_NAMES]

@@ -81,7 +81,8 @@ def exact(model):
     return Inference(model, encoder, (2 * width,))
 
 
-def test_the_exact_encoder_of_a_linear_generator_reconstructs_as_principal_components_do(digits):
+def test_exact_linear_encoder_equals_pca(digits):
+    """The exact encoder of a linear G reconstructs as PCA does, with PCA's errors and distances."""
     known = exact(principal_generator(digits, 8))
     images = digits.test.images
     principal = PCA(8, svd_solver="full").fit(digits.train.images)
@@ -99,7 +100,8 @@ def test_the_exact_encoder_of_a_linear_generator_reconstructs_as_principal_compo
     assert (seen.samples, seen.images) == (500, len(images))
 
 
-def test_the_nearest_sample_is_the_best_there_is_among_the_samples(digits):
+def test_nearest_sample_error_is_the_minimum(digits):
+    """The nearest sample's error is the least over all samples, as a direct search finds it."""
     model = principal_generator(digits, 8)
     pool = model.draw(200, 3).reshape(200, -1)
     distances = np.square(digits.test.images[:, None] - pool[None]).sum(axis=2).min(axis=1)
@@ -107,15 +109,15 @@ def test_the_nearest_sample_is_the_best_there_is_among_the_samples(digits):
     assert seen.nearest_sample_error == pytest.approx(distances.mean(), rel=1e-4)
 
 
-def test_a_trained_encoder_brings_samples_back_three_times_nearer_than_a_random_z_and_test_images_nearer_than_their_mean_is(
-    inference, digits
-):
+def test_trained_encoder_beats_random_z_and_mean_image(inference, digits):
+    """Samples come back three times nearer than from a random z, and test images nearer than their mean."""
     seen = evaluate_encoder(inference, digits, seed=1, samples=2000)
     assert seen.cycle_distance < seen.random_distance / 3
     assert seen.error < seen.mean_image_error
 
 
-def test_stopped_at_200_and_gone_on_its_training_has_the_bits_of_an_undisturbed_one(model, digits, inference):
+def test_resumed_encoder_equals_the_undisturbed_one(model, digits, inference):
+    """Stopped at step 200 and resumed, the encoder has the bits of an undisturbed training."""
     half = encoded(model, digits, until=200)
     assert int(half.step) == 200
     kept = {group: {name: tensor.clone() for name, tensor in named.items()} for group, named in half.tensors().items()}
@@ -139,7 +141,8 @@ def test_without_a_weight_for_images_the_data_decides_nothing(model, digits):
     assert tensors_digest(one.encoder.state_dict()) != tensors_digest(other.encoder.state_dict())
 
 
-def test_z_stays_within_a_uniform_prior_and_is_free_under_a_normal_one():
+def test_z_is_bounded_by_a_uniform_prior_only():
+    """The encoder's z stays within a uniform prior's range and is free under a normal one."""
     images = 100 * torch.ones(2, 4)
     for prior, bounded in (("uniform", True), ("normal", False)):
         encoder = Encoder(4, (3,), NoiseSettings(prior, 2))
@@ -198,7 +201,8 @@ def folder(inference, tmp_path):
     return tmp_path / "model"
 
 
-def test_an_encoder_comes_back_to_the_bit_and_who_does_not_know_it_reads_the_generator(folder, inference, digits):
+def test_encoder_is_loaded_to_the_bit_beside_g(folder, inference, digits):
+    """A saved encoder comes back to the bit, and a reader that does not know it loads G from the same folder."""
     loaded = load_inference(folder)
     images = digits.test.images[:50]
     assert np.array_equal(loaded.reconstruct(images), inference.reconstruct(images))
@@ -216,7 +220,8 @@ def test_a_model_without_an_encoder_gives_one_clear_line(tmp_path, inference, fo
             load_inference(without)
 
 
-def test_an_encoder_of_which_one_bit_was_changed_is_refused(folder):
+def test_encoder_with_one_changed_bit_is_refused(folder):
+    """One changed bit in the encoder's file is a damaged checkpoint."""
     path = folder / "encoder.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

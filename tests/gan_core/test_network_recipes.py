@@ -39,7 +39,8 @@ def test_hidden_layers_may_have_an_activation_each():
         ("tfd", 2304, 808_000 + 800_100 + 808_000 + 64_008_000 + 18_434_304, 13_830_000 + 7_206_000 + 1_201),
     ],
 )
-def test_the_recipes_for_faces_and_colour_have_their_numbers_of_parameters(stem, data_size, generator, discriminator):
+def test_face_and_colour_recipes_have_parameter_counts(stem, data_size, generator, discriminator):
+    """The recipes for TFD and CIFAR-10 have the published layers' numbers of parameters."""
     settings = config.load(CONFIGS / f"{stem}.yaml")
     with torch.device("meta"):  # 100 million of them: their shapes are enough
         nets = (
@@ -49,7 +50,8 @@ def test_the_recipes_for_faces_and_colour_have_their_numbers_of_parameters(stem,
     assert [sum(p.numel() for p in net.parameters()) for net in nets] == [generator, discriminator]
 
 
-def test_the_recipes_for_faces_and_colour_say_what_the_published_ones_do():
+def test_face_and_colour_recipes_match_published_ones():
+    """The recipes' priors, rates, activations, norms and epochs are those of the published ones."""
     stems = ("tfd_pretrain", "tfd", "cifar10_fully_connected")
     faces, deeper, colour = (config.load(CONFIGS / f"{stem}.yaml") for stem in stems)
     for settings, rate in ((faces, 0.05), (deeper, 0.05), (colour, 0.025)):
@@ -74,7 +76,8 @@ def test_the_recipes_for_faces_and_colour_say_what_the_published_ones_do():
     assert colour.data.pixels == "contrast_normalised"
 
 
-def test_output_weights_have_a_range_of_their_own_where_they_want_one():
+def test_output_weights_may_have_their_own_range():
+    """The output layer's weights are uniform in a range of their own, and no other layer's change."""
     sizes = {"hidden": (60, 50)}
     wide = NetworkSettings(generator=DenseGeneratorSettings(**sizes, output_init_range=0.5))
     (net, _), (plain, _) = (
@@ -87,7 +90,8 @@ def test_output_weights_have_a_range_of_their_own_where_they_want_one():
     assert stats.kstest(weights, stats.uniform(-0.5, 1).cdf).pvalue > 1e-3
 
 
-def test_a_sparse_output_has_so_many_normal_weights_a_unit_at_places_drawn_for_each():
+def test_sparse_output_has_n_normal_weights_a_unit():
+    """A sparse output has the given number of normal weights a unit, at places drawn for each."""
     settings = NetworkSettings(generator=DenseGeneratorSettings(hidden=(300,), output_nonzeros=100))
     weight = build(settings, 10, 200, seed=0)[0].weights[-1].detach().double()
     assert ((weight != 0).sum(dim=0) == 100).all()
@@ -100,7 +104,8 @@ def test_a_sparse_output_has_so_many_normal_weights_a_unit_at_places_drawn_for_e
     assert not torch.equal(other, weight)
 
 
-def test_hidden_biases_start_where_they_are_told_and_leave_the_output_s_alone():
+def test_hidden_biases_start_as_set():
+    """Hidden biases start at their settings and leave the output's marginal bias alone."""
     settings = NetworkSettings(generator=DenseGeneratorSettings(hidden=(4, 3), hidden_biases=(0.0, -2.0)))
     net, _ = build(settings, 2, 5, seed=0, pixel_means=np.full(5, 0.25))
     assert [bias.tolist() for bias in net.biases[:2]] == [[0] * 4, [-2] * 3]

@@ -85,13 +85,15 @@ def test_discriminator_is_its_definition_row_by_row(dropout):
         np.testing.assert_allclose(logits[row].item(), h[0], **ROUNDING)
 
 
-def test_the_published_mnist_recipe_has_its_numbers_of_parameters():
+def test_published_mnist_recipe_has_parameter_counts():
+    """The default networks have the published MNIST recipe's numbers of parameters."""
     generator, discriminator = build(NetworkSettings(), noise_size=100, data_size=784, seed=0)
     assert sum(p.numel() for p in generator.parameters()) == 2_503_984
     assert sum(p.numel() for p in discriminator.parameters()) == 1_231_441
 
 
-def test_initial_weights_are_uniform_on_the_recipe_s_ranges_and_biases_zero():
+def test_initial_weights_are_uniform_with_zero_biases():
+    """Initial weights are uniform on the recipe's ranges, 0.05 for G and 0.005 for D, and biases are zero."""
     for net, limit in zip(build(NetworkSettings(), 100, 784, seed=0), (0.05, 0.005), strict=True):
         for weight in net.weights:
             w = weight.detach().double().numpy().ravel()
@@ -102,7 +104,8 @@ def test_initial_weights_are_uniform_on_the_recipe_s_ranges_and_biases_zero():
         assert not any(bias.any() for bias in net.biases)
 
 
-def test_initial_weights_are_a_function_of_the_seed_and_differ_between_layers_and_nets():
+def test_initial_weights_are_seeded_and_all_differ():
+    """Initial weights are a function of the seed, and differ between layers and nets of equal sizes."""
     square = {"generator": DenseGeneratorSettings(hidden=(8, 8), init_range=1.0)}
     square["discriminator"] = DenseDiscriminatorSettings(units=(8, 8), pieces=1, init_range=1.0)
 
@@ -116,7 +119,8 @@ def test_initial_weights_are_a_function_of_the_seed_and_differ_between_layers_an
 
 
 @pytest.mark.parametrize("mean", [0.0, 1e-9, 0.13, 0.5, 1.0])
-def test_marginal_bias_is_the_logit_of_the_pixel_means_clipped_at_1e_7(mean):
+def test_marginal_bias_is_logit_of_clipped_pixel_means(mean):
+    """The output bias is the logit of the pixel means, clipped at 1e-7, so zero input gives the mean image."""
     means = np.array([mean, 0.25])
     generator, _ = build(NetworkSettings(), 4, 2, seed=0, pixel_means=means)
     clipped = [min(max(value, 1e-7), 1 - 1e-7) for value in means]
@@ -134,7 +138,8 @@ def test_marginal_bias_is_for_sigmoid_outputs_that_want_it(generator):
     assert not net.biases[-1].any()
 
 
-def test_a_population_of_three_computes_what_three_nets_alone_do():
+def test_population_computes_what_its_members_alone_do():
+    """A population of three computes what three nets alone do, to the rounding of batched products."""
     g_settings = DenseGeneratorSettings(hidden=(6, 5))
     d_settings = DenseDiscriminatorSettings(units=(4, 3), pieces=2)
     generators = [randomized(DenseGenerator(3, 1, 4, g_settings), seed) for seed in range(3)]
@@ -161,7 +166,8 @@ def test_a_population_of_three_computes_what_three_nets_alone_do():
     assert not torch.allclose(samples[0], samples[1])
 
 
-def test_a_condition_of_width_zero_is_none_and_a_wider_one_acts_through_its_own_weights():
+def test_condition_acts_through_its_own_weights_only():
+    """A condition of width 0 or of zeros is none; a wider one acts like a bias through its own weights."""
     g_settings = DenseGeneratorSettings(hidden=(6,))
     d_settings = DenseDiscriminatorSettings(units=(5,), pieces=2)
     for make, width in (
@@ -185,7 +191,8 @@ def test_a_condition_of_width_zero_is_none_and_a_wider_one_acts_through_its_own_
         torch.testing.assert_close(moved(x[:1], x.new_empty(1, 0)), conditioned[:1], **ROUNDING)
 
 
-def test_max_column_norm_scales_long_columns_to_it_and_leaves_the_others_as_they_are():
+def test_max_column_norm_scales_long_columns_only():
+    """Columns longer than the limit are scaled to it, and the others stay as they are."""
     net = randomized(DenseDiscriminator(4, 0, DenseDiscriminatorSettings(units=(3,), pieces=2, max_column_norm=1.5)))
     net.weights[0].data[:, 0] = 0
     before = [weight.detach().clone() for weight in net.weights]
@@ -200,7 +207,8 @@ def test_max_column_norm_scales_long_columns_to_it_and_leaves_the_others_as_they
     assert min(seen.values()) >= 2
 
 
-def test_g_s_columns_are_capped_too_where_that_is_asked_for():
+def test_generator_columns_are_capped_if_asked():
+    """G's columns are scaled to the limit where one is set, and stay as they are without one."""
     for limit in (None, 1.5):
         net = randomized(DenseGenerator(4, 0, 3, DenseGeneratorSettings(hidden=(6,), max_column_norm=limit)))
         before = [weight.detach().clone() for weight in net.weights]
@@ -212,7 +220,8 @@ def test_g_s_columns_are_capped_too_where_that_is_asked_for():
             torch.testing.assert_close(new.detach(), expected, **ROUNDING)
 
 
-def test_last_layers_are_named_as_in_a_generator_of_these_alone_and_are_no_copies():
+def test_last_layers_are_views_named_as_own_generator():
+    """Last layers have the names of a generator of these alone, and writing to them changes the net."""
     net = DenseGenerator(4, 0, 3, DenseGeneratorSettings(hidden=(6, 5, 7), pretrained_layers=2))
     alone = DenseGenerator(5, 0, 3, DenseGeneratorSettings(hidden=(7,)))
     last = net.last_layers(2)
@@ -224,7 +233,8 @@ def test_last_layers_are_named_as_in_a_generator_of_these_alone_and_are_no_copie
     assert not net.weights[3].any()
 
 
-def test_max_column_norm_is_each_member_s_own_and_none_is_no_constraint():
+def test_max_column_norm_is_per_member_or_off():
+    """Each member of a population has its own column norms, and no limit is no constraint."""
     settings = DenseDiscriminatorSettings(units=(3,), pieces=2, max_column_norm=1.0)
     population = randomized(DenseDiscriminator(4, 0, settings, members=(2,)))
     population.weights[0].data *= torch.tensor([10, 0.01]).double()[:, None, None]

@@ -35,7 +35,8 @@ def equal(one: Draw, other: Draw) -> bool:
     ("prior", "law", "fourth_moment"),
     [("uniform", stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)), 9 / 5), ("normal", stats.norm(), 3)],
 )
-def test_priors_have_their_law_with_mean_zero_and_variance_one(prior, law, fourth_moment):
+def test_priors_have_their_law_mean_and_variance(prior, law, fourth_moment):
+    """Both priors have their law, with mean 0 and variance 1, so that their scales can be compared."""
     z = draw_noise(stream(0, "test"), 2000, NoiseSettings(prior, 100)).double().numpy().ravel()
     # n = 200,000 draws of unit variance: the mean's standard error is n^-1/2 = 0.0022, the variance's
     # ((E z^4 - 1) / n)^1/2. Five of each.
@@ -55,7 +56,8 @@ def test_rows_of_z_are_independent_of_each_other():
 
 
 @pytest.mark.parametrize("keep", [0.25, 0.5, 0.8, 1.0])
-def test_masks_keep_at_their_rate_and_scale_what_they_keep_by_its_inverse(keep):
+def test_dropout_masks_keep_at_rate_and_rescale(keep):
+    """Masks keep at their rate, independently, and scale what they keep by its inverse."""
     mask = dropout_mask(stream(0, "test"), (1000, 200), keep)
     assert set(mask.unique().tolist()) == {np.float32(1 / keep).item()} | ({0.0} if keep < 1 else set())
     # 200,000 Bernoulli draws: five standard errors, and half of the rate's resolution of 2^-16.
@@ -68,7 +70,8 @@ def test_masks_keep_at_their_rate_and_scale_what_they_keep_by_its_inverse(keep):
 
 
 @given(steps, st.integers(0, BATCH), st.integers(0, BATCH), st.booleans())
-def test_draws_restricted_to_rows_are_the_rows_of_the_global_draw(step, first, last, shared):
+def test_draws_of_rows_are_rows_of_the_global_draw(step, first, last, shared):
+    """Draws restricted to rows are those rows of the global draw, which is what a shard needs."""
     rows = slice(min(first, last), max(first, last))
     here, everywhere = source(shared=shared).at(step, rows), source(shared=shared).at(step)
     assert all(equal(a, b.rows(rows)) for a, b in zip(here.discriminator, everywhere.discriminator, strict=True))
@@ -76,7 +79,8 @@ def test_draws_restricted_to_rows_are_the_rows_of_the_global_draw(step, first, l
 
 
 @given(st.permutations(list(range(4))))
-def test_draws_do_not_depend_on_the_order_in_which_steps_are_asked_for(order):
+def test_draws_do_not_depend_on_step_order(order):
+    """A step's draws do not depend on the order in which steps are asked for."""
     draws = source()
     asked = {step: draws.at(step) for step in order}
     for step in order:
@@ -85,7 +89,8 @@ def test_draws_do_not_depend_on_the_order_in_which_steps_are_asked_for(order):
         assert equal(asked[step].generator, fresh.generator)
 
 
-def test_every_update_of_every_step_draws_anew_and_so_does_every_seed():
+def test_every_update_and_seed_draws_anew():
+    """Every update of every step draws anew, and so does every seed: no two tensors are equal."""
     drawn = [source(seed).at(step) for seed in (0, 1) for step in range(3)]
     seen = [tensor for draws in drawn for draw in (*draws.discriminator, draws.generator) for tensor in tensors(draw)]
     # 2 seeds x 3 steps x (2 updates of D with z and 6 masks, one of G with z and 3 masks).
@@ -93,12 +98,14 @@ def test_every_update_of_every_step_draws_anew_and_so_does_every_seed():
 
 
 @given(steps)
-def test_the_nth_update_of_d_draws_the_same_whatever_k_is(step):
+def test_nth_d_update_draws_the_same_for_any_k(step):
+    """The n-th update of D draws the same whatever the number k of updates in a step."""
     three = source(k=3).at(step).discriminator
     assert all(equal(source(k=1).at(3 * step + i).discriminator[0], draw) for i, draw in enumerate(three))
 
 
-def test_g_reuses_d_s_last_draw_if_and_only_if_draws_are_shared():
+def test_g_reuses_d_draw_only_if_draws_are_shared():
+    """G has D's last draw if and only if draws are shared."""
     shared, own = source(shared=True).at(7), source(shared=False).at(7)
     assert equal(shared.generator, shared.discriminator[-1])
     assert not torch.equal(own.generator.noise, own.discriminator[-1].noise)
@@ -106,7 +113,8 @@ def test_g_reuses_d_s_last_draw_if_and_only_if_draws_are_shared():
     assert own.generator.real_masks == ()
 
 
-def test_masks_have_the_batch_s_rows_and_their_layer_s_width_and_none_are_drawn_without_dropout():
+def test_masks_fit_batch_and_layer_or_are_absent():
+    """Masks have the batch's rows and their layer's width, and none are drawn without dropout."""
     draw = source().at(0).discriminator[0]
     for masks in (draw.real_masks, draw.fake_masks):
         assert [tuple(mask.shape) for mask in masks] == [(BATCH, width) for width, _ in DROPOUT]

@@ -33,7 +33,8 @@ def gradients_of(loss, *logits: torch.Tensor) -> list[torch.Tensor]:
     return list(torch.autograd.grad(loss(*leaves), leaves))
 
 
-def test_discriminator_loss_is_log_four_where_d_is_one_half():
+def test_discriminator_loss_at_one_half_is_log_four():
+    """Where D is 1/2 everywhere, its loss is log 4 (Theorem 1)."""
     zeros = torch.zeros(5, dtype=torch.float64)
     assert discriminator_loss(zeros, zeros).item() == pytest.approx(math.log(4), abs=1e-15)
 
@@ -104,8 +105,9 @@ def test_losses_are_finite_with_finite_gradients_at_extreme_logits(loss):
     assert torch.isfinite(gradient).all()
 
 
-def test_where_d_rejects_the_fakes_minimax_has_no_gradient_and_non_saturating_has_one():
+def test_minimax_saturates_and_non_saturating_does_not():
     # d/dl log(1 - sigmoid(l)) = -sigmoid(l) and d/dl -log sigmoid(l) = -sigmoid(-l), at l = -20.
+    """Where D rejects the fakes, minimax has next to no gradient and the non-saturating loss one of -1."""
     fake = torch.tensor([-20.0], dtype=torch.float64, requires_grad=True)
     (saturated,) = torch.autograd.grad(minimax(fake), fake)
     (strong,) = torch.autograd.grad(non_saturating(fake), fake)
@@ -121,7 +123,8 @@ def drawn(members: int, batch: int, seed: int, dtype: torch.dtype) -> torch.Tens
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @given(st.integers(2, 5), st.integers(1, 130), st.integers(0, 10**6))
-def test_a_member_of_a_population_has_the_loss_of_it_alone_to_rounding(loss, dtype, members, batch, seed):
+def test_member_loss_equals_its_loss_alone(loss, dtype, members, batch, seed):
+    """A member of a population has the loss that it has alone, to the rounding of softplus and sums."""
     fake = drawn(members, batch, seed, dtype)
     together, alone = loss(fake), torch.stack([loss(member.clone()) for member in fake])
     # Of two softplus, each exp and each log1p is within 2 eps; of two sums in any order, each within batch / 2 eps
@@ -135,7 +138,8 @@ def test_a_member_of_a_population_has_the_loss_of_it_alone_to_rounding(loss, dty
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @given(st.integers(2, 5), st.integers(1, 130), st.integers(0, 10**6), st.sampled_from([math.nan, math.inf, 0.0, -1e30]))
-def test_no_other_member_changes_a_bit_of_a_members_loss_or_gradient(loss, members, batch, seed, ruined):
+def test_members_do_not_affect_each_other(loss, members, batch, seed, ruined):
+    """No other member, not even one of NaN, changes a bit of a member's loss or gradient."""
     fake, mine = drawn(members, batch, seed, torch.float32), seed % members
     beside = torch.full_like(fake, ruined)
     beside[mine] = fake[mine]

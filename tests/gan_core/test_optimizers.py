@@ -28,7 +28,8 @@ def drawn(seed: int, *members: int) -> list[torch.Tensor]:
     return [torch.randn(*members, *shape, generator=random) for shape in SHAPES]
 
 
-def test_momentum_is_v_gets_m_v_minus_lr_g_and_p_gets_p_plus_v_at_changing_rates():
+def test_momentum_follows_its_formula_at_changing_rates():
+    """The update is v = m v - lr g, p = p + v, at rates and momenta that change each step."""
     parameters, rates, momenta = drawn(0), [0.1, 0.2, 0.05, 0.1, 0.3, 0.1], [0.5, 0.5, 0.6, 0.7, 0.9, 0.0]
     moments = zero_moments("momentum", parameters)
     expected = [[(p, 0.0) for p in parameter.flatten().tolist()] for parameter in parameters]
@@ -63,7 +64,9 @@ def test_adam_is_torch_s_at_changing_rates(settings):
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
-def test_members_with_their_own_rates_move_as_they_would_alone(optimizer):
+def test_members_with_own_rates_move_as_alone(optimizer):
+    """Members of a population with rates of their own move as each would alone, with both optimizers."""
+
     def run(parameters, gradients, rate):
         moments = zero_moments(optimizer, parameters)
         for step in range(STEPS):
@@ -85,7 +88,8 @@ def test_members_with_their_own_rates_move_as_they_would_alone(optimizer):
 
 
 @pytest.mark.parametrize("decay", [0.5, 0.999])
-def test_the_average_weighs_the_past_by_its_decay_and_soon_forgets_the_first_weights(decay):
+def test_weight_average_decays_and_forgets_the_start(decay):
+    """The average weighs the past by the lesser of its decay and (1 + t) / (10 + t): it forgets the start soon."""
     averages, expected = drawn(0), [parameter.double() for parameter in drawn(0)]
     for step in range(STEPS):
         parameters = drawn(10 + step)
@@ -97,14 +101,16 @@ def test_the_average_weighs_the_past_by_its_decay_and_soon_forgets_the_first_wei
 
 
 @given(st.integers(0, 10**7), st.floats(1e-7, 10))
-def test_rate_decays_by_its_factor_a_step_down_to_its_floor(step, initial):
+def test_learning_rate_decays_to_its_floor(step, initial):
+    """The rate is divided by its factor each step, down to the floor or a lower start."""
     rate = decayed_rate(initial, 1.000004, 1e-6, torch.tensor(step))
     expected = max(initial * math.exp(-step * math.log1p(0.000004)), min(initial, 1e-6))
     # The exponent is up to 40, its logarithm known to 1e-16 / 4e-6 relative; the result is float32.
     assert rate.item() == pytest.approx(expected, rel=2e-7)
 
 
-def test_rates_of_members_decay_each_from_its_own_start_and_one_below_the_floor_stays():
+def test_member_rates_decay_from_their_own_start():
+    """Each member's rate decays from its own start; one below the floor stays as it is."""
     rates = decayed_rate(torch.tensor([0.1, 1e-5, 1e-8]), 2.0, 1e-6, torch.tensor(5))
     # 0.1 / 2^5; 1e-5 / 2^5 is below the floor; 1e-8 is below it from the start. float32: 2^-24 relative.
     assert rates.tolist() == pytest.approx([0.1 / 32, 1e-6, 1e-8], rel=1e-7)

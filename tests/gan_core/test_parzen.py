@@ -94,7 +94,8 @@ HARD = {
 
 
 @pytest.mark.parametrize("case", HARD)
-def test_log_density_is_right_to_a_thousandth_of_a_nat_at_48_x_48_pixels(case):
+def test_log_density_is_accurate_to_a_millinat(case):
+    """In float32 the log-density is right to 1e-3 nats at 48 x 48 pixels, in cases of hard cancellation."""
     points, samples = (array.astype(np.float32) for array in HARD[case](np.random.default_rng(0)))
     error = np.abs(parzen_log_density(points, samples, [0.1, 0.2]) - exact(points, samples, [0.1, 0.2]))
     # The promise; the values themselves are thousands of nats.
@@ -112,7 +113,8 @@ def test_log_density_is_scikit_learn_s_kernel_density():
         np.testing.assert_allclose(parzen_log_density(points, samples, [sigma])[:, 0], peer, atol=2e-4)
 
 
-def test_one_sample_is_a_gaussian_and_many_of_a_gaussian_approach_its_convolution():
+def test_parzen_window_has_its_closed_forms():
+    """One sample gives a Gaussian, and many of a Gaussian approach its convolution with the window."""
     point, sample_ = np.array([[0.3, 0.1, 0.7]], np.float32), np.array([[0.1, 0.4, 0.2]], np.float32)
     squares = float(np.square(point.astype(np.float64) - sample_).sum())
     closed = -squares / (2 * 0.25) - 1.5 * math.log(2 * math.pi * 0.25)
@@ -127,7 +129,8 @@ def test_one_sample_is_a_gaussian_and_many_of_a_gaussian_approach_its_convolutio
     assert values.mean() == pytest.approx(expected, abs=5 / variance / math.sqrt(1000) + 0.03)
 
 
-def test_rescaling_pixels_by_a_shifts_the_log_density_by_minus_d_log_a():
+def test_rescaling_pixels_shifts_log_density():
+    """Pixels rescaled by a factor a shift the log-density by -d log a, as a change of variables does."""
     random = np.random.default_rng(2)
     samples, points = random.random((100, 30)).astype(np.float32), random.random((50, 30)).astype(np.float32)
     shifted = parzen_log_density(points * 4, samples * 4, [0.8]) + 30 * math.log(4)
@@ -135,7 +138,8 @@ def test_rescaling_pixels_by_a_shifts_the_log_density_by_minus_d_log_a():
     np.testing.assert_allclose(shifted, parzen_log_density(points, samples, [0.2]), atol=1e-9)
 
 
-def test_blocks_of_whole_tiles_in_any_order_have_the_same_bits(one_thread):
+def test_tiles_in_any_order_have_the_same_bits(one_thread):
+    """Blocks of whole tiles in any order have the same bits, so tasks can share the points."""
     random = np.random.default_rng(3)
     samples, points = random.random((2500, 64)).astype(np.float32), random.random((1300, 64)).astype(np.float32)
     whole = parzen_log_density(points, samples, [0.1, 0.3])
@@ -183,7 +187,8 @@ def curve_density(curve):
     return lambda points, sigmas: np.array([[curve(sigma) for sigma in sigmas]] * len(points), dtype=np.float64)
 
 
-def test_the_paper_s_grid_is_ten_powers_from_a_tenth_to_one_and_ties_go_to_the_first():
+def test_paper_grid_is_ten_powers_and_first_tie_wins():
+    """The paper's grid is ten powers from 0.1 to 1, and of equal sigmas the first is chosen."""
     assert pytest.approx([10 ** (i / 9 - 1) for i in range(10)], rel=1e-12) == PAPER_GRID
     tied = {PAPER_GRID[3]: 5.0, PAPER_GRID[4]: 5.0, PAPER_GRID[7]: 5.0}
     score = paper_protocol(curve_density(lambda sigma: tied.get(sigma, 0.0)), np.zeros((4, 1)), np.zeros((9, 1)), 100)
@@ -201,7 +206,8 @@ def arrays():
     return blurred, lambda points, sigmas: parzen_log_density(points, blurred[0], sigmas)
 
 
-def test_the_paper_s_protocol_chooses_on_validation_points_and_scores_the_others(arrays):
+def test_paper_protocol_selects_on_validation_points(arrays):
+    """The paper's protocol chooses sigma on validation points and scores the other points."""
     (samples, validation, points), density = arrays
     sigma = max(PAPER_GRID, key=lambda s: exact(validation, samples, [s]).mean())
     values = exact(points, samples, [sigma])[:, 0]
@@ -225,7 +231,8 @@ def directly_minimised(validation: np.ndarray, samples: np.ndarray) -> float:
     return math.exp(found.x)
 
 
-def test_cross_validation_refines_sigma_on_all_folds_but_one_and_scores_that_one(arrays):
+def test_cross_validation_scores_the_held_out_fold(arrays):
+    """Sigma is refined on all folds but one, which it then scores, as direct minimisation has it."""
     (samples, validation, points), density = arrays
     held_out = cross_validated_protocol(density, validation, None, len(samples), folds=3)
     parts = fold_indices(len(validation), 3)
@@ -247,7 +254,8 @@ def test_cross_validation_refines_sigma_on_all_folds_but_one_and_scores_that_one
 
 
 @given(st.integers(2, 60), st.integers(2, 12), st.integers(0, 99))
-def test_folds_are_a_partition_into_nearly_equal_parts_drawn_from_the_seed(count, folds, seed):
+def test_folds_are_a_seeded_nearly_equal_partition(count, folds, seed):
+    """Folds are a partition into nearly equal parts, and a function of the seed."""
     parts = fold_indices(count, folds, seed)
     assert sorted(np.concatenate(parts).tolist()) == list(range(count))
     assert len(parts) == folds
@@ -260,29 +268,33 @@ def test_folds_of_another_seed_are_others():
 
 
 @pytest.mark.parametrize(("folds", "points"), [(1, 90), (0, 90), (5, 4)])
-def test_fewer_folds_than_two_or_points_than_folds_are_refused(arrays, folds, points):
+def test_too_few_folds_or_points_are_refused(arrays, folds, points):
+    """Fewer than two folds, or fewer points than folds, are refused with both numbers."""
     (_, validation, _), density = arrays
     with pytest.raises(DataError, match=f"{folds} folds of {points} points"):
         cross_validated_protocol(density, validation[:points], None, 400, folds)
 
 
 @given(st.floats(0.06, 0.9), st.floats(0.5, 50))
-def test_a_refined_sigma_is_the_vertex_of_a_parabola_in_log_sigma(vertex, height):
+def test_refined_sigma_is_the_vertex_of_a_parabola(vertex, height):
+    """On a parabola in log sigma the refined sigma is its vertex, which a cubic spline has exactly."""
     curve = np.array([-height * math.log(sigma / vertex) ** 2 for sigma in SEARCH_GRID])
     # A cubic spline is exact for a parabola; the search stops at 1e-6 in log sigma, and its quadratic
     # steps see values of 1e-16, so their square root.
     assert refined_sigma(curve) == pytest.approx(vertex, rel=2e-5)
 
 
-def test_a_sigma_beyond_the_grid_is_refined_to_its_end():
+def test_sigma_beyond_the_grid_is_refined_to_its_end():
+    """Where the best sigma lies beyond the grid, the refined one is the grid's end."""
     logs = np.log(SEARCH_GRID)
     # Bounded minimisation never quite reaches its bound.
     assert refined_sigma(-logs) == pytest.approx(SEARCH_GRID[0], rel=1e-4)
     assert refined_sigma(logs) == pytest.approx(SEARCH_GRID[-1], rel=1e-4)
 
 
-def test_standard_error_is_the_population_s_deviation_over_the_root_of_n():
+def test_standard_error_divides_deviation_by_root_n():
     # Of 1, 2, 3, 6: mean 3, squared deviations 4 + 1 + 0 + 9 = 14, variance 14 / 4.
+    """The standard error is the population's standard deviation over the root of n."""
     assert mean_and_standard_error(np.array([1.0, 2.0, 3.0, 6.0])) == pytest.approx(
         (3, math.sqrt(14 / 4 / 4)), abs=1e-15
     )
@@ -295,7 +307,8 @@ def test_training_images_as_samples_score_243_nats_on_mnist(mnist_root, one_thre
     assert scores.tolist() == pytest.approx([243.09, 241.19], abs=0.02)
 
 
-def test_samples_too_many_to_keep_centred_give_the_same_bits(monkeypatch: pytest.MonkeyPatch):
+def test_uncached_centred_samples_give_the_same_bits(monkeypatch: pytest.MonkeyPatch):
+    """Samples too many to be kept centred in memory give the same bits as those that are kept."""
     random = np.random.default_rng(7)
     points, samples = (random.random((count, 64), dtype=np.float32) for count in (700, 4500))
     kept = parzen_log_density(points, samples, [0.1, 0.3])

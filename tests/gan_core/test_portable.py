@@ -58,7 +58,8 @@ def test_round_trip_gives_the_same_images_to_the_bit(tmp_path, prior):
     assert not loaded.generator.training
 
 
-def test_a_generator_of_layers_of_their_own_and_of_colour_comes_back_as_it_was(tmp_path):
+def test_generator_with_own_layers_is_loaded_unchanged(tmp_path):
+    """A colour generator with activations and biases of its own for each layer comes back as it was."""
     settings = {"activations": ("relu", "sigmoid"), "hidden_biases": (0.0, -2.0), "output_nonzeros": 2}
     original = replace(model(output="linear", **settings), image_shape=(1, 2, 3), pixels="contrast_normalised")
     save_generator(tmp_path, original)
@@ -75,7 +76,8 @@ CONVOLUTIONAL = [
 
 
 @pytest.mark.parametrize("network", CONVOLUTIONAL, ids=["convolutional", "maxout_convolutional"])
-def test_a_convolutional_generator_comes_back_as_it_was_and_hostile_sizes_are_refused(tmp_path, network):
+def test_convolutional_generator_is_loaded_or_refused(tmp_path, network):
+    """A convolutional generator comes back as it was; hostile sizes in its configuration are refused."""
     original = convolutional(network)
     save_generator(tmp_path, original)
     loaded = load_generator(tmp_path)
@@ -104,7 +106,8 @@ def test_a_convolutional_generator_comes_back_as_it_was_and_hostile_sizes_are_re
 
 
 @pytest.mark.parametrize("network", CONVOLUTIONAL, ids=["convolutional", "maxout_convolutional"])
-def test_the_number_of_threads_is_not_in_the_bits_of_convolutions(network):
+def test_convolution_bits_do_not_depend_on_threads(network):
+    """The number of threads changes no bit of a convolutional generator's images."""
     wide, before = convolutional(network), torch.get_num_threads()
     try:
         drawn = []
@@ -124,7 +127,9 @@ def convolutional(network) -> PortableGenerator:
     return PortableGenerator(generator.eval(), NoiseSettings("normal", 3), network, (6, 5, 3))
 
 
-def test_a_folder_of_the_first_version_which_does_not_know_later_keys_still_loads(folder):
+def test_first_version_folder_still_loads(folder):
+    """A folder of the first version, which lacks the later keys, still loads and draws the same images."""
+
     def forget(config):
         del config["pixels"]
         for key in ("activations", "hidden_biases", "output_init_range", "output_nonzeros"):
@@ -156,7 +161,8 @@ def test_images_are_a_function_of_seed_and_set_alone():
     np.testing.assert_allclose(one.draw(3, 7), first[:3], rtol=1e-5, atol=1e-6)
 
 
-def test_images_are_g_of_the_noise_and_noise_of_another_width_is_refused():
+def test_images_are_g_of_noise_of_the_right_width():
+    """Images are G of the noise, and noise of another width is refused with both shapes."""
     noise = torch.randn(4, 3)
     expected = model().generator(noise, torch.empty(4, 0)).detach().numpy().reshape(4, 2, 3)
     assert np.array_equal(model().images(noise), expected)
@@ -201,7 +207,8 @@ BAD_CONFIGURATIONS = [
 ]
 
 
-def test_a_configuration_that_is_not_ours_is_refused_before_anything_is_built(tmp_path):
+def test_foreign_configuration_is_refused_before_build(tmp_path):
+    """A configuration that is not ours is refused in one line before any net is built."""
     for number, (change, _) in enumerate(BAD_CONFIGURATIONS):
         save_generator(tmp_path / f"{number:02}", model())
         rewrite(tmp_path / f"{number:02}", change)
@@ -235,7 +242,8 @@ keys += [("noise", "prior"), ("noise", "size"), ("generator", "hidden"), ("gener
 # The folder is put back after each example.
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(keys), documents)
-def test_any_json_in_the_configuration_gives_the_same_images_or_our_error(folder, key, document):
+def test_any_json_configuration_is_ours_or_refused(folder, key, document):
+    """Any JSON in the configuration's place gives the same images or our error."""
     whole = (folder / "config.json").read_bytes()
 
     def change(config):
@@ -255,7 +263,8 @@ def test_any_json_in_the_configuration_gives_the_same_images_or_our_error(folder
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_each_file_must_be_there_plain_and_of_a_sane_size(folder, name):
+def test_each_file_must_be_plain_and_of_sane_size(folder, name):
+    """Each file of the folder must be there, be a plain file and be no larger than the limit."""
     path, aside = folder / name, folder.parent / "aside"
     path.rename(aside)
     refused = rf"not a generator \(.*{name}\): no plain file"
@@ -289,7 +298,8 @@ def test_each_file_must_be_there_plain_and_of_a_sane_size(folder, name):
         (lambda t: t.update({"biases.0": torch.zeros(5).double()}), r"float64\[5\] where the model has float32\[5\]"),
     ],
 )
-def test_weights_that_are_not_this_model_s_are_refused_though_their_digest_is_right(folder, change, message):
+def test_unfit_weights_are_refused_despite_their_digest(folder, change, message):
+    """Weights that are not this model's, or not finite, are refused though their digest is right."""
     tensors = {name: tensor.clone() for name, tensor in model().generator.state_dict().items()}
     change(tensors)
     signed = {"config_sha256": hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()}
@@ -298,7 +308,8 @@ def test_weights_that_are_not_this_model_s_are_refused_though_their_digest_is_ri
         load_generator(folder)
 
 
-def test_weights_whose_bytes_changed_are_refused_and_other_files_are_never_looked_at(folder):
+def test_changed_weights_are_refused_and_others_ignored(folder):
+    """Weights whose bytes changed are refused, and files that are not ours are never looked at."""
     (folder / "MLmodel").write_text("loader_module: os")
     (folder / "extra.safetensors").mkdir()
     load_generator(folder)
@@ -309,13 +320,15 @@ def test_weights_whose_bytes_changed_are_refused_and_other_files_are_never_looke
         load_generator(folder)
 
 
-def test_another_valid_configuration_than_the_written_one_is_refused(folder):
+def test_other_valid_configuration_is_refused(folder):
+    """A valid configuration other than the written one is damage, as its digest is in the manifest."""
     rewrite(folder, lambda config: config["generator"].update(activation="tanh"))
     with pytest.raises(CheckpointError, match=r"damaged generator .*config\.json"):
         load_generator(folder)
 
 
-def test_the_number_of_threads_is_not_in_the_bits_and_stays_what_it_was():
+def test_bits_do_not_depend_on_threads_which_stay():
+    """The number of threads changes no bit of the images, and stays what it was."""
     network = DenseGeneratorSettings(hidden=(16,), activation="linear", output="linear")
     net = DenseGenerator(16, 0, 64, network)
     random = torch.Generator().manual_seed(0)

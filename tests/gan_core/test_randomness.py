@@ -23,7 +23,8 @@ def philox_4x64(key: tuple[int, int], counter: list[int]) -> list[int]:
 
 
 @given(keys)
-def test_a_stream_is_philox_keyed_by_seed_and_purpose_with_the_index_in_its_counter(key):
+def test_stream_is_philox_of_seed_purpose_and_index(key):
+    """A stream is Philox keyed by seed and purpose with the index in its counter, as worked out by hand."""
     seed, purpose, index = key
     digest = hashlib.sha256(f"{purpose}/{seed}".encode()).digest()
     words = int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:16], "little")
@@ -33,25 +34,29 @@ def test_a_stream_is_philox_keyed_by_seed_and_purpose_with_the_index_in_its_coun
 
 
 @given(keys, keys)
-def test_streams_are_equal_if_and_only_if_seed_purpose_and_index_are(one, other):
+def test_streams_are_equal_iff_their_keys_are(one, other):
+    """Two streams are equal if and only if seed, purpose and index are."""
     first, again, second = (stream(*key).random(4) for key in (one, one, other))
     assert np.array_equal(first, again)
     assert np.array_equal(first, second) == (one == other)
 
 
-def test_any_one_of_seed_purpose_and_index_alone_changes_the_stream():
+def test_each_part_of_the_key_changes_the_stream():
+    """Any one of seed, purpose and index alone changes the stream."""
     variants = [(0, "noise", 0), (1, "noise", 0), (0, "noises", 0), (0, "noise", 1), (0, "", 0), (10, "noise", 0)]
     assert len({stream(*variant).random() for variant in variants}) == len(variants)
 
 
-def test_a_stream_reaches_the_next_index_only_after_2_to_the_128_blocks():
+def test_stream_meets_the_next_after_2_to_128_blocks():
+    """A stream reaches the next index's only after 2^128 blocks, so streams never overlap in use."""
     advanced = stream(3, "noise", 5)
     advanced.bit_generator.advance(2**128)
     assert np.array_equal(advanced.random(100), stream(3, "noise", 6).random(100))
     assert not np.array_equal(stream(3, "noise", 5).random(100), stream(3, "noise", 6).random(100))
 
 
-def test_streams_do_not_depend_on_which_others_were_opened_or_used_before():
+def test_streams_do_not_depend_on_earlier_streams():
+    """A stream does not depend on which others were opened or used before."""
     forward = [stream(0, "steps", index).random() for index in range(5)]
     used = stream(0, "steps", 4)
     used.random(1000)

@@ -50,7 +50,8 @@ def chained(layers, rows):
     return x
 
 
-def test_the_last_layers_features_are_what_d_and_the_encoder_end_with(discriminator, encoder, digits):
+def test_last_features_are_those_of_d_and_the_encoder(discriminator, encoder, digits):
+    """The last layer's features, through the net's own last weights, give D's logits and the encoder's z."""
     rows = digits.test.images
     with torch.no_grad():
         logits = (
@@ -61,7 +62,8 @@ def test_the_last_layers_features_are_what_d_and_the_encoder_end_with(discrimina
         assert torch.equal(z, encoder(torch.from_numpy(rows)))
 
 
-def test_every_set_of_features_has_its_name_its_width_and_a_row_for_each_image(discriminator, encoder, digits):
+def test_feature_sets_have_name_width_and_rows(discriminator, encoder, digits):
+    """Each set of features has its name, its width and one row for each image; components are PCA's."""
     nets = {"D": discriminator_layers(discriminator), "E": encoder_layers(encoder)}
     found = dict(feature_sets(digits, nets))
     widths = {name: pair[0].shape[1] for name, pair in found.items()}
@@ -80,7 +82,8 @@ def test_every_set_of_features_has_its_name_its_width_and_a_row_for_each_image(d
     np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-3)  # a component's sign is free
 
 
-def test_labels_are_drawn_evenly_by_class_each_draw_anew_and_the_same_again(digits):
+def test_few_labels_are_balanced_seeded_and_redrawn(digits):
+    """Labels are drawn evenly by class; each draw and seed differs, and the same one comes again."""
     labels = digits.train.labels
     chosen = few_labels(labels, 105, seed=0, draw=0)
     assert len(set(chosen.tolist())) == 105
@@ -96,7 +99,8 @@ def test_too_few_and_too_many_labels_are_refused(count, digits):
         few_labels(digits.train.labels, count, seed=0, draw=0)
 
 
-def test_accuracy_is_that_of_the_one_classifier_on_centred_features_of_total_variance_one(digits):
+def test_accuracy_is_that_of_one_scaled_classifier(digits):
+    """Accuracy is that of one logistic regression on centred features of total variance 1."""
     pair = (digits.train.images, digits.test.images)
     (found,) = accuracies("pixels", pair, digits.train, digits.test, [50], draws=3, seed=7)
     scale = np.sqrt(pair[0].var(axis=0).sum())
@@ -111,7 +115,8 @@ def test_accuracy_is_that_of_the_one_classifier_on_centred_features_of_total_var
     assert (found.features, found.width, found.labels) == ("pixels", 64, 50)
 
 
-def test_features_that_are_the_label_are_always_right_and_constant_ones_guess():
+def test_label_features_are_right_constant_ones_guess():
+    """Features that are the label are always right, and constant ones guess."""
     labels = np.repeat(np.arange(4), 25)
     examples = Examples(np.eye(4, dtype=np.float32)[labels], labels)
     data = Dataset("made", (2, 2), examples, examples, examples, examples)
@@ -123,7 +128,8 @@ def test_features_that_are_the_label_are_always_right_and_constant_ones_guess():
     assert (guessed.mean, guessed.standard_error) == (0.25, None)
 
 
-def test_a_rotation_of_the_features_changes_nothing_beyond_the_solvers_tolerance(digits):
+def test_rotation_of_features_changes_nothing(digits):
+    """A rotation of the features changes the accuracy by no more than the solver's tolerance."""
     rotation, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((64, 64)))
     pair = (digits.train.images, digits.test.images)
     turned = tuple((part @ rotation).astype(np.float32) for part in pair)

@@ -82,7 +82,8 @@ def test_what_does_not_fit_is_refused_by_name(change, message):
         state().load(tensors)
 
 
-def test_another_architecture_is_refused_with_its_first_three_differences():
+def test_other_architecture_is_refused_with_differences():
+    """Weights of another architecture are refused with the first three differences."""
     with pytest.raises(CheckpointError) as raised:
         state(hidden=(4,)).load(state(hidden=(6, 7)).tensors(), "step=00000001")
     assert str(raised.value) == (

@@ -25,7 +25,8 @@ def write(folder, **changes):
 
 
 @pytest.mark.parametrize("fold", range(5))
-def test_a_fold_s_unlabelled_train_its_valid_choose_sigma_and_its_train_is_the_gate_s(tmp_path, fold):
+def test_fold_parts_become_train_gate_and_validation(tmp_path, fold):
+    """A fold's unlabelled images train, its valid part chooses sigma, and its train part is the gate's."""
     dataset = load(DataSettings("tfd", write(tmp_path), fold=fold))
     assert (dataset.name, dataset.shape) == ("tfd", (48, 48))
     for split, value in (("train", 0), ("gate", 1), ("validation", 2), ("test", 3)):
@@ -40,7 +41,8 @@ def test_folds_are_different_data_and_their_digests_say_so(tmp_path):
     assert len({load_tfd(root, fold).digest for fold in range(5)}) == 5
 
 
-def test_labels_may_lie_in_a_row_or_in_a_column(tmp_path):
+def test_labels_may_be_a_row_or_a_column(tmp_path):
+    """Labels in a row and labels in a column give the same data set."""
     expected = load_tfd(write(tmp_path), 0).digest
     assert load_tfd(write(tmp_path, labs_ex=CONTENT["labs_ex"].T), 0).digest == expected
 
@@ -70,7 +72,8 @@ def test_bad_content_is_refused_by_name(tmp_path, fault):
     assert raised.value.exit_code == 3
 
 
-def test_a_missing_cut_or_other_file_is_refused_by_name(tmp_path):
+def test_missing_or_foreign_file_is_refused_by_name(tmp_path):
+    """A missing, cut or other file is refused by name."""
     path = tmp_path / "TFD_48x48.mat"
     with pytest.raises(DataError, match=r"TFD is missing \(.*TFD_48x48.mat\): no such file; .*--set data.root=PATH"):
         load_tfd(str(tmp_path), 0)

@@ -57,7 +57,8 @@ def untimed(metrics: dict[str, float]) -> dict[str, float]:
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 @pytest.mark.parametrize(("scheme", "k"), [("simultaneous", 1), ("algorithm1", 3)])
-def test_a_training_resumed_from_a_checkpoint_ends_with_the_undisturbed_one_s_bits(tmp_path, optimizer, scheme, k):
+def test_resumed_training_equals_the_undisturbed_one(tmp_path, optimizer, scheme, k):
+    """A training resumed within an epoch ends with an undisturbed one's bits, with each optimizer and scheme."""
     settings = changed(
         optimizer=optimizer, scheme=scheme, discriminator_steps=k, generator_learning_rate=0.01, share_draws=k == 1
     )
@@ -72,7 +73,8 @@ def test_a_training_resumed_from_a_checkpoint_ends_with_the_undisturbed_one_s_bi
     assert int(state.step) == 11
 
 
-def test_a_training_is_a_function_of_its_settings_and_each_of_them_counts():
+def test_training_is_a_function_of_all_its_settings():
+    """The same settings give the same weights, and a change of any one of them changes the weights."""
     variants = {
         "same": SETTINGS,
         "seed": replace(SETTINGS, seed=1),
@@ -88,7 +90,8 @@ def test_a_training_is_a_function_of_its_settings_and_each_of_them_counts():
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 3), st.integers(0, 2**32))
-def test_an_epoch_s_minibatches_are_a_permutation_without_repetition(count, size, epoch, seed):
+def test_epoch_is_a_permutation_without_repetition(count, size, epoch, seed):
+    """An epoch's minibatches are a permutation of the examples, without repetition and in whole minibatches."""
     size = min(size, count)
     images = np.arange(count, dtype=np.float32)[:, None]
     source = BatchSource(seed, Examples(images, np.zeros(count, np.int64)), size)
@@ -102,7 +105,9 @@ def test_an_epoch_s_minibatches_are_a_permutation_without_repetition(count, size
     assert set(seen) <= set(range(count))
 
 
-def test_minibatches_differ_between_epochs_and_seeds_and_not_with_the_order_of_asking():
+def test_minibatches_depend_on_epoch_and_seed_alone():
+    """Minibatches differ between epochs and seeds, and not with the order in which they are asked for."""
+
     def epoch(source, number):
         return torch.cat([source.at(4 * number + i).data for i in range(4)])
 
@@ -117,7 +122,8 @@ def test_minibatches_differ_between_epochs_and_seeds_and_not_with_the_order_of_a
     assert one.at(6).condition.shape == (250, 0)
 
 
-def test_each_step_takes_the_next_k_minibatches_and_no_others():
+def test_each_step_takes_the_next_k_minibatches():
+    """Each step takes the next k minibatches and no others: changing any other image changes nothing."""
     settings = changed(discriminator_steps=2, batch_size=125)  # of 8 minibatches, two steps take four
     order = Examples(np.arange(1000, dtype=np.float32)[:, None], DIGITS.train.labels)
 
@@ -141,7 +147,8 @@ def test_examples_left_out_of_one_epoch_come_in_others():
     assert {value for index in range(40) for value in source.at(index).data.flatten().tolist()} == set(range(10))
 
 
-def test_fewer_examples_than_one_batch_are_refused_with_both_numbers():
+def test_fewer_examples_than_a_batch_are_refused():
+    """Fewer examples than one minibatch are refused with both numbers."""
     with pytest.raises(DataError, match=r"249 examples; expected algorithm.batch_size 250 or more"):
         next(train(SETTINGS, DIGITS.train[:249], initial_state(SETTINGS, DIGITS.train), 1, never))
 
@@ -165,7 +172,8 @@ def test_reports_come_where_due_and_after_the_last_step(due, expected):
 
 @pytest.mark.parametrize("nets", [["discriminator"], ["discriminator", "generator"]])
 @pytest.mark.parametrize(("due", "step"), [(lambda step: True, 2), (lambda step: step == 5, 5), (never, 9)])
-def test_a_learning_rate_of_1e20_diverges_at_the_first_report_after_its_first_update(nets, due, step):
+def test_divergence_stops_at_the_first_report(nets, due, step):
+    """A learning rate of 1e20 diverges at the first report after its first update, with exit code 6."""
     settings, finite = changed(**{f"{net}_learning_rate": 1e20 for net in nets}), []
     reports = train(settings, DIGITS.train, initial_state(settings, DIGITS.train), 9, due)
     with pytest.raises(Diverged, match=rf"diverged \(step {step}\): .*(nan|inf).*; expected finite losses") as raised:
@@ -174,7 +182,8 @@ def test_a_learning_rate_of_1e20_diverges_at_the_first_report_after_its_first_up
     assert raised.value.exit_code == 6
 
 
-def test_the_first_update_moves_each_net_by_its_own_sampled_rate_times_its_gradient():
+def test_first_update_is_each_rate_times_its_gradient():
+    """The first update moves each net by its own rate times its gradient, and reports the gradient's norm."""
     settings = changed(generator_learning_rate=0.07, discriminator_learning_rate=0.03)
     before, after = initial_state(settings, DIGITS.train), initial_state(settings, DIGITS.train)
     (report,) = train(settings, DIGITS.train, after, 1, never)
@@ -198,14 +207,17 @@ def test_the_first_update_moves_each_net_by_its_own_sampled_rate_times_its_gradi
     assert report.metrics["discriminator_loss"] == pytest.approx(2 * losses["discriminator"].item(), rel=1e-5)
 
 
-def test_g_starts_at_the_mean_image_of_its_training_data():
+def test_g_starts_at_the_mean_training_image():
+    """The initial output bias makes G's image at zero input the mean of its training data."""
     bias = initial_state(SETTINGS, DIGITS.train).generator.biases[-1]
     mean = DIGITS.train.images.mean(axis=0, dtype=np.float64)
     # float32 logits of up to 16, where sigmoid' is at most 1/4; the clip at 1e-7.
     assert torch.sigmoid(bias.double()).detach().numpy() == pytest.approx(mean, abs=3e-7)
 
 
-def test_d_alone_learns_to_tell_the_data_and_then_g_alone_learns_to_pass_for_it():
+def test_d_alone_learns_then_g_alone_learns():
+    """D alone learns to tell samples from data, and then G alone learns to pass for the data."""
+
     def play(state, until, **rates):
         metrics = [r.metrics for r in train(changed(**rates), DIGITS.train, state, until, lambda step: step % 50 == 1)]
         return metrics[0], metrics[-1]
@@ -222,7 +234,8 @@ def test_d_alone_learns_to_tell_the_data_and_then_g_alone_learns_to_pass_for_it(
     assert after["fake_accuracy"] < 0.5
 
 
-def test_samples_are_g_of_z_whatever_the_number_of_blocks_and_carry_no_gradient():
+def test_samples_are_g_of_z_without_gradient():
+    """Samples are G of z whatever the number of blocks, and carry no gradient."""
     generator = initial_state(SETTINGS, DIGITS.train).generator
     noise = torch.randn(1001, 8)
     samples = sample(generator, noise)
@@ -231,7 +244,8 @@ def test_samples_are_g_of_z_whatever_the_number_of_blocks_and_carry_no_gradient(
     torch.testing.assert_close(samples, generator(noise, torch.empty(1001, 0)).detach(), rtol=1e-5, atol=1e-6)
 
 
-def test_the_average_of_g_follows_its_weights_changes_no_training_and_is_resumed_to_the_bit(tmp_path):
+def test_ema_of_g_changes_no_training_and_resumes(tmp_path):
+    """The EMA of G follows its weights, changes no training, and is resumed to the bit."""
     averaging = changed(generator_average=0.9)
     plain, _ = trained(SETTINGS, 12)
     state = initial_state(averaging, DIGITS.train)

@@ -44,7 +44,8 @@ def test_there_are_golden_files():
     assert [path.name for path in VERSIONS][:1] == ["v0.1.0"]
 
 
-def test_a_checkpoint_of_an_earlier_version_has_its_weights_to_the_bit(golden, run):
+def test_old_checkpoint_has_its_weights_to_the_bit(golden, run):
+    """A checkpoint of an earlier version has its weights to the bit."""
     _, manifest, tensors = latest_checkpoint(run.folder.child("checkpoints"))
     digests = expected(golden)[run.name]
     assert manifest.step == SAVED
@@ -52,7 +53,8 @@ def test_a_checkpoint_of_an_earlier_version_has_its_weights_to_the_bit(golden, r
     assert run.generator().sha256 == digests["generator_sha256"]
 
 
-def test_a_training_of_an_earlier_version_goes_on_as_it_would_have(golden, run, digits):
+def test_old_training_resumes_as_it_would_have(golden, run, digits):
+    """A training of an earlier version goes on as it would have, to the rounding of other processors."""
     settings = run.configuration.training()
     state = initial_state(settings, digits.train)
     resume(state, gan_training(run.folder, settings, run.configuration.train, digits.digest, digits.shape))
@@ -71,7 +73,8 @@ def test_a_training_of_an_earlier_version_goes_on_as_it_would_have(golden, run, 
     assert largest > 1e-4  # a step that is not taken would be seen
 
 
-def test_a_generator_of_an_earlier_version_draws_the_images_it_drew(golden):
+def test_old_generator_draws_the_same_images(golden):
+    """A generator of an earlier version draws the images that it drew, to one grey level."""
     model = load_generator(golden / "generator")
     assert model.sha256 == expected(golden)["adam"]["generator_sha256"]
     images, then = to_bytes(model.draw(4, seed=0)), np.load(golden / "images.npy")

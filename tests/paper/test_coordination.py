@@ -44,7 +44,8 @@ def test_without_rules_it_is_algorithm_1_to_the_bit(scheme, share, data):
     assert [(one.step, one.images) for one in seen] == [(step, 50 * step) for step in range(1, 13)]
 
 
-def test_k_is_two_while_d_is_behind_and_each_minibatch_is_seen_once(data):
+def test_k_is_two_while_d_is_behind(data):
+    """D has more steps only while it is behind, and each minibatch is seen once."""
     seen, state = coordinated(settings(), data, 600, Coordination(most_steps=2, target=0.99))
     assert [one.images for one in seen] == [100, 200, 300, 400, 500, 600]
     assert int(state.step) == 6
@@ -59,13 +60,15 @@ def test_a_d_that_wins_is_slowed_down_exponentially():
     assert rates == pytest.approx([0.1 * math.e, 0.1, 0.1 / math.e])
 
 
-def test_the_width_of_z_goes_to_one_over_the_first_half():
+def test_noise_width_reaches_one_at_half_of_training():
+    """The width of z goes linearly to 1 over the first half of the training, and stays there."""
     rule = Coordination(first_width=0.5)
     assert [rule.width(Pace(done=done)) for done in (0, 0.25, 0.5, 0.9)] == pytest.approx([0.5, 0.75, 1, 1])
     assert Coordination().width(Pace(done=0.1)) == 1.0
 
 
-def test_a_narrow_prior_changes_the_first_step_and_a_shared_draw_stays_shared(data):
+def test_narrow_prior_changes_the_first_step(data):
+    """A narrower prior at the start changes the first step's weights of both nets."""
     told = settings()
     _, plain = coordinated(told, data, 50, Coordination())
     _, narrow = coordinated(told, data, 50, Coordination(first_width=0.1))

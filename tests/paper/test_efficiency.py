@@ -9,7 +9,8 @@ def rows(variant, scores):
     ]
 
 
-def test_a_variant_is_shown_by_its_difference_from_the_constant_schedule_seed_by_seed():
+def test_variant_is_shown_by_paired_differences():
+    """A variant is shown by its difference from the constant schedule, paired by seed."""
     _, other, *_ = VARIANTS
     lines = table(rows("constant", [0.0, 10.0, 20.0]) + rows(other, [1.0, 12.0, 23.0])).splitlines()
     assert lines[0].split() == ["images", "seen", "by", "D", "100"]
@@ -17,7 +18,8 @@ def test_a_variant_is_shown_by_its_difference_from_the_constant_schedule_seed_by
     assert lines[2].removeprefix(other).split() == ["+2.0", "±", "0.6"]  # differences 1, 2, 3
 
 
-def test_seeds_that_one_of_the_two_lacks_are_left_out():
+def test_unpaired_seeds_are_left_out():
+    """Seeds that one of the two schedules lacks are left out of the difference."""
     _, other, *_ = VARIANTS
     line = table(rows("constant", [0.0, 10.0, 20.0]) + rows(other, [1.0, 13.0])).splitlines()[2]
     assert line.removeprefix(other).split() == ["+2.0", "±", "1.0"]

@@ -28,7 +28,8 @@ def shortened(**changes):
     return replace(settings, training=replace(settings.training, algorithm=algorithm))
 
 
-def test_at_the_end_d_is_a_half_on_the_support_of_the_data(game):
+def test_final_d_is_one_half_on_the_data(game):
+    """At the end D is within 0.05 of 1/2 on the support of the data."""
     assert game.agreement.discriminator_from_half <= 0.05
 
 
@@ -37,7 +38,8 @@ def test_at_the_end_p_g_is_p_data(game):
     assert game.agreement.jensen_shannon < game_divergence(game.panels[0])
 
 
-def test_a_d_trained_to_its_optimum_against_a_g_that_is_held_is_that_of_equation_2(game):
+def test_d_trained_against_fixed_g_is_equation_2(game):
+    """D trained to its optimum against a held G is that of Eq. 2, where 1/2 would be further off."""
     assert game.agreement.discriminator_from_optimum <= 0.03
     # Against that G, D = 1/2 would be further off: it has something to find.
     optimal = game.panels[1]
@@ -45,7 +47,8 @@ def test_a_d_trained_to_its_optimum_against_a_g_that_is_held_is_that_of_equation
     assert np.abs(exact - 0.5).mean() > 2 * game.agreement.discriminator_from_optimum
 
 
-def test_panels_b_and_c_move_one_net_and_hold_the_other(game):
+def test_panels_b_and_c_move_one_net_each(game):
+    """Panel (b) moves D and holds G; panel (c) moves G, whose samples then look more real to D."""
     begun, optimal, followed, _ = game.panels
     assert np.array_equal(begun.p_g, optimal.p_g)
     assert not np.array_equal(begun.discriminator, optimal.discriminator)
@@ -63,7 +66,8 @@ def test_densities_are_densities(game):
         assert ((panel.discriminator >= 0) & (panel.discriminator <= 1)).all()
 
 
-def test_the_mixture_s_density_integrates_to_its_cumulative_and_is_drawn_from():
+def test_mixture_density_matches_cumulative_and_draws():
+    """The mixture's density integrates to its cumulative, and its draws pass Kolmogorov-Smirnov."""
     data = Mixture()
     for x in (-1.0, 0.2, 1.5):
         total, _ = integrate.quad(lambda at: data.density(np.array([at]))[0], -9, x, points=[-0.6, 0.8])
@@ -78,7 +82,8 @@ def test_the_mixture_s_density_integrates_to_its_cumulative_and_is_drawn_from():
     assert not np.array_equal(drawn, data.draw(2000, seed=2).images[:, 0])
 
 
-def test_a_g_that_is_z_itself_is_as_far_from_the_data_as_the_integral_says():
+def test_divergence_of_identity_g_is_the_integral():
+    """For a G that is z itself the divergence from the data is that of numerical integration."""
     settings, data = GameSettings(), Mixture((1.0,), (0.3,), (1.5,))
     state = initial_state(settings.training, data.draw(1000, 0))
     with torch.no_grad():  # x = relu(z) - relu(-z)
@@ -113,7 +118,8 @@ def test_a_game_is_a_function_of_the_seed():
         assert not np.array_equal(panel.discriminator, different.discriminator)
 
 
-def test_the_picture_has_four_panels_with_the_densities_in_the_paper_s_colours():
+def test_figure_has_four_panels_in_paper_colours():
+    """The picture has four panels with the densities in the paper's colours."""
     game = play(0, shortened())
     picture = np.asarray(Image.open(io.BytesIO(one_dimensional_game(game.panels))).convert("RGB")).astype(int)
     quarters = np.array_split(picture, 4, axis=1)

@@ -37,19 +37,22 @@ def test_the_bound_of_any_discriminator_is_below_the_divergence(both, data):
 
 
 @given(pairs())
-def test_the_bound_of_the_optimal_discriminator_is_the_divergence(both):
+def test_optimal_discriminator_bound_is_the_divergence(both):
+    """The bound of the optimal discriminator is the Jensen-Shannon divergence itself."""
     assert jensen_shannon_bound(value(*both, optimal_logits(*both))) == pytest.approx(jensen_shannon(*both), abs=1e-10)
 
 
 @given(pairs(), st.integers(0, 2**32 - 1))
-def test_masks_at_random_lower_the_bound_below_that_of_their_mean_logit(both, seed):
+def test_random_masks_lower_the_mean_logit_bound(both, seed):
     # Dropout: V averaged over masks, against V of the average. V is concave in the logits.
+    """The value is concave in the logits, so random masks give a lower bound than their mean logit."""
     masked = np.random.default_rng(seed).normal(0, 3, (20, len(both[0])))
     average = np.mean([value(*both, logits) for logits in masked])
     assert jensen_shannon_bound(average) <= jensen_shannon_bound(value(*both, masked.mean(axis=0))) + 1e-10
 
 
-def test_the_estimate_has_the_standard_error_it_says_and_no_bias_of_its_own():
+def test_estimate_is_unbiased_with_its_standard_error():
+    """The estimate has no bias of its own and the standard error that it says, over 2,000 repeats."""
     random, p, q = np.random.default_rng(0), np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.3, 0.6])
     logits = np.array([1.0, -0.5, -2.0])
     exact = jensen_shannon_bound(value(p, q, logits))
@@ -103,7 +106,8 @@ def trained(keep):
     return off, on, jensen_shannon(p, q, GRID.weights)
 
 
-def test_of_a_d_trained_with_dropout_the_bound_is_lower_with_dropout_on_than_off_and_both_are_below_the_divergence():
+def test_dropout_on_lowers_the_bound_of_a_trained_d():
+    """For a D trained with dropout the bound is lower with dropout on than off; both are below the divergence."""
     without, _, exact = trained(keep=1)
     off, on, _ = trained(keep=0.5)
     # Expectations over x are integrals; over masks, means of 200, within five of their standard errors.
@@ -115,7 +119,8 @@ def test_of_a_d_trained_with_dropout_the_bound_is_lower_with_dropout_on_than_off
 
 
 @given(pairs(), st.integers(0, 2**32 - 1))
-def test_dropout_of_a_hidden_layer_s_units_never_raises_the_bound(both, seed):
+def test_hidden_dropout_never_raises_the_bound(both, seed):
+    """Dropout of the last hidden layer's units never raises the bound."""
     net = DenseDiscriminator(1, 0, DenseDiscriminatorSettings((3,), 2, input_keep=1, hidden_keep=0.5))
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -127,8 +132,9 @@ def test_dropout_of_a_hidden_layer_s_units_never_raises_the_bound(both, seed):
     assert on.mean() <= off + 1e-5  # logits in float32
 
 
-def test_dropout_of_what_goes_into_a_maxout_can_raise_the_bound():
+def test_dropout_before_a_maxout_can_raise_the_bound():
     # |x_1 - x_2| is 0 at (1, 1), where the data is, as at the fakes' (0, 0); but with one of the two dropped it is 2.
+    """Dropout of a maxout's inputs can raise the bound, as this pair of distributions shows."""
     net = DenseDiscriminator(2, 0, DenseDiscriminatorSettings((1,), 2, input_keep=0.5, hidden_keep=1))
     with torch.no_grad():
         net.weights[0].copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))

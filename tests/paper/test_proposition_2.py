@@ -26,7 +26,8 @@ def test_no_step_raises_the_criterion(both, rate):
 
 
 @given(pairs_with_positive_p_g(), RATES)
-def test_after_t_steps_the_criterion_is_within_the_first_divergence_over_t_of_its_minimum(both, rate):
+def test_criterion_gap_is_bounded_by_divergence_over_t(both, rate):
+    """After t steps the criterion is within the first divergence over (rate t) of its minimum."""
     first = kullback_leibler(*both)
     for step, p_g in enumerate(path(*both, rate)):
         if step:
@@ -34,7 +35,8 @@ def test_after_t_steps_the_criterion_is_within_the_first_divergence_over_t_of_it
 
 
 @given(pairs())
-def test_at_rate_1_the_distance_to_p_data_is_halved_by_every_step_even_from_disjoint_supports(both):
+def test_rate_one_halves_the_distance_each_step(both):
+    """At rate 1 each step halves the distance to p_data, even from disjoint supports."""
     p_data, start = both
     for step, p_g in enumerate(path(p_data, start, 1.0)):
         np.testing.assert_allclose(p_g - p_data, (start - p_data) / 2**step, atol=1e-10)
@@ -42,7 +44,8 @@ def test_at_rate_1_the_distance_to_p_data_is_halved_by_every_step_even_from_disj
 
 
 @given(pairs_with_positive_p_g(), RATES)
-def test_a_step_goes_against_the_slope_of_the_value_in_p_g_with_d_held(both, rate):
+def test_step_descends_the_value_with_d_held(both, rate):
+    """A step goes against the slope of the value in p_g with D held, and p_g stays a distribution."""
     p_data, p_g = both
     moved = next(convex_descent(p_data, p_g, rate))
     held = np.log1p(-optimal_discriminator(p_data, p_g), where=p_g > 0, out=np.zeros_like(p_g))
@@ -68,7 +71,8 @@ def test_a_rate_outside_0_to_1_is_refused(rate):
         next(convex_descent(np.ones(1), np.ones(1), rate))
 
 
-def test_a_p_g_that_misses_a_point_of_p_data_is_refused_where_it_could_not_come_back():
+def test_p_g_missing_a_data_point_is_refused():
+    """A p_g that misses a point of p_data is refused at a rate where it could never come back."""
     p_data, p_g = np.array([0.5, 0.5]), np.array([1.0, 0.0])
     with pytest.raises(ValueError, match="never leaves"):
         next(convex_descent(p_data, p_g, 0.5))

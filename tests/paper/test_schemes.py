@@ -34,7 +34,8 @@ def results(effects, noise=0.0):
     ]  # fmt: skip
 
 
-def test_an_effect_is_what_its_factor_adds_whatever_the_others_and_the_seed_do():
+def test_effect_is_what_its_factor_alone_adds():
+    """A factor's effect is what it adds, whatever the other factors and the seed add."""
     effects = dict(zip(FACTORS, (3.0, -2.0, 0.0, 10.0), strict=True))
     lines = schemes.effect_table(results(effects, noise=7.0)).splitlines()[1:]
     for line, (name, effect) in zip(lines, effects.items(), strict=True):
@@ -42,14 +43,16 @@ def test_an_effect_is_what_its_factor_adds_whatever_the_others_and_the_seed_do()
         assert f"{effect:.2f} ± 0.00" in line
 
 
-def test_every_combination_has_its_line_with_mean_and_standard_error_over_seeds():
+def test_each_combination_has_mean_and_standard_error():
+    """Each of the 16 combinations has its line, with mean and standard error over seeds."""
     lines = schemes.combination_table(results(dict.fromkeys(FACTORS, 1.0), noise=1.0)).splitlines()[1:]
     assert len(lines) == 16
     assert "1.00 ± 0.58" in lines[0]  # 0, 1, 2: a deviation of 1, over the root of 3
     assert "5.00 ± 0.58" in lines[-1]
 
 
-def test_factors_that_are_not_varied_stay_as_published_and_have_no_effect_to_show():
+def test_unvaried_factors_stay_as_published():
+    """Factors that are not varied stay as published, and have no effect to show."""
     found = schemes.all_results(2, [1], DIGITS, [], lambda rows: None, varied=["scheme"])
     changed = {tuple(getattr(row, name) for name in FACTORS) for row in found}
     assert changed == {tuple({**PUBLISHED, "scheme": scheme}.values()) for scheme in FACTORS["scheme"]}
@@ -67,7 +70,8 @@ def test_combinations_that_are_known_are_not_trained_again():
     assert [(row.init_range, row.step) for row in kept[0]] == [(0.005, 1), (0.05, 1)]
 
 
-def test_d_starts_with_logits_as_large_as_the_published_nets():
+def test_initial_logits_are_as_large_as_published():
+    """The small D starts with logits as large as those of the published nets."""
     settings = schemes.settings_of(PUBLISHED, 0, DIGITS).network.discriminator
     # Three layers' weights, uniform on a range, over the roots of the widths they add up.
     ours = settings.init_range**3 * (64 * settings.units[0] * settings.units[1]) ** 0.5

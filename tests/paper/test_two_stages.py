@@ -20,13 +20,15 @@ DIGITS = load(DataSettings("digits"))
         (SECOND, "tfd", {"network.generator.hidden", "algorithm.learning_rate_decay"}),
     ],
 )  # fmt: skip
-def test_settings_are_the_recipe_s_but_for_what_is_said(training, recipe, also):
+def test_settings_differ_from_recipe_only_as_stated(training, recipe, also):
+    """Settings are the recipe's but for those that the module says it reduces."""
     published = config.flat(config.to_plain(config.load(CONFIGS / f"{recipe}.yaml").training()))
     ours = config.flat(config.to_plain(settings_of(training, 0, DIGITS)))
     assert {name for name in ours if ours[name] != published[name]} == {*reduced("digits"), *also}
 
 
-def test_hidden_sigmoids_of_the_narrow_g_are_as_spread_as_the_recipe_s():
+def test_narrow_g_has_the_recipes_hidden_spread():
+    """The narrow G's hidden sigmoids have inputs as spread as those of the recipe's G."""
     settings = settings_of(FIRST, 0, DIGITS)
     g = initial_state(settings, DIGITS.train).generator
     z = torch.randn(4000, settings.noise.size, generator=torch.Generator().manual_seed(0))
@@ -37,7 +39,8 @@ def test_hidden_sigmoids_of_the_narrow_g_are_as_spread_as_the_recipe_s():
     assert inputs.std().item() == pytest.approx(published, rel=0.1)
 
 
-def test_each_training_is_judged_after_the_steps_that_its_row_names():
+def test_scores_are_taken_at_the_rows_steps():
+    """Each training is scored after the steps its row names, and the second stage does not touch the first."""
     rows = list(rows_of(0, 2, DIGITS))
     assert [(row.training, row.steps, row.pretrained) for row in rows] == [
         (FIRST, 2, 0), (SECOND, 0, 2), (SECOND, 2, 2), (FIRST, 4, 0)
@@ -54,7 +57,8 @@ def row(training, steps, seed, score, pretrained=0):
     return Row(training, seed, steps, pretrained, score, 0.5, 0.2, 0.75, 1.0)
 
 
-def test_the_table_has_means_over_seeds_and_differences_paired_by_seed():
+def test_table_has_means_and_paired_differences():
+    """The table has means over seeds, and differences that are paired by seed."""
     rows = []
     for seed in range(3):
         begun, ended = row(SECOND, 0, seed, -30.0, 9), row(SECOND, 9, seed, 11.0 * seed, 9)

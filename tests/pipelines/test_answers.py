@@ -53,7 +53,8 @@ def ask(finished, here):
 
 
 @pytest.mark.parametrize(("words", "told"), RESULTS, ids=[words for words, _ in RESULTS])
-def test_a_result_is_on_stdout_for_people_for_programs_and_in_quiet(words, told, ask):
+def test_result_is_on_stdout_in_every_mode(words, told, ask):
+    """A result is on stdout, for people, in quiet and for programs, where it is one JSON object."""
     spoken = ask(words)
     assert (spoken.code, told in spoken.out) == (0, True), spoken
     assert told not in spoken.err
@@ -100,7 +101,8 @@ def test_a_reader_that_has_gone_is_no_failure(finished, tmp_path):
         ("models --tracking-uri CLOSED", 5, "MLflow refused"),
     ],
 )
-def test_a_failure_is_an_object_with_its_line_and_code(words, code, told, finished, here):
+def test_failure_is_one_object_with_line_and_code(words, code, told, finished, here):
+    """With --json a failure is one object with its line and exit code."""
     meant = {"YAML": str(finished.yaml), "CLOSED": f"http://127.0.0.1:{closed_port()}"}
     answer = here(*(meant.get(word, word) for word in words.split()), "--json")
     failed(answer, code, told)
@@ -124,7 +126,8 @@ def test_a_result_that_is_a_failure_is_one_object(tmp_path, here):
 @pytest.mark.parametrize(
     ("number", "code", "told"), [(signal.SIGTERM, 143, "preempted"), (signal.SIGINT, 130, "interrupted")]
 )
-def test_a_command_that_is_ended_says_so_in_an_object(number, code, told, tmp_path):
+def test_ended_command_says_so_in_an_object(number, code, told, tmp_path):
+    """With --json a command ended by SIGTERM or SIGINT says so in one object, with code 143 or 130."""
     process = start_gan("figure", "fig1", "--output", "fig1.png", "--json", cwd=tmp_path)
     try:
         until(lambda: "play" in process.stderr.readline())

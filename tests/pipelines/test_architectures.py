@@ -12,7 +12,7 @@ from pipelines.runs import warm_start
 from pipelines.runs.run import Run
 from pipelines.storage import Storage, save_checkpoint
 from tests.pipelines.conftest import ANY_MODEL, failed, gan, trained_alone
-from tests.pipelines.test_origin import begun, digest, job, no_registry
+from tests.pipelines.test_warm_start import begun, digest, job, no_registry
 
 EVERYDAY = (
     """
@@ -51,7 +51,8 @@ def run(request, tmp_path, digits):
     return made
 
 
-def test_a_run_s_generator_is_of_its_architecture_and_travels_as_it_is(run, digits, tmp_path):
+def test_run_generator_has_its_architecture(run, digits, tmp_path):
+    """A convolutional run's generator has its weights, and a saved copy draws the same images."""
     reopened = Run.open(run.name, run.storage)
     assert reopened.configuration == run.configuration
     model, state = reopened.generator(), trained_alone(run.configuration.training(), digits, 10)
@@ -63,7 +64,8 @@ def test_a_run_s_generator_is_of_its_architecture_and_travels_as_it_is(run, digi
     assert np.array_equal(load_generator(tmp_path / "portable").draw(9, 0), images)
 
 
-def test_a_run_is_continued_to_the_bits_of_one_in_one_go(run, digits):
+def test_continued_run_equals_one_in_one_go(run, digits):
+    """A run continued to more steps begins with the bits that one in one go has there."""
     longer = config.override(run.configuration, {"algorithm.steps": 12})
     found, tensors = warm_start.find("it", run.storage, no_registry, longer)
     more = Run.create(warm_start.adapt(longer, found), "stem", "more", run.storage, found)
@@ -90,7 +92,8 @@ def test_a_generator_of_another_architecture_is_no_warm_start(run, digits):
         warm_start.adapt(run.configuration, about)
 
 
-def test_images_that_do_not_fit_the_architecture_or_a_candidate_s_are_refused_before_anything_starts(tmp_path, here):
+def test_unfit_images_are_refused_before_anything_starts(tmp_path, here):
+    """Images that do not fit the architecture, or a candidate's, are one line before anything starts."""
     (tmp_path / "it.yaml").write_text(EVERYDAY)
     where = ("--storage", tmp_path / "st")
     fit = here(
@@ -113,9 +116,8 @@ def test_images_that_do_not_fit_the_architecture_or_a_candidate_s_are_refused_be
 
 
 @pytest.mark.slow
-def test_the_whole_pipeline_runs_on_a_convolutional_configuration_whatever_the_number_of_workers(
-    tmp_path, digits, registry_uri
-):
+def test_convolutional_pipeline_ignores_worker_count(tmp_path, digits, registry_uri):
+    """A convolutional run goes through every stage, and its weights do not depend on the number of workers."""
     (tmp_path / "it.yaml").write_text(EVERYDAY)
     where = ("--storage", tmp_path / "st", "--tracking-uri", registry_uri, "--json")
     done = gan("run", "it.yaml", "--name", "it", "--set", "tune.candidates=2", *where, cwd=tmp_path)

@@ -36,13 +36,15 @@ def test_more_candidates_leave_the_first_ones_as_they_were(seed, count):
 
 
 @given(st.integers(0, 2**63 - 1), st.permutations(list(SPACE)), st.integers(1, len(SPACE)))
-def test_a_keys_draws_do_not_depend_on_which_other_keys_there_are_nor_on_their_order(seed, keys, count):
+def test_draws_do_not_depend_on_other_keys(seed, keys, count):
+    """A key's draws do not depend on which other keys there are, nor on their order."""
     fewer = {key: SPACE[key] for key in keys[:count]}
     assert drawn(seed, space=fewer) == [{key: whole[key] for key in fewer} for whole in drawn(seed)]
 
 
 @given(st.integers(0, 2**63 - 1), st.floats(1e-12, 1e6), st.floats(1.01, 1e6))
-def test_every_draw_is_within_its_bounds_and_has_four_digits(seed, low, factor):
+def test_draws_are_within_bounds_and_have_four_digits(seed, low, factor):
+    """Every draw is within its bounds and has four digits, so that a table can show all of it."""
     high = low * factor
     for kind in ("uniform", "log_uniform"):
         for candidate in drawn(seed, space={"algorithm.generator_learning_rate": {kind: [low, high]}}):
@@ -52,7 +54,8 @@ def test_every_draw_is_within_its_bounds_and_has_four_digits(seed, low, factor):
 
 
 @given(st.integers(1, 4), st.integers(0, 3), st.data())
-def test_a_grid_is_every_combination_once_in_the_keys_alphabetical_order_whatever_the_seed(choices, width, data):
+def test_grid_is_every_combination_once_in_key_order(choices, width, data):
+    """A grid is every combination once in the keys' alphabetical order, whatever the seed."""
     space = {
         "noise.size": {"integer": [3, 4 + width]},
         "algorithm.discriminator_steps": {"choice": list(range(choices))},
@@ -79,14 +82,16 @@ def test_draws_follow_their_distributions():
     assert np.mean([c["algorithm.learning_rate_decay"] for c in many]) == pytest.approx(1.25, abs=0.0115)
 
 
-def test_a_choice_gives_back_its_own_values_of_any_type():
+def test_choice_returns_its_values_of_any_type():
+    """A choice gives back its own values, of any type, and each of them in time."""
     values = [[4, 5], "relu", None, True]
     seen = [candidate["noise.size"] for candidate in drawn(0, 100, {"noise.size": {"choice": values}})]
     assert all(any(value == one and type(value) is type(one) for one in values) for value in seen)
     assert all(value in seen for value in values)
 
 
-def test_candidates_become_whole_configurations_that_differ_in_the_searched_settings_only(small):
+def test_candidates_differ_in_searched_settings_only(small):
+    """Candidates are whole configurations that differ from the given one in the searched settings alone."""
     configurations = candidate_configurations(small)
     assert len(configurations) == small.tune.candidates
     for configuration, candidate in zip(configurations, draw_candidates(small.tune, small.seed), strict=True):
@@ -104,12 +109,14 @@ def test_candidates_become_whole_configurations_that_differ_in_the_searched_sett
         ("algorithm.steps.x", [1], "not a section"),
     ],
 )
-def test_a_space_that_leads_out_of_range_is_refused_before_any_trial(key, values, words, small):
+def test_space_out_of_range_is_refused_before_trials(key, values, words, small):
+    """A space that leads out of range is refused before any trial, with the setting's name."""
     with pytest.raises(ConfigurationError, match=words):
         candidate_configurations(config.override(small, {"tune.space": {key: {"choice": values}}}))
 
 
-def test_what_a_suggestion_could_be_is_refused_before_any_trial_though_no_draw_is_out_of_range(small):
+def test_possible_bad_suggestion_is_refused_in_advance(small):
+    """What a suggestion could be is refused before any trial, though no draw is out of range."""
     space = {"algorithm.batch_size": {"choice": [*[50] * 30, 51]}}
     changed = {"tune.candidates": 1, "tune.scheduler": "none", "tune.space": space}
     assert len(candidate_configurations(config.override(small, changed))) == 1

@@ -68,7 +68,8 @@ def lines(registry, name=NAME):
 # History and rollback
 
 
-def test_every_move_is_kept_with_where_from_and_why_and_no_move_leaves_no_trace(registry):
+def test_every_move_is_recorded_with_source_and_reason(registry):
+    """Every move is kept with where from, by what and why; a refused one leaves no trace."""
     first, second, third = with_versions(registry, 3)
     history = ChampionHistory(registry, NAME)
     assert history.moves() == []
@@ -92,7 +93,8 @@ def test_every_move_is_kept_with_where_from_and_why_and_no_move_leaves_no_trace(
     assert move["when"].endswith("+00:00")
 
 
-def test_promoting_the_champion_changes_nothing_and_forcing_it_is_refused(registry):
+def test_promoting_or_forcing_the_champion_moves_nothing(registry):
+    """Promoting the champion changes nothing, and forcing it is refused."""
     (first,) = with_versions(registry, 1)
     history = ChampionHistory(registry, NAME)
     history.promote(first, lambda champion: YES)
@@ -102,7 +104,8 @@ def test_promoting_the_champion_changes_nothing_and_forcing_it_is_refused(regist
     assert len(history.moves()) == 1
 
 
-def test_rollback_undoes_moves_one_after_the_other_and_then_refuses(registry):
+def test_rollback_undoes_moves_in_turn_then_refuses(registry):
+    """Rollback undoes moves one after the other, and then refuses."""
     versions = with_versions(registry, 4)
     history = ChampionHistory(registry, NAME)
     with pytest.raises(RegistryError, match=rf"nothing to roll back to \({NAME}\): no champion yet"):
@@ -120,7 +123,8 @@ def test_rollback_undoes_moves_one_after_the_other_and_then_refuses(registry):
 
 
 @pytest.mark.parametrize("gone", [archive, delete])
-def test_a_rollback_to_a_version_that_was_put_away_is_refused_and_moves_nothing(registry, gone):
+def test_rollback_to_a_removed_version_is_refused(registry, gone):
+    """A rollback to a version that was archived or deleted is refused and moves nothing."""
     first, second = with_versions(registry, 2)
     history = ChampionHistory(registry, NAME)
     history.force(first, "a test")
@@ -135,7 +139,8 @@ def test_a_rollback_to_a_version_that_was_put_away_is_refused_and_moves_nothing(
         history.promote(first, lambda champion: pytest.fail("the gate was asked"))
 
 
-def test_a_move_by_other_means_is_noticed_kept_and_can_be_undone(registry):
+def test_outside_move_is_recorded_and_undoable(registry):
+    """A move by other means is noticed and kept, and can be undone."""
     versions = with_versions(registry, 3)
     history = ChampionHistory(registry, NAME)
     registry.backend.set_alias(NAME, CHAMPION, 1)  # before gan kept moves
@@ -151,14 +156,16 @@ def test_a_move_by_other_means_is_noticed_kept_and_can_be_undone(registry):
     assert history.rollback().version == 1
 
 
-def test_a_reason_of_any_length_fits_in_a_tag_of_every_database(registry):
+def test_reason_of_any_length_fits_in_a_tag(registry):
+    """A reason of any length fits in a tag of every database."""
     (first,) = with_versions(registry, 1)
     ChampionHistory(registry, NAME).force(first, "±" * 9000)
     (tag,) = tags(registry, MOVE_TAG)
     assert 1000 < len(registry.registered(NAME).tags[tag]) < 5000  # what PostgreSQL's column holds
 
 
-def test_a_history_that_someone_spoilt_is_an_error_in_one_line(registry):
+def test_damaged_history_is_an_error_in_one_line(registry):
+    """A history that someone spoilt is an error in one line."""
     with_versions(registry, 1)
     registry.backend.set_tag(NAME, f"{MOVE_TAG}00000001", "[]")
     with pytest.raises(RegistryError, match=rf"unreadable history \({NAME}\)"):
@@ -176,7 +183,8 @@ def die():
     raise Death
 
 
-def test_a_promotion_that_died_before_any_of_its_writes_is_finished_or_done_again_by_the_next(registry):
+def test_promotion_killed_at_any_write_is_completed(registry):
+    """A promotion that died before any of its writes is finished or done again by the next process."""
     survivor, died = registry, 0
     term = 1 if isinstance(registry.backend, InMemoryRegistry) else 12  # what a write takes decides
     for writes in range(1, 100):
@@ -207,7 +215,8 @@ def test_a_promotion_that_died_before_any_of_its_writes_is_finished_or_done_agai
         assert tags(survivor, PENDING_TAG, name) == []
 
 
-def test_a_process_killed_between_the_move_and_its_entry_leaves_the_entry_to_the_next(registry_uri):
+def test_kill_between_move_and_entry_is_repaired(registry_uri):
+    """A process killed between the move and its entry leaves the entry to the next, which writes it."""
     registry = Registry(registry_uri)
     with_versions(registry, 2)
     assert contenders.alone(contenders.die_after, registry_uri, NAME, 2, 6) == -signal.SIGKILL
@@ -222,14 +231,16 @@ def test_a_process_killed_between_the_move_and_its_entry_leaves_the_entry_to_the
 
 
 @pytest.mark.parametrize(("processes", "rounds"), [(2, 10), (8, 3)])
-def test_processes_that_hold_the_lease_one_at_a_time_lose_no_count(uri, processes, rounds):
+def test_lease_admits_one_process_at_a_time(uri, processes, rounds):
+    """Processes that hold the lease one at a time lose no count."""
     registry, name = Registry(uri, create=True), f"gan-lease-{processes}"
     registry.backend.create_model(name)
     contenders.together(contenders.count, [(uri, name, rounds)] * processes)
     assert registry.registered(name).tags == {contenders.COUNTER: str(processes * rounds)}
 
 
-def test_a_dead_holder_is_waited_for_as_long_as_its_term_and_no_longer(registry):
+def test_dead_holder_is_waited_for_one_term(registry):
+    """A dead holder is waited for as long as its term and no longer, and must not go on after that."""
     with_versions(registry, 1)
     dead = Lease(registry.backend, NAME, term=2)
     waiting = dead.held()
@@ -244,7 +255,8 @@ def test_a_dead_holder_is_waited_for_as_long_as_its_term_and_no_longer(registry)
     assert tags(registry, PREFIX) == []
 
 
-def test_a_holder_that_was_silent_for_half_its_term_does_not_go_on(registry):
+def test_holder_silent_for_half_a_term_stops(registry):
+    """A holder that was silent for half its term does not go on."""
     with_versions(registry, 1)
     with Lease(registry.backend, NAME, term=1).held() as lease:
         time.sleep(0.6)
@@ -252,7 +264,8 @@ def test_a_holder_that_was_silent_for_half_its_term_does_not_go_on(registry):
             lease.check()
 
 
-def test_whoever_waits_for_a_living_holder_gives_up_after_ten_terms_and_says_who_it_is(registry):
+def test_waiting_for_a_live_holder_ends_after_ten_terms(registry):
+    """Whoever waits for a living holder gives up after ten terms and says who it is."""
     with_versions(registry, 1)
     living = Lease(registry.backend, NAME, term=60)  # whatever the machine does, it is not late
     with living.held(), concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -269,7 +282,8 @@ def test_whoever_waits_for_a_living_holder_gives_up_after_ten_terms_and_says_who
 
 
 @pytest.mark.parametrize("processes", [3, pytest.param(8, marks=pytest.mark.slow)])
-def test_processes_that_register_at_once_leave_all_versions_and_the_best_as_champion(uri, tmp_path, processes):
+def test_parallel_registrations_keep_all_and_the_best(uri, tmp_path, processes):
+    """Processes that register at once leave all versions, with the best as champion and one history."""
     name = f"gan-at-once-{processes}"
     # Each better than the one before, and no more components than the gate's 300 samples can tell apart.
     components = {3: [2, 6], 8: [0, 0, 1, 2, 3, 4, 6]}[processes]
@@ -292,7 +306,8 @@ def test_processes_that_register_at_once_leave_all_versions_and_the_best_as_cham
 # Retention
 
 
-def test_what_an_alias_is_on_is_neither_archived_nor_deleted(registry):
+def test_aliased_version_is_neither_archived_nor_deleted(registry):
+    """What an alias is on is neither archived nor deleted."""
     first, second = with_versions(registry, 2)
     history = ChampionHistory(registry, NAME)
     history.force(first, "a test")
@@ -314,7 +329,8 @@ def test_an_older_version_does_not_become_challenger(registry):
     assert registry.aliases(NAME) == {"challenger": 2}
 
 
-def test_pruning_keeps_the_newest_every_alias_and_the_last_five_moves(registry):
+def test_pruning_keeps_newest_aliases_and_five_moves(registry):
+    """Pruning keeps the newest, every alias and the versions of the last five moves, so rollback still works."""
     versions = with_versions(registry, 14)
     history = ChampionHistory(registry, NAME)
     for number in (1, 2, 3, 4, 5, 6, 7):

@@ -52,7 +52,8 @@ def test_help_answers_without_torch_ray_or_mlflow(tmp_path):
 @pytest.mark.parametrize(
     ("name", "command"), list(commands()), ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_every_commands_help_has_an_example_that_starts_with_its_own_name(name, command):
+def test_every_help_has_an_example_with_its_name(name, command):
+    """Every command's help has an example that starts with the command's own name."""
     text = command.get_help(click.Context(command, info_name=name))
     assert "Example" in text
     assert f"  {name}" in text.split("Example", 1)[1]
@@ -78,7 +79,8 @@ def test_the_shell_is_told_how_to_complete_commands(monkeypatch, capsys):
 # gan run
 
 
-def test_run_prints_one_json_object_with_its_results_and_speaks_on_stderr(finished):
+def test_run_prints_one_json_object_and_logs_to_stderr(finished):
+    """With --json `gan run` prints one object with its results, and its progress is on stderr."""
     (line,) = finished.answer.out.splitlines()
     result = json.loads(line)
     numbers = {"log_likelihood", "standard_error", "sigma", "coverage"}
@@ -91,7 +93,8 @@ def test_run_prints_one_json_object_with_its_results_and_speaks_on_stderr(finish
     assert "Warning" not in finished.answer.err
 
 
-def test_the_report_of_a_run_refers_to_nothing_outside_itself(finished):
+def test_report_refers_to_nothing_outside_itself(finished):
+    """The report has no link to another host and no image that is not within it."""
     html = (finished.folder / "report" / "report.html").read_text()
     assert "http://" not in html
     assert "https://" not in html
@@ -100,7 +103,9 @@ def test_the_report_of_a_run_refers_to_nothing_outside_itself(finished):
     assert finished.record("train")["weights_sha256"] in html
 
 
-def test_the_same_command_again_says_it_is_done_and_does_nothing(finished, tmp_path, here):
+def test_same_command_again_says_done_and_does_nothing(finished, tmp_path, here):
+    """The same command again says that the run is done, and changes no file and no version."""
+
     def files():
         return {str(p): (p.stat().st_mtime_ns, p.stat().st_size) for p in finished.folder.rglob("*") if p.is_file()}
 
@@ -116,7 +121,8 @@ def test_the_same_command_again_says_it_is_done_and_does_nothing(finished, tmp_p
     assert "gan-small/1 is champion" in for_people.out
 
 
-def test_a_dry_run_says_what_would_be_done_and_creates_nothing(finished, tmp_path, here):
+def test_dry_run_lists_stages_and_creates_nothing(finished, tmp_path, here):
+    """A dry run says what would be done, and creates nothing."""
     answer = gan("run", finished.yaml, "--dry-run", "--json", "--storage", "new", cwd=tmp_path)
     assert answer.code == 0, answer.err
     assert (answer.json["stages"], answer.json["done"]) == (["tune", "train", "evaluate", "register", "report"], [])
@@ -125,7 +131,8 @@ def test_a_dry_run_says_what_would_be_done_and_creates_nothing(finished, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_that_another_process_works_on_is_left_alone(finished, tmp_path):
+def test_run_of_another_process_is_left_alone(finished, tmp_path):
+    """A run that another process works on is left alone: state running, exit code 0."""
     with Storage.at(finished.folder).lock() as free:
         assert free
         answer = gan("run", finished.yaml, "--name", "small-run", "--storage", finished.storage, "--json", cwd=tmp_path)
@@ -157,7 +164,8 @@ def test_a_name_of_another_configuration_ends_with_2(finished, tmp_path, here):
     ],
     ids=lambda value: "-".join(value)[:40] if value and value[0] in ("run", "rum", "tune", "evaluate") else "",
 )  # fmt: skip
-def test_a_mistake_in_a_setting_or_an_argument_ends_with_2_and_creates_nothing(arguments, words, tmp_path, here):
+def test_usage_error_ends_with_2_and_creates_nothing(arguments, words, tmp_path, here):
+    """A mistake in a setting or an argument is one line, ends with 2 and creates nothing."""
     (tmp_path / "it.yaml").write_text("data: {name: digits}\n")
     failed(here(*arguments), 2, *words)
     assert [path.name for path in tmp_path.iterdir()] == ["it.yaml"]
@@ -179,9 +187,8 @@ def test_checkpoints_of_which_none_is_valid_end_with_4(finished, tmp_path, here)
     failed(here("run", finished.yaml, "--storage", "/proc/nowhere"), 4, "/proc/nowhere", "bytes free")
 
 
-def test_an_mlflow_that_does_not_answer_ends_with_5_before_anything_is_trained_and_shows_no_password(
-    finished, tmp_path, here
-):
+def test_unreachable_mlflow_ends_with_5_without_password(finished, tmp_path, here):
+    """An MLflow that does not answer ends with 5 before anything is trained, and no password is shown."""
     uri = f"http://me:s3cr3t@127.0.0.1:{closed_port()}"
     answer = gan("run", finished.yaml, "--tracking-uri", uri, "--storage", "st", cwd=tmp_path)
     failed(answer, 5, "MLflow does not answer", "http://***@127.0.0.1")
@@ -191,7 +198,8 @@ def test_an_mlflow_that_does_not_answer_ends_with_5_before_anything_is_trained_a
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_training_that_diverges_ends_with_6_and_keeps_its_last_finite_checkpoint(finished, tmp_path):
+def test_divergence_ends_with_6_and_keeps_a_checkpoint(finished, tmp_path):
+    """A training that diverges ends with 6, keeps its last finite checkpoint and writes no record."""
     changes = ["algorithm.discriminator_learning_rate=1.0e+20", "train.workers=1"]
     changes += ["train.checkpoint_every=1", "train.report_every=1"]
     arguments = [part for change in changes for part in ("--set", change)]
@@ -202,7 +210,8 @@ def test_a_training_that_diverges_ends_with_6_and_keeps_its_last_finite_checkpoi
     assert not (tmp_path / "st" / "runs" / "bad" / "records").exists()
 
 
-def test_a_run_whose_model_has_collapsed_registers_it_says_so_and_ends_with_6_each_time(finished, tmp_path):
+def test_collapsed_model_is_registered_and_ends_with_6(finished, tmp_path):
+    """A run whose model has collapsed registers it unpromoted, says so and ends with 6, each time."""
     changes = ["tune.candidates=0", "train.workers=1", "algorithm.steps=20", "registry.gate.max_duplicates=0.0"]
     arguments = [part for change in changes for part in ("--set", change)]
     for _ in range(2):
@@ -248,7 +257,8 @@ def test_runs_are_listed_and_their_status_told(finished, tmp_path, here):
     assert listed.json == {"runs": [status]}
 
 
-def test_a_run_and_its_registered_version_give_the_same_samples_and_a_grid_shows_them(finished, tmp_path, here):
+def test_run_and_its_version_give_the_same_samples(finished, tmp_path, here):
+    """A run and its registered version give the same samples, and a grid shows them pixel by pixel."""
     where = ("--storage", finished.storage)
     for reference, output in [("small-run", "run.npy"), ("gan-small/1", "model.npy"), ("small-run", "grid.png")]:
         answer = here("sample", reference, "-n", 10, "--seed", 3, "--output", output, *where, "--json")
@@ -265,11 +275,13 @@ def test_a_run_and_its_registered_version_give_the_same_samples_and_a_grid_shows
 
 
 @pytest.mark.parametrize(("output", "words"), [("x.jpg", "unknown kind of output"), ("no/x.npy", "no such folder")])
-def test_an_output_that_cannot_be_written_is_refused_before_a_model_is_loaded(output, words, tmp_path, here):
+def test_unwritable_output_is_refused_before_loading(output, words, tmp_path, here):
+    """An output that cannot be written is refused before a model is loaded."""
     failed(here("sample", "any", "--output", output), 2, words, output)
 
 
-def test_a_run_evaluated_again_has_the_scores_of_its_record(finished, tmp_path, here):
+def test_evaluating_again_gives_the_recorded_scores(finished, tmp_path, here):
+    """A run evaluated again has the scores of its record, to the rounding of other threads."""
     answer = here("evaluate", "small-run", "--features", "--storage", finished.storage, "--json")
     score = finished.record("evaluate")
     for key in ("log_likelihood", "standard_error", "sigma"):  # on other threads than the tasks': float32 sums
@@ -285,7 +297,8 @@ def test_a_run_evaluated_again_has_the_scores_of_its_record(finished, tmp_path, 
     assert features["classifier_accuracy"] > 0.95
 
 
-def test_any_two_arrays_are_scored_by_the_command_as_by_the_function(arrays, tmp_path):
+def test_arrays_are_scored_as_by_the_function(arrays, tmp_path):
+    """Any two arrays are scored by the command as by `evaluate_arrays`, and no file is written."""
     from pipelines.evaluation.scores import evaluate_arrays, load_array
 
     named = [
@@ -309,7 +322,8 @@ def test_any_two_arrays_are_scored_by_the_command_as_by_the_function(arrays, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_asked_for_again_is_there_and_quiet_is_quiet(finished, tmp_path, here):
+def test_report_again_is_there_and_quiet_is_quiet(finished, tmp_path, here):
+    """A report asked for again is the one that is there, and --quiet writes nothing on stderr."""
     answer = here("report", "small-run", "--storage", finished.storage, "-q", "--json")
     assert (answer.code, answer.err) == (0, "")
     assert answer.json["report"] == finished.answer.json["report"]

@@ -45,7 +45,8 @@ def test_an_empty_file_is_the_defaults(tmp_path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_configuration_of_ours_loads_and_survives_a_round_trip_through_its_yaml(path, tmp_path):
+def test_every_shipped_configuration_round_trips(path, tmp_path):
+    """Every configuration that is shipped loads, and survives its own YAML with the same digest."""
     loaded = config.load(path)
     (tmp_path / "resolved.yaml").write_text(config.to_yaml(loaded))
     assert config.load(tmp_path / "resolved.yaml") == loaded
@@ -65,7 +66,8 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path):
     assert plain == default
 
 
-def test_overrides_apply_in_order_on_top_of_the_file_and_their_values_are_yaml(tmp_path):
+def test_overrides_apply_in_order_and_are_yaml(tmp_path):
+    """Overrides apply in order on top of the file, and their values are YAML."""
     (tmp_path / "it.yaml").write_text("algorithm: {steps: 5}\n")
     overrides = [
         "algorithm.steps=6",
@@ -79,7 +81,8 @@ def test_overrides_apply_in_order_on_top_of_the_file_and_their_values_are_yaml(t
     assert (loaded.train.gpu, loaded.seed) == (False, "name")
 
 
-def test_overrides_of_an_architecture_and_its_sizes_may_come_in_any_order(tmp_path):
+def test_architecture_and_size_overrides_commute(tmp_path):
+    """Overrides of an architecture and of its sizes may come in any order."""
     (tmp_path / "it.yaml").write_text("seed: 1\n")
     architecture, sizes = "network.architecture=convolutional", "network.generator.channels=[8, 4]"
     for overrides in ([architecture, sizes], [sizes, architecture]):
@@ -91,7 +94,8 @@ def test_overrides_of_an_architecture_and_its_sizes_may_come_in_any_order(tmp_pa
         config.load(tmp_path / "it.yaml", [sizes])
 
 
-def test_a_search_names_settings_of_its_architecture_and_may_choose_among_architectures(tmp_path):
+def test_space_fits_its_architecture_or_chooses_one(tmp_path):
+    """A search names settings of its architecture, and may choose among architectures."""
     space = {
         "network.generator.channels": {"choice": [[8, 4], [4]]},
         "network.discriminator.spectral_norm": {"choice": [True, False]},
@@ -229,9 +233,8 @@ def test_override_replaces_by_dotted_name_and_validates_again(small):
         ("tune: {space: {train.workers: {choice: [1]}}}", ["not searchable", "train.workers"]),
     ],
 )  # fmt: skip
-def test_a_bad_configuration_is_refused_in_one_line_with_what_is_wrong_and_what_is_right(
-    text, words, tmp_path, monkeypatch
-):
+def test_bad_configuration_is_refused_in_one_line(text, words, tmp_path, monkeypatch):
+    """A bad configuration is refused in one line with what is wrong and what is right; no code in it runs."""
     monkeypatch.chdir(tmp_path)
     line = refused(text, tmp_path)
     assert [word for word in words if word not in line] == [], line
@@ -239,7 +242,8 @@ def test_a_bad_configuration_is_refused_in_one_line_with_what_is_wrong_and_what_
     assert not Path("canary").exists()
 
 
-def test_a_file_that_is_missing_a_folder_or_not_text_is_named(tmp_path):
+def test_unreadable_configuration_file_is_named(tmp_path):
+    """A file that is missing, a folder or not text is named in the error."""
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name, says in [("none.yaml", "No such file"), ("", "Is a directory"), ("binary", "decode")]:
         with pytest.raises(ConfigurationError, match=says) as caught:
@@ -258,7 +262,8 @@ def test_a_file_that_is_missing_a_folder_or_not_text_is_named(tmp_path):
         ("algorithm.steps=[\n5", ["not valid YAML", "--set algorithm.steps=[ 5, line 2"]),
     ],
 )
-def test_a_bad_override_is_refused_in_one_line_that_repeats_it(override, words, tmp_path):
+def test_bad_override_is_refused_and_repeated(override, words, tmp_path):
+    """A bad override is refused in one line that repeats it."""
     (tmp_path / "it.yaml").write_text("seed: 3\n")
     with pytest.raises(ConfigurationError) as caught:
         config.load(tmp_path / "it.yaml", [override])
@@ -278,7 +283,8 @@ YAML_PIECES = st.sampled_from(
         st.text(), st.lists(YAML_PIECES, max_size=12).map("".join), st.integers().map(str), st.floats().map(repr)
     ),
 )
-def test_any_text_in_place_of_a_value_gives_a_configuration_or_a_configuration_error_of_one_line(key, text):
+def test_any_value_text_loads_or_is_one_error(key, text):
+    """Any text in place of a value gives a configuration or a configuration error of one line."""
     line = "loaded"
     try:
         document = config.parse_yaml(f"it: {text}", "it")
@@ -295,7 +301,8 @@ def test_any_text_in_place_of_a_value_gives_a_configuration_or_a_configuration_e
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(LEAVES), st.one_of(st.text(), st.lists(YAML_PIECES, max_size=12).map("".join)))
-def test_any_text_as_an_override_gives_a_configuration_or_a_configuration_error_of_one_line(key, text):
+def test_any_override_text_loads_or_is_one_error(key, text):
+    """Any text as an override gives a configuration or a configuration error of one line."""
     line = "loaded"
     try:
         assert isinstance(config.load(CONFIGS[0], [f"{key}={text}"]), Configuration)
@@ -318,7 +325,8 @@ def test_the_scored_weights_follow_the_average_unless_set(tmp_path):
         assert without.scored_weights == "last"  # a candidate that keeps none is scored by its last
 
 
-def test_first_difference_names_the_first_setting_in_dotted_order_and_both_values(small):
+def test_first_difference_names_setting_and_both_values(small):
+    """The first difference is that of the first setting in dotted order, with both values."""
     ours = config.to_plain(small)
     theirs = config.to_plain(config.override(small, {"noise.size": 9, "algorithm.steps": 1}))
     assert config.first_difference(ours, ours) is None
@@ -326,7 +334,8 @@ def test_first_difference_names_the_first_setting_in_dotted_order_and_both_value
     assert config.first_difference(ours, theirs, ignore=["algorithm.steps"]) == ("noise.size", 8, 9)
 
 
-def test_the_digest_is_of_the_values_and_not_of_their_order():
+def test_digest_is_of_values_and_not_of_their_order():
+    """The digest is of the values and their types, and not of the order of keys."""
     assert config.digest({"a": 1, "b": [2, 3]}) == config.digest({"b": [2, 3], "a": 1})
     assert len({config.digest(value) for value in ({"a": 1}, {"a": 2}, {"a": 1.0}, {"a": "1"}, {"a": [1]})}) == 5
 
@@ -346,9 +355,8 @@ def by_set(name, spelling):
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(FRACTIONS), st.one_of(st.sampled_from([0, 1, 250]), st.integers(0, 10**6)))
-def test_a_value_has_one_digest_whether_it_is_written_with_a_dot_or_without_in_the_file_by_set_or_by_default(
-    name, number
-):
+def test_digest_does_not_depend_on_a_numbers_spelling(name, number):
+    """A value has one digest, written with a dot or without, in the file, by --set or by default."""
     spellings = (f"{number}", f"{number}.0", f"+{number}", f"{number}.0e+0")
     found = {digest_of(lambda text=text: by_set(name, text)) for text in spellings}
     found |= {
@@ -375,7 +383,8 @@ def test_fractions_are_found():
         ("algorithm.generator_learning_rate", "{log_uniform: [0.5, 2]}", "{log_uniform: [0.5, 2.0]}"),
     ],
 )  # fmt: skip
-def test_a_search_space_has_one_digest_however_its_fractions_are_written(key, one, other):
+def test_space_digest_ignores_spelling_of_fractions(key, one, other):
+    """A search space has one digest and the same draws however its fractions are written."""
     built = [config.build(config.parse_yaml(f"tune: {{space: {{{key}: {text}}}}}", "it")) for text in (one, other)]
     assert len({config.digest(config.identity(configuration)) for configuration in built}) == 1
     drawn = [
@@ -385,7 +394,8 @@ def test_a_search_space_has_one_digest_however_its_fractions_are_written(key, on
     assert len({json.dumps(draw_candidates(configuration.tune, 0)) for configuration in drawn}) == 1
 
 
-def test_integers_of_a_space_stay_integers_and_what_no_setting_can_be_is_left_for_its_candidate_to_refuse():
+def test_integers_of_a_space_stay_integers():
+    """Integers of a space stay integers; what no setting can be is left for its candidate to refuse."""
     space = {"noise.size": {"choice": [8, 16]}, "algorithm.steps": {"integer": [1, 3]}}
     assert config.build({"tune": {"space": space}}).tune.space == space
     assert "[8, 16]" in json.dumps(config.to_plain(config.build({"tune": {"space": space}})))

@@ -43,7 +43,8 @@ def in_process(*arguments: object) -> Result:
 
 
 @pytest.mark.slow
-def test_a_folder_of_colour_images_becomes_a_registered_model_that_draws_in_colour(tmp_path, registry_uri):
+def test_colour_folder_becomes_a_model_that_draws_colour(tmp_path, registry_uri):
+    """A folder of colour images goes through every stage to a registered model that draws in colour."""
     folder, random = tmp_path / "pictures", np.random.default_rng(0)
     folder.mkdir()
     for index in range(80):
@@ -91,7 +92,8 @@ def five_folds(tmp_path):
     return runs
 
 
-def test_five_folds_are_scored_each_on_its_own_and_together_with_an_error_over_folds(five_folds, tmp_path):
+def test_five_folds_are_scored_alone_and_together(five_folds, tmp_path):
+    """Five folds are scored each on its own data, and together with a standard error over folds."""
     options = ["--folds", 2, "--storage", tmp_path / "st"]
     answered = in_process("evaluate", *five_folds, *options, "--json")
     together = json.loads(answered.stdout.splitlines()[-1])
@@ -112,7 +114,8 @@ def test_five_folds_are_scored_each_on_its_own_and_together_with_an_error_over_f
     assert together["paper"]["models"] == together["cross_validated"]["models"] == 5
 
 
-def test_one_model_is_answered_as_ever_and_two_are_said_together(five_folds, tmp_path):
+def test_one_model_has_its_own_answer_two_a_mean(five_folds, tmp_path):
+    """One model's answer has no mean; two have the mean and error by each protocol; none may be given twice."""
     options = ["--folds", 2, "--storage", tmp_path / "st"]
     one = json.loads(in_process("evaluate", "tfd-3", *options, "--json").stdout.splitlines()[-1])
     protocols = {"log_likelihood", "standard_error", "sigma", "paper", "cross_validated", "quality"}

@@ -93,7 +93,8 @@ def test_nothing_is_deleted_unless_the_registry_has_answered(command, silence, n
     assert nights.left == before
 
 
-def test_what_nothing_protects_is_deleted_once_the_registry_answers(nights, here):
+def test_unprotected_are_deleted_if_registry_answers(nights, here):
+    """What nothing protects is archived, pruned and deleted once the registry answers."""
     where = ("--tracking-uri", nights.address, "--storage", nights.storage.uri, "--json")
     assert here("models", "archive", f"{nights.name}/3", *where).json["archived"]
     pruned = here("runs", "prune", "--keep", 0, "--yes", *where).json
@@ -106,7 +107,8 @@ def test_what_nothing_protects_is_deleted_once_the_registry_answers(nights, here
 
 
 @pytest.mark.parametrize("silence", [*EVERY, "no versions"])
-def test_retention_removes_nothing_unless_the_registry_has_answered(silence, nights, monkeypatch):
+def test_retention_needs_the_registrys_answer(silence, nights, monkeypatch):
+    """Retention removes nothing unless the registry has answered each of its questions, and warns."""
     before, address = nights.left, nights.silenced(silence, monkeypatch)
     said, warned = [], []
     apply_retention(Run.open("night-3", nights.storage), address, said.append, warned.append)

@@ -43,7 +43,7 @@ NOT_RUN = {  # by how a line begins
     "gan models rollback": "it changes what other tests read; test_champion_history.py",
     "gan models archive": "it changes what other tests read; test_deleting.py",
     "gan models delete": "it changes what other tests read; test_deleting.py",
-    "gan models watch": "it does not end; test_watching.py",
+    "gan models watch": "it does not end; test_polling.py",
     "gan serve": "it does not end; test_serve.py",
     "curl": "it needs a server; test_serve.py",
 }

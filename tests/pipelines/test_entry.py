@@ -70,7 +70,8 @@ def full(wheel, tmp_path_factory):
     return made
 
 
-def test_the_wheel_has_what_documented_commands_run_and_no_more(wheel):
+def test_wheel_has_what_commands_run_and_no_more(wheel):
+    """The wheel has all modules and files that documented commands run, and no more."""
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(path.relative_to(ROOT)) for part in ("gan_core", "pipelines", "cluster") for path in (ROOT / part).rglob("*.py")}  # fmt: skip
     assert modules | {"pipelines/starter.yaml"} <= names
@@ -113,7 +114,8 @@ def test_what_is_missing_later_is_named_too(with_click, tmp_path):
 
 
 @pytest.mark.parametrize(("place", "lacking"), [("empty", "click"), ("with_click", "psycopg")])
-def test_the_team_s_service_names_its_extra_in_one_line(place, lacking, request, tmp_path):
+def test_team_service_names_its_extra_in_one_line(place, lacking, request, tmp_path):
+    """Without its packages the team's service names the extra to install in one line, and writes nothing."""
     answer = request.getfixturevalue(place).run("python", "-m", "cluster.local_service", "start", "F", cwd=tmp_path)
     failed(answer, 2, f"not installed ({lacking})", "adversarial-nets-on-ray[services]")
     assert list(tmp_path.iterdir()) == []

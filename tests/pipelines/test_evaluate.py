@@ -36,13 +36,15 @@ def log_density(points, samples, sigma):
 
 
 @pytest.mark.parametrize("count", [1, POINT_TILE, 2 * POINT_TILE + 1, 3 * POINT_TILE + 17])
-def test_log_densities_from_ray_tasks_are_the_local_ones_bit_for_bit(count, ray_cluster, one_thread):
+def test_ray_log_densities_equal_local_ones(count, ray_cluster, one_thread):
+    """Log-densities from Ray tasks are the local ones bit for bit, for any number of tiles."""
     points, samples, sigmas = images(count), images(700, seed=1), [0.1, 0.3]
     together = on_cluster(samples)(points, sigmas)
     assert np.array_equal(together, parzen_log_density(points, samples, sigmas))
 
 
-def test_log_densities_do_not_depend_on_how_tiles_of_points_are_shared_out(one_thread):
+def test_log_densities_do_not_depend_on_tile_sharing(one_thread):
+    """Log-densities do not depend on how tiles of points are shared out."""
     points, samples = images(4 * POINT_TILE + 3), images(700, seed=1)
     whole = parzen_log_density(points, samples, [0.2])
     for tiles in (1, 2, 3):
@@ -51,7 +53,8 @@ def test_log_densities_do_not_depend_on_how_tiles_of_points_are_shared_out(one_t
         assert np.array_equal(np.concatenate(parts), whole)
 
 
-def test_a_generators_scores_are_those_of_its_samples_beside_two_reference_rows(ray_cluster, digits):
+def test_scores_are_of_samples_beside_reference_rows(ray_cluster, digits):
+    """A generator's scores are those of its samples, beside the rows of training images and k-means."""
     said = []
     model = principal_generator(digits, 2)
     record = evaluate_generator(model, digits, EvaluateSettings(samples=300, folds=3), 5, said.append)
@@ -71,7 +74,8 @@ def test_a_generators_scores_are_those_of_its_samples_beside_two_reference_rows(
     assert all(line.startswith("score") for line in said)
 
 
-def test_every_row_is_compared_with_as_many_images_as_prdc_is_given(ray_cluster, digits):
+def test_every_row_has_as_many_images_as_prdc_gets(ray_cluster, digits):
+    """Every row is compared with as many images as there are test images, as prdc is given."""
     model, averaged = principal_generator(digits, 2), principal_generator(digits, 8)
     settings = EvaluateSettings(samples=2000, folds=2)
     record = evaluate_generator(model, digits, settings, 5, lambda line: None, {"averaged G": averaged})
@@ -91,7 +95,8 @@ def test_every_row_is_compared_with_as_many_images_as_prdc_is_given(ray_cluster,
         assert {key: found[name][key] for key in expected} == pytest.approx(expected, abs=1e-12), name
 
 
-def test_another_seed_draws_other_samples_and_the_same_seed_the_same_record(ray_cluster, digits):
+def test_record_is_a_function_of_the_seed(ray_cluster, digits):
+    """Another seed draws other samples, and the same seed gives the same record."""
     settings, model = EvaluateSettings(samples=100, folds=2), principal_generator(digits, 2)
     first, again, other = (
         replace(evaluate_generator(model, digits, settings, seed, lambda line: None), seconds=0) for seed in (1, 1, 2)
@@ -100,7 +105,8 @@ def test_another_seed_draws_other_samples_and_the_same_seed_the_same_record(ray_
     assert first.log_likelihood != other.log_likelihood
 
 
-def test_scores_of_two_arrays_are_the_definitions_and_say_their_protocol():
+def test_array_scores_are_their_definitions():
+    """Scores of two arrays are the protocols' definitions, and each says its protocol."""
     samples, points, validation = images(50), images(40, seed=1), images(30, seed=2)
     result = json.loads(json.dumps(evaluate_arrays(samples, points, validation, 0.3, 5)))
     fixed, paper, refined = result["fixed"], result["paper"], result["cross_validated"]
@@ -126,7 +132,8 @@ def test_scores_of_two_arrays_are_the_definitions_and_say_their_protocol():
     assert refined["log_likelihood"] == pytest.approx(log_density(points, samples, refined["sigma"]).mean(), abs=1e-4)
 
 
-def test_without_a_sigma_the_score_shown_is_the_papers_and_without_validation_the_points_are_folded():
+def test_default_score_is_the_papers_on_folded_points():
+    """Without a sigma the score shown is the paper's, and without validation images the points are folded."""
     samples, points = images(50), images(40, seed=1)
     result = evaluate_arrays(samples, points, None, None, 4)
     assert set(result) == {"log_likelihood", "quality", "standard_error", "sigma", "paper", "cross_validated"}
@@ -140,7 +147,8 @@ def test_without_a_sigma_the_score_shown_is_the_papers_and_without_validation_th
 
 
 @pytest.mark.parametrize("sigma", [None, 0.3])
-def test_several_models_have_the_mean_of_their_scores_and_its_error_over_models_by_each_protocol(sigma):
+def test_several_models_have_mean_and_error(sigma):
+    """Several models have the mean of their scores and its error over models, by each protocol."""
     scored = [evaluate_arrays(images(50, seed=seed), images(40, seed=9), None, sigma, 4) for seed in range(5)]
     together = over_models(scored)
     protocols = {"paper", "cross_validated"} | ({"fixed"} if sigma else set())
@@ -177,7 +185,8 @@ def test_arrays_that_have_no_score_are_refused(samples, points, sigma, folds, wo
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, np.uint8, np.int64])
-def test_an_array_of_any_kind_of_number_is_read_as_float32_one_image_a_row(kind, tmp_path):
+def test_array_of_any_number_type_is_read_as_float32(kind, tmp_path):
+    """An array of any kind of number is read as float32, one image a row."""
     whole = (images(6).reshape(6, 4, 4) * 9).astype(kind)
     np.save(tmp_path / "a.npy", whole)
     read = load_array(str(tmp_path / "a.npy"), "--samples")
@@ -192,7 +201,8 @@ class Bomb:
         return print, ("boom",)
 
 
-def test_files_that_are_not_arrays_of_images_are_refused_by_name_and_never_unpickled(tmp_path, capsys):
+def test_non_arrays_are_named_and_never_unpickled(tmp_path, capsys):
+    """Files that are not arrays of images are refused by name and never unpickled."""
     np.save(tmp_path / "objects.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
     (tmp_path / "pickle.npy").write_bytes(pickle.dumps(Bomb()))
     np.savez(tmp_path / "many.npz", a=images(2))

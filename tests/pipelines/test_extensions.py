@@ -69,7 +69,8 @@ def opened(path):
     return np.asarray(Image.open(path))
 
 
-def test_a_class_is_asked_for_by_its_label_and_without_one_classes_are_drawn(ask, runs, tmp_path):
+def test_class_is_chosen_by_label_or_drawn(ask, runs, tmp_path):
+    """A class is asked for by its label, and without one classes are drawn."""
     model = Run.open("conditional", runs).generator()
     assert model.conditions.labels == tuple(range(10))
     assert ask("sample", "conditional", "-n", 5, "--condition", 3, "--output", "threes.npy").code == 0
@@ -92,7 +93,8 @@ def test_a_figure_has_a_row_for_each_class(ask, runs, tmp_path):
     assert np.abs(picture[72:80, 2:10] - np.rint(sevens[0] * 255)).max() <= 1
 
 
-def test_completions_are_a_file_or_a_picture_and_keep_what_is_observed(ask, digits, tmp_path):
+def test_completions_keep_observed_pixels(ask, digits, tmp_path):
+    """Completions are a file or a picture, and keep what is observed."""
     np.save(tmp_path / "images.npy", digits.test.images[:3].reshape(3, 8, 8))
     for source in ("test", "images.npy"):
         answer = ask("impute", "imputation", "--input", source, "-n", 3, "--mask", "top", "--completions", 4,
@@ -124,7 +126,8 @@ def test_completions_are_a_file_or_a_picture_and_keep_what_is_observed(ask, digi
         (("impute", "imputation", "--input", "loud.npy", "--output", "x.png"), 3, ["pixels out of range"]),
     ],
 )
-def test_what_a_model_cannot_do_is_refused_in_one_line(ask, tmp_path, arguments, code, words):
+def test_what_a_model_cannot_do_is_refused(ask, tmp_path, arguments, code, words):
+    """A class, a completion or an input that the model is not for is refused in one line."""
     np.save(tmp_path / "wide.npy", np.zeros((2, 9, 9)))
     np.save(tmp_path / "loud.npy", np.full((2, 8, 8), 7.0))
     failed(ask(*arguments), code, *words)
@@ -169,7 +172,8 @@ def test_a_request_over_http_may_ask_for_a_class(runs):
     assert np.array_equal(np.load(io.BytesIO(npy)), drawn)
 
 
-def test_a_registered_model_keeps_its_classes_for_us_and_for_plain_mlflow(runs, registry_uri):
+def test_registered_model_keeps_classes_in_plain_mlflow(runs, registry_uri):
+    """A registered model keeps its classes, for us and for plain MLflow, whose z must fit."""
     import mlflow
 
     registry, model = Registry(registry_uri, create=True), Run.open("conditional", runs).generator()
@@ -224,7 +228,8 @@ def test_the_page_has_an_extension_s_measures_and_picture():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["conditional", "imputation"])
-def test_two_ray_workers_have_the_bits_of_gan_core_alone(kind, digits, ray_cluster, tmp_path):
+def test_two_workers_equal_gan_core_alone(kind, digits, ray_cluster, tmp_path):
+    """Two Ray workers end with the bits of `gan_core` alone, for each extension."""
     settings = config.override(settings_of(kind), {"algorithm.steps": 60})
     record = train_run(settings, digits, Storage.at(tmp_path / "run"), lambda line: None)
     tensors = trained(settings, digits, 60)[0].tensors()
@@ -232,7 +237,8 @@ def test_two_ray_workers_have_the_bits_of_gan_core_alone(kind, digits, ray_clust
 
 
 @pytest.mark.slow
-def test_a_conditional_run_goes_through_every_stage_and_nine_of_ten_samples_are_of_their_class(tmp_path, registry_uri):
+def test_conditional_run_reaches_ninety_percent(tmp_path, registry_uri):
+    """A conditional run goes through every stage, and nine of ten samples are of their class."""
     shipped = config.load(Path(__file__).parents[2] / "configs" / "digits_conditional.yaml")
     (tmp_path / "c.yaml").write_text(config.to_yaml(shipped))
     where = ["--storage", tmp_path / "st", "--tracking-uri", registry_uri]

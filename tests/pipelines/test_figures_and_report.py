@@ -43,7 +43,8 @@ def cells(picture, columns, shape, scale, gap=2, last_apart=False):
 @pytest.mark.parametrize("scale", [1, 3])
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)], ids=["grey", "colour"])
-def test_a_grid_shows_each_image_in_its_row_and_column_and_white_between(scale, apart, shape):
+def test_grid_shows_each_image_in_its_cell(scale, apart, shape):
+    """A grid shows each image in its row and column, with white between and in empty cells."""
     images = np.random.default_rng(0).random((5, *shape))
     picture = figures.image_grid(images, 3, scale=scale, mark_last=apart)
     assert picture.dtype == np.uint8
@@ -65,7 +66,8 @@ def test_a_png_holds_the_pixels_it_was_made_of(shape):
     assert np.array_equal(opened(figures.png(picture)), picture)
 
 
-def test_images_of_equal_contrast_are_each_stretched_to_their_own_range_to_be_looked_at():
+def test_contrast_normalised_images_are_stretched():
+    """To be looked at, contrast-normalised images are stretched each to its own range."""
     images = np.random.default_rng(0).standard_normal((4, 3, 5, 3))
     images[3] = 0
     shown = figures.viewable(images, "contrast_normalised")
@@ -77,7 +79,8 @@ def test_images_of_equal_contrast_are_each_stretched_to_their_own_range_to_be_lo
     assert figures.viewable(images, "unit") is images
 
 
-def test_the_last_column_of_figure_2_is_the_nearest_training_image_of_the_sample_beside_it(digits):
+def test_figure_2_last_column_is_the_nearest_neighbour(digits):
+    """Figure 2's last column is the training image nearest to the sample beside it."""
     model, training = principal_generator(digits, 8), digits.train.images
     picture = figures.samples_with_neighbours(model, training, seed=4, rows=3, columns=2)
     shown = cells(picture, 3, (8, 8), 7, last_apart=True)
@@ -108,7 +111,8 @@ def test_figures_2_and_3_are_drawn_in_colour(digits, pixels):
     assert figures.interpolation(model, 4, rows=2, columns=3).shape == (14 * 14, 14 * 23, 3)
 
 
-def test_figure_3_goes_from_one_sample_to_another_in_equal_steps_of_z(digits):
+def test_figure_3_interpolates_z_in_equal_steps(digits):
+    """Figure 3 goes from one sample to another in equal steps of z."""
     model = principal_generator(digits, 8)
     shown = cells(figures.interpolation(model, seed=4, rows=2, columns=5), 5, (8, 8), 7)
     ends = draw_noise(stream(4, "interpolation"), 4, model.noise).numpy().reshape(2, 2, 16)
@@ -152,7 +156,8 @@ def test_curves_without_a_value_show_d_s_loss(monkeypatch, metric, legend, unit)
     [[0.1, 0.001, 0.3], [1, 2, 3], ["adam", "momentum", "adam"], [None, 1.5, 2.0], [True, False, True], [[32], [64, 64], [32]]],
     ids=["rates", "counts", "names", "none", "flags", "lists"],
 )  # fmt: skip
-def test_a_search_is_drawn_whatever_kind_of_setting_it_searched(values):
+def test_search_plot_takes_any_kind_of_setting(values):
+    """A search is drawn whatever kind of setting it searched, with a diverged candidate in it."""
     rows = [
         {"status": "finite", "step": 10 * i, "log_likelihood": -7.0 + i, "key": value, "stage": "search", "candidate": i, "seed": 0}
         for i, value in enumerate(values)
@@ -219,7 +224,8 @@ def test_the_page_refers_to_nothing_outside_itself():
         assert outside not in html
 
 
-def test_the_page_shows_the_scores_with_their_protocol_and_what_they_were_made_from():
+def test_page_shows_scores_protocol_and_sources():
+    """The page shows the scores with their protocol, and what they were made from."""
     text = " ".join(Page(page()).text.split())
     for words in (
         "-7.2 ± 0.5 nats on the test set of digits", "sigma 0.2783", "coverage 0.25", "21.8 ± 0.5", "0.2500, 0.2600",
@@ -230,7 +236,8 @@ def test_the_page_shows_the_scores_with_their_protocol_and_what_they_were_made_f
         assert words in text
 
 
-def test_the_page_of_an_older_run_knows_no_number_of_samples():
+def test_page_of_an_older_run_omits_sample_counts():
+    """A run of an earlier version has no number of samples a row, and its page none either."""
     quality = {key: value for key, value in RECORDS["evaluate"]["quality"].items() if key != "count"}
     older = {**RECORDS, "evaluate": {**RECORDS["evaluate"], "quality": quality}}
     assert "in every row" not in Page(page(older)).text
@@ -242,13 +249,15 @@ def test_the_page_says_why_a_version_stays_challenger():
     assert f"gan-digits/3 (challenger): {reason}." in Page(page({**RECORDS, "register": registered})).text
 
 
-def test_the_page_leaves_out_the_stages_that_did_not_run():
+def test_page_omits_stages_that_did_not_run():
+    """The page leaves out the stages that did not run."""
     text = Page(page({key: RECORDS[key] for key in ("train", "evaluate")})).text
     assert "Registered" not in text
     assert "candidates" not in text
 
 
-def test_the_papers_table_stands_beside_the_data_it_is_of_only():
+def test_paper_table_appears_for_its_own_data_only():
+    """The paper's table stands beside MNIST and TFD, which it is of, and no other data set."""
     assert "225 ± 2.0" in Page(page(data="mnist")).text
     faces = Page(page(data="tfd")).text
     assert "Table 1 of the paper, TFD, over five folds" in faces

@@ -119,12 +119,14 @@ shares = st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.67, 0.9])
 
 
 @given(populations, shares, st.randoms(use_true_random=False), st.integers(1, 4))
-def test_survivors_are_the_best_at_each_rung_in_any_order_of_arrival(scores, keep, order, slots):
+def test_survivors_are_the_best_in_any_arrival_order(scores, keep, order, slots):
+    """The survivors of each rung are the best by score, in any order of arrival."""
     assert reached(Simulation(scores, keep, order, slots=slots).run()) == survivors(scores, keep)
 
 
 @given(populations, shares, st.randoms(use_true_random=False), st.data())
-def test_trials_that_diverge_or_fail_are_out_of_the_comparison_and_never_waited_for(scores, keep, order, data):
+def test_diverged_or_failed_trials_are_not_waited_for(scores, keep, order, data):
+    """Trials that diverge or fail are out of the comparison and never waited for."""
     ends = data.draw(st.dictionaries(st.integers(0, len(scores) - 1), st.integers(0, 2), max_size=len(scores)))
     fails = {i: rung for i, rung in ends.items() if data.draw(st.booleans())}
     diverges = {i: rung for i, rung in ends.items() if i not in fails}
@@ -133,13 +135,15 @@ def test_trials_that_diverge_or_fail_are_out_of_the_comparison_and_never_waited_
 
 
 @given(populations, shares, st.randoms(use_true_random=False), st.data())
-def test_a_trial_that_fails_and_is_tried_again_is_waited_for(scores, keep, order, data):
+def test_retried_trial_is_waited_for(scores, keep, order, data):
+    """A trial that fails and is tried again is waited for."""
     stumbles = data.draw(st.dictionaries(st.integers(0, len(scores) - 1), st.integers(0, 2), max_size=3))
     assert reached(Simulation(scores, keep, order, stumbles=stumbles).run()) == survivors(scores, keep)
 
 
 @given(populations, shares, st.randoms(use_true_random=False), st.integers(1, 3))
-def test_candidates_that_are_added_a_few_at_a_time_are_cut_as_if_all_had_been_there(scores, keep, order, limit):
+def test_gradually_added_candidates_are_cut_as_if_at_once(scores, keep, order, limit):
+    """Candidates added a few at a time are cut as if all had been there from the start."""
     simulation = Simulation(scores, keep, order, slots=9, at_a_time=limit).run()
     assert reached(simulation) == survivors(scores, keep)
     assert simulation.most == min(limit, len(scores))
@@ -149,14 +153,16 @@ def test_nothing_is_cut_where_all_are_kept():
     assert reached(Simulation([(i, -i, i) for i in range(5)], 1.0, random.Random(0)).run()) == [set(range(5))] * 3
 
 
-def test_equal_scores_are_cut_by_the_order_of_candidates_not_of_arrival():
+def test_equal_scores_are_cut_by_candidate_order():
+    """Equal scores are cut by the order of candidates, not of arrival."""
     for seed in range(20):
         simulation = Simulation([(1.0, 1.0, 1.0)] * 5, 0.4, random.Random(seed)).run()
         assert reached(simulation) == [{0, 1, 2, 3, 4}, {0, 1}, {0}]
 
 
 @given(populations, shares, st.randoms(use_true_random=False), st.data())
-def test_collapsed_candidates_rank_behind_all_others_whatever_their_score(scores, keep, order, data):
+def test_collapsed_candidates_rank_last(scores, keep, order, data):
+    """Collapsed candidates rank behind all others, whatever their score."""
     covered = data.draw(st.lists(st.sampled_from([0.0, 0.049, 0.05, 0.9]), min_size=len(scores), max_size=len(scores)))
     simulation = Simulation(scores, keep, order, covered=covered, min_coverage=0.05).run()
     behind = [[score - 100 * (share < 0.05) for score in row] for row, share in zip(scores, covered, strict=True)]

@@ -42,12 +42,14 @@ def in_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize("column", [ENCODED, STRUCTS, pyarrow.array(ENCODED, pyarrow.large_binary())])
-def test_a_parquet_file_is_the_same_data_set_as_a_folder_of_the_same_images(tmp_path, in_a_folder, column):
+def test_parquet_equals_a_folder_of_its_images(tmp_path, in_a_folder, column):
+    """A Parquet file is the same data set as a folder of the same images, in each form of column."""
     path = write(tmp_path / "images.parquet", column, label=list(range(50)), text=["a"] * 50)
     assert load(DataSettings("images", str(path))).digest == in_a_folder.digest
 
 
-def test_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path, in_a_folder):
+def test_parquet_files_are_read_in_order_of_names(tmp_path, in_a_folder):
+    """The files of a folder are read in the order of their names, not in that of writing."""
     write(tmp_path / "parts" / "train-00001.parquet", STRUCTS[20:])
     write(tmp_path / "parts" / "train-00000.parquet", STRUCTS[:20])
     assert load(DataSettings("images", str(tmp_path / "parts"))).digest == in_a_folder.digest

@@ -59,7 +59,8 @@ def test_python_alone_imports_from_where_it_stands(markers):
     assert noted(markers).startswith("numpy by")
 
 
-def test_the_module_run_by_name_imports_nothing_else_from_there(markers):
+def test_module_run_by_name_imports_nothing_local(markers):
+    """`python -m pipelines.cli` imports nothing from the current folder beyond what Python itself looks for."""
     for package in ("pipelines", "gan_core"):  # which `python -m` itself looks for there
         (markers.with_name("here") / package / "__init__.py").unlink()
         (markers.with_name("here") / package).rmdir()

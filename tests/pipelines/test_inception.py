@@ -67,7 +67,8 @@ class Pictures(torch.utils.data.Dataset):
         return self.images[index]
 
 
-def test_the_scores_are_those_the_library_computes_of_the_same_images(inception, weights, digits):
+def test_inception_scores_equal_torch_fidelity(inception, weights, digits):
+    """The scores are to the bit those that torch-fidelity computes of the same images."""
     samples, test = (
         to_bytes(rows).reshape(-1, *digits.shape)
         for rows in (digits.train.images[:SAMPLES] * np.float32(0.8), digits.test.images[:TEST_IMAGES])
@@ -98,7 +99,8 @@ def test_grey_images_are_colour_images_of_three_equal_channels(inception, digits
         assert torch.equal(alone, repeated)
 
 
-def test_too_few_samples_are_refused_before_any_is_looked_at(inception, digits):
+def test_too_few_samples_are_refused_first(inception, digits):
+    """Too few samples are refused before any features are computed."""
     told = []
     with pytest.raises(DataError, match=r"too few images \(--inception\): 19 samples; expected 20 or more"):
         inception_quality(inception, digits, digits.train.images[:19], told.append)
@@ -133,7 +135,8 @@ def scripted() -> bytes:
 @pytest.mark.parametrize(
     "case", ["other", "missing", "shape", "nan", "list", "text", "half", "empty", "module", "script"]
 )
-def test_a_file_that_is_not_those_weights_is_refused_in_one_line(case, weights, tmp_path):
+def test_foreign_weights_file_is_refused_in_one_line(case, weights, tmp_path):
+    """A file that is not those weights is refused in one line, and no code in it runs."""
     tensors = torch.load(weights, weights_only=True)
     first = next(iter(tensors))
     content, words = {
@@ -167,7 +170,8 @@ def test_a_pickle_among_the_weights_is_not_run(weights, tmp_path):
     assert made.exists()
 
 
-def test_without_the_file_or_the_package_a_line_says_what_to_give(weights, tmp_path):
+def test_missing_weights_or_package_says_what_to_give(weights, tmp_path):
+    """Without the file or the package one line says what to give or install."""
     with pytest.raises(ConfigurationError, match=r"no readable file .*nosuch.pth.*6726825d\.pth"):
         Inception(str(tmp_path / "nosuch.pth"))
     script = "import sys; sys.modules['torch_fidelity'] = None; from pipelines.evaluation.inception import Inception; Inception('it')"
@@ -190,7 +194,8 @@ def run(digits, tmp_path):
     return run
 
 
-def test_the_command_scores_a_run_and_names_the_distance_fid(run, weights, here):
+def test_command_scores_a_run_and_names_fid(run, weights, here):
+    """The command scores a run and its training images, and only Inception's distance is named FID."""
     answer = here("evaluate", run.name, "--inception", weights, "--storage", run.storage.uri, "--json")
     assert answer.code == 0, answer.err
     found = answer.json["inception"]
@@ -201,7 +206,8 @@ def test_the_command_scores_a_run_and_names_the_distance_fid(run, weights, here)
     assert "fid" not in json.dumps({key: answer.json[key] for key in answer.json if key != "inception"}).lower()
 
 
-def test_the_command_refuses_arrays_and_a_file_that_is_not_there_before_any_work(run, here):
+def test_arrays_and_missing_weights_are_refused_first(run, here):
+    """--inception refuses arrays, and a file that is not there, before any work."""
     arrays = here("evaluate", "--samples", "s.npy", "--points", "t.npy", "--inception", "w.pth")
     failed(arrays, 2, "--inception needs a REF")
     missing = here("evaluate", run.name, "--storage", run.storage.uri, "--inception", "w.pth")

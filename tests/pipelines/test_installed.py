@@ -41,7 +41,8 @@ def test_every_requirement_is_read_as_packaging_reads_it():
         ("", False),
     ],
 )
-def test_only_somebody_else_s_module_is_said_to_be_of_an_extra(module, told):
+def test_only_third_party_modules_name_an_extra(module, told):
+    """Only a module of somebody else's is said to be of an extra; ours and Python's own are not."""
     failure = installed.missing(ModuleNotFoundError(name=module))
     assert (failure is not None) == told
     if failure is not None:

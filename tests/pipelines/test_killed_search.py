@@ -31,7 +31,8 @@ def table(storage):
 
 
 @pytest.mark.slow
-def test_a_search_killed_at_random_ends_with_the_winner_and_table_of_one_left_alone(small_yaml, tmp_path):
+def test_killed_search_ends_with_the_same_table(small_yaml, tmp_path):
+    """A search killed at random ends with the winner and table of one left alone, and repeats no result."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     answer = gan("tune", small_yaml, *arguments(whole), cwd=tmp_path)
     assert answer.code == 0, answer.err

@@ -46,7 +46,8 @@ def tampered(place, versions):
 
 @pytest.mark.parametrize("where", [0, -1], ids=["the first byte", "the last byte"])
 @pytest.mark.parametrize("name", ["generator.safetensors", "MANIFEST.json"])
-def test_a_model_of_which_one_bit_was_changed_is_refused(name, where, place, versions, tampered):
+def test_model_with_one_changed_bit_is_refused(name, where, place, versions, tampered):
+    """A model of which one bit was changed is refused, whichever file and end it is at."""
     content = bytearray((tampered / name).read_bytes())
     content[where] ^= 1
     (tampered / name).write_bytes(bytes(content))
@@ -61,7 +62,8 @@ def test_a_model_without_one_of_its_files_is_refused(name, place, versions, tamp
         Registry(place.uri).load(versions[0])
 
 
-def test_whole_weights_that_are_not_the_tagged_ones_are_refused(place, versions, tampered):
+def test_whole_weights_other_than_tagged_are_refused(place, versions, tampered):
+    """Weights that are whole but not those of the version's tag are refused."""
     for path in files(place, versions[1]).iterdir():  # a consistent model, but another one
         (tampered / path.name).write_bytes(path.read_bytes())
     with pytest.raises(CheckpointError, match=rf"weights differ from the tag \({NAME}/1\)"):
@@ -78,7 +80,8 @@ class Bomb:
         return os.mkdir, (self.mark,)
 
 
-def test_nothing_that_lies_in_a_model_is_executed_when_it_is_loaded(place, versions, tampered, model, tmp_path):
+def test_loading_executes_nothing_in_the_model(place, versions, tampered, model, tmp_path):
+    """Nothing that lies in a model is executed when it is loaded, though each planted bomb is live."""
     mark = tmp_path / "executed"
     code = f"import os; os.mkdir({str(mark)!r})\n"
     for planted in (tampered, tampered.parents[1]):  # beside the weights, and beside MLmodel
@@ -99,7 +102,8 @@ def test_nothing_that_lies_in_a_model_is_executed_when_it_is_loaded(place, versi
     assert mark.exists()  # the bomb was live
 
 
-def test_a_link_in_place_of_a_file_shows_nothing_of_what_it_leads_to(place, versions, tampered, tmp_path):
+def test_link_for_a_file_shows_nothing_of_its_target(place, versions, tampered, tmp_path):
+    """A link in place of a file is refused, and shows nothing of what it leads to."""
     (tmp_path / "secret").write_text("the secret")
     for name in ("generator.safetensors", "MANIFEST.json", "config.json"):
         kept = (tampered / name).read_bytes()
@@ -126,7 +130,8 @@ print(json.dumps({"version": int(version.version), "tags": version.tags, "code":
 """
 
 
-def test_a_stranger_with_plain_mlflow_finds_reads_and_samples_the_champion_as_gan_does(place, model, digits, tmp_path):
+def test_plain_mlflow_samples_the_champion_as_gan_does(place, model, digits, tmp_path):
+    """A stranger with plain MLflow finds, reads and samples the champion as `gan` does."""
     champion = register(place, model, "strange", name="gan-strange", data="digits")
     ChampionHistory(Registry(place.uri), "gan-strange").force(champion, "a test")
     stranger = subprocess.run(

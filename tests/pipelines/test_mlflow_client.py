@@ -94,7 +94,8 @@ def kinds(database_template, tmp_path, monkeypatch):
         ("memory by name", "nothing would be kept .*another --tracking-uri"),
     ],
 )
-def test_what_a_run_could_not_end_with_is_refused_before_it_begins(kind, words, kinds, tmp_path):
+def test_unusable_registry_is_refused_before_the_run(kind, words, kinds, tmp_path):
+    """An MLflow that a run could not end with is refused before it begins, with a remedy, and not changed."""
     uri = kinds(kind)
     before = state(tmp_path)
     for refuse in (lambda: check_ready(uri, NAME), lambda: open_client(uri)):
@@ -106,7 +107,8 @@ def test_what_a_run_could_not_end_with_is_refused_before_it_begins(kind, words, 
 
 
 @pytest.mark.parametrize("kind", ["empty", "gone"])
-def test_a_database_that_the_run_will_make_is_ready_and_not_made(kind, kinds, tmp_path):
+def test_database_to_be_created_is_ready_and_not_created(kind, kinds, tmp_path):
+    """A database that the run will make is ready, and the check does not make it."""
     uri = kinds(kind)
     before = state(tmp_path)
     check_ready(uri, NAME)
@@ -126,13 +128,14 @@ def test_an_older_database_is_ready_after_the_remedy(kinds):
     check_ready(uri, NAME)
 
 
-def test_a_folder_of_files_is_ready_if_mlflow_is_told_to_take_it(kinds, monkeypatch, tmp_path):
+def test_file_store_is_ready_if_mlflow_allows_it(kinds, monkeypatch, tmp_path):
+    """A folder of files is ready if MLflow is told to take it."""
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     check_ready(kinds("file"), NAME)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_experiment_in_the_trash_is_refused_until_it_is_restored(place, tmp_path):
+def test_deleted_experiment_is_refused_until_restored(place, tmp_path):
     """MLflow gives it by its name as if nothing were wrong, and takes no run for it: known only at a run's end."""
     check_ready(place.uri, NAME)
     client = open_client(place.uri)
@@ -165,7 +168,8 @@ def test_an_experiment_whose_files_cannot_be_written_is_refused(registry_uri, tm
     check_ready(registry_uri, "gan-other")
 
 
-def test_a_record_names_a_registry_the_same_from_every_folder(tmp_path, monkeypatch):
+def test_recorded_registry_does_not_depend_on_the_folder(tmp_path, monkeypatch):
+    """A record names a registry the same from every folder, without its password."""
     monkeypatch.chdir(tmp_path)
     assert recorded("sqlite:///it.db") == recorded(f"sqlite:///{tmp_path}/it.db") == f"sqlite:///{tmp_path}/it.db"
     assert recorded("http://me:secret@host:5000/") == "http://***@host:5000"

@@ -22,30 +22,35 @@ def promotions(noise, years, settings=DEFAULT, points=90):
 
 
 @pytest.mark.parametrize("noise", [EASY, USUAL, HARD, same_seeds(HARD)], ids=str)
-def test_a_year_of_equal_models_moves_the_champion_five_times_at_most(noise):
+def test_year_of_equal_models_promotes_five_at_most(noise):
+    """A year of nights of equal models moves the champion five times at most, at each noise."""
     assert max(promotions(noise, 20)) <= ENOUGH
 
 
-def test_without_a_margin_chance_alone_moves_it_so_that_the_margin_is_what_stops_it():
+def test_without_margin_chance_alone_promotes():
+    """Without a margin chance alone moves the champion, so the margin is what stops it."""
     alone, stopped = (promotions(same_seeds(USUAL), 4, settings) for settings in (NO_MARGIN, DEFAULT))
     assert sum(alone) >= 4
     assert sum(stopped) == 0
 
 
 @pytest.mark.parametrize("noise", [EASY, USUAL, HARD], ids=str)
-def test_a_model_ten_nats_better_is_let_in_on_its_first_night(noise):
+def test_model_ten_nats_better_passes_on_first_night(noise):
     # 200 trials of a rate of 0.95 have a standard error of 0.015.
+    """A model that is ten nats better passes on its first night in more than 95 % of trials."""
     assert first_night_rate(0, 10, DEFAULT, noise, 200) > 0.95
 
 
-def test_a_model_better_by_the_margin_alone_is_not_let_in_more_often_than_the_test_s_level():
+def test_gap_equal_to_margin_passes_at_most_at_level():
     # Three standard errors of 5 % over 300 trials.
+    """A model better by the margin alone passes no more often than the test's level of 5 %."""
     assert first_night_rate(0, DEFAULT.min_margin, DEFAULT, USUAL, 300) < 0.05 + 3 * 0.0126
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [EASY, USUAL, HARD, same_seeds(USUAL), same_seeds(HARD)], ids=str)
-def test_a_hundred_years_of_equal_models_at_mnist_s_standard_errors(noise):
+def test_hundred_years_of_equal_models_rarely_promote(noise):
+    """A hundred years of equal models at MNIST's standard errors promote rarely and do not drift."""
     found = [year(seed, DEFAULT, noise) for seed in range(100)]
     assert max(one.promotions for one in found) <= ENOUGH
     # Selection drift: what the champion's score owes to the gate's points, in nats, stays below the margin.
@@ -55,6 +60,7 @@ def test_a_hundred_years_of_equal_models_at_mnist_s_standard_errors(noise):
 
 
 @pytest.mark.slow
-def test_a_year_on_all_of_mnist_s_points_is_like_the_small_ones():
+def test_year_on_all_mnist_points_is_alike():
+    """A year on all of MNIST's 9,000 points is like one on the few points of the other tests."""
     assert max(promotions(USUAL, 2, points=9000)) <= ENOUGH
     assert first_night_rate(0, 10, DEFAULT, HARD, 200, points=9000) > 0.95

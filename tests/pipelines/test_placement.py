@@ -37,7 +37,8 @@ def ready(made):
     return made.acquire_resources(WANTED)
 
 
-def test_a_group_nobody_wants_any_more_serves_the_next_trial(placement):
+def test_unwanted_placement_group_serves_the_next_trial(placement):
+    """A placement group that nobody wants any more serves the next trial, and none is removed too early."""
     made, removed = placement
     for _ in range(3):  # of one CPU each, on two
         made.request_resources(WANTED)
@@ -67,7 +68,8 @@ def test_groups_are_removed_only_when_they_have_been_created(placement):
     assert list(removed.values()) == ["CREATED"] * 4
 
 
-def test_a_group_created_too_late_is_removed_when_nobody_wants_it(placement):
+def test_late_unwanted_placement_group_is_removed(placement):
+    """A group that is created too late is removed, once it is created, when nobody wants it."""
     made, removed = placement
     for _ in range(2):
         made.request_resources(WANTED)

@@ -35,7 +35,8 @@ def row(candidate, step, score, seed=0, status="finite", coverage=1.0):
     }  # fmt: skip
 
 
-def test_the_best_are_finite_at_the_step_with_enough_coverage_and_equal_ones_in_order():
+def test_best_rows_are_finite_covered_and_in_order():
+    """The best are finite, at the step, with enough coverage, and of equal ones the first candidate."""
     rows = [
         row(3, 20, 1.0), row(0, 20, 5.0, coverage=0.1), row(1, 20, 1.0), row(2, 10, 9.0),
         row(4, 20, -1e30, status="diverged"), row(5, 20, 2.0),
@@ -44,26 +45,30 @@ def test_the_best_are_finite_at_the_step_with_enough_coverage_and_equal_ones_in_
     assert [found["candidate"] for found in best_rows(at_step(rows, 20), 1)] == [0]
 
 
-def test_candidates_are_compared_at_the_last_rung_and_only_out_of_time_before_it():
+def test_candidates_are_compared_at_the_last_rung():
+    """Candidates are compared at the last rung, and before it only when out of time."""
     rows = [row(0, 10, 1.0), row(1, 10, 2.0), row(0, 20, 1.0), row(2, 35, -1e30, status="diverged")]
     assert deciding_step(rows, (10, 20, 40), out_of_time=False) == 40
     assert deciding_step(rows, (10, 20, 40), out_of_time=True) == 20
     assert deciding_step(rows[3:], (10, 20, 40), out_of_time=True) == 40
 
 
-def test_a_candidate_that_diverged_after_a_good_score_is_no_choice():
+def test_later_diverged_candidate_is_no_choice():
+    """A candidate that diverged after a good score is no choice."""
     rows = [row(0, 10, 9.0), row(1, 10, 2.0), row(0, 15, -1e30, status="diverged")]
     assert [found["candidate"] for found in without_diverged(rows)] == [1]
 
 
-def test_a_mean_is_over_the_candidates_own_seeds_and_one_that_diverged_spoils_it():
+def test_mean_is_over_own_seeds_and_spoilt_by_divergence():
+    """A mean is over the candidate's own seeds at the step, and one seed that diverged spoils it."""
     rows = [row(0, 20, 1.0), row(0, 20, 4.0, seed=1, coverage=0.5), row(0, 10, 99.0), row(1, 20, 50.0)]
     assert mean_over_seeds(0, rows, 20) == (2.5, 0.75)
     assert mean_over_seeds(0, [*rows, row(0, 7, -1e30, seed=2, status="diverged", coverage=0.0)], 20)[0] < -1e29
 
 
 @given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=3, max_size=12))
-def test_the_rank_correlation_is_scipys_over_the_pairs_that_reached_both_rungs(pairs):
+def test_rung_correlation_is_scipys(pairs):
+    """The rank correlation is scipy's, over the pairs that reached both rungs."""
     rows = [row(i, step, score) for i, pair in enumerate(pairs) for step, score in zip((10, 40), pair, strict=True)]
     rows += [row(90, 10, 1e9), row(91, 40, 1e9), row(92, 10, 1.0), row(92, 40, -1e30, status="diverged")]
     found = rung_correlation(rows, (10, 20, 40))
@@ -92,7 +97,8 @@ def test_two_pairs_have_no_rank_correlation():
         ({"CPU": 2.0, "GPU": 8.0}, {"gpu": 0.5}, {}, (2, "CPU")),
     ],
 )
-def test_as_many_run_at_a_time_as_the_scarcest_resource_allows(available, resources, more, expected):
+def test_concurrency_is_set_by_the_scarcest_resource(available, resources, more, expected):
+    """As many trials run at a time as the scarcest resource allows."""
     settings = TuneSettings(candidates=6, space=SPACE, resources_per_trial=ResourceSettings(**resources), **more)
     assert concurrency(settings, available) == expected
 
@@ -109,7 +115,8 @@ def test_as_many_run_at_a_time_as_the_scarcest_resource_allows(available, resour
         ({"searcher": "tpe", "scheduler": "asha", "max_concurrent": 3}, (3, "tune.max_concurrent")),
     ],
 )
-def test_what_a_cluster_that_grows_has_now_is_no_limit_but_to_a_searcher_that_learns(more, expected):
+def test_growing_cluster_limits_only_a_learning_searcher(more, expected):
+    """What a growing cluster has now is no limit, but to a searcher that learns from results."""
     settings = TuneSettings(candidates=6, space=SPACE, **more)
     assert concurrency(settings, {"CPU": 2.0}, grows=True) == expected
 
@@ -129,7 +136,8 @@ class Live:
 
 
 @pytest.mark.parametrize("name", ["asha", "median_stopping"])
-def test_scores_of_diverged_trials_do_not_decide_about_the_others(name):
+def test_diverged_scores_do_not_decide_for_others(name):
+    """Scores of diverged trials do not decide about the others: else the worst finite one would stay."""
     scheduler = make_scheduler(TuneSettings(candidates=8, space=SPACE, scheduler=name, rungs=(10, 20)), (10, 20), 0, 2)
     scheduler.set_search_properties("log_likelihood", "max")
     trials = [Trial("simulated", stub=True, trial_id=str(i)) for i in range(8)]
@@ -148,13 +156,15 @@ def test_scores_of_diverged_trials_do_not_decide_about_the_others(name):
     assert scheduler.on_trial_result(live, trials[7], worst) == TrialScheduler.STOP
 
 
-def test_ashas_rungs_are_the_first_and_by_the_share_kept_up_to_the_last():
+def test_asha_rungs_grow_by_the_share_kept():
+    """ASHA's rungs are the first and, by the share kept, on up to the last."""
     settings = TuneSettings(candidates=4, space=SPACE, scheduler="asha", rungs=(10, 80), keep=0.5)
     scheduler = make_scheduler(settings, settings.rungs, 0, 2)
     assert sorted(milestone for milestone, _ in scheduler._brackets[0]._rungs) == [10, 20, 40, 80]
 
 
-def test_a_segment_is_found_again_by_its_job_and_origin_and_by_nothing_else(tmp_path):
+def test_segment_is_found_by_its_job_and_origin(tmp_path):
+    """A segment is found again by its job and origin, and by nothing else."""
     results, known = open_results(Storage.at(tmp_path), ["inputs"])
     assert known == 0
     job = {"candidate": 3, "seed": 7, "noise.size": 8}
@@ -176,7 +186,8 @@ def test_a_segment_is_found_again_by_its_job_and_origin_and_by_nothing_else(tmp_
     assert segments(again) == []
 
 
-def test_the_weights_to_go_on_from_are_the_newest_whole_ones_not_beyond_a_step(tmp_path, caplog):
+def test_resume_weights_are_the_newest_whole_ones(tmp_path, caplog):
+    """The weights to go on from are the newest undamaged ones not beyond a step."""
     segment = open_segment(Storage.at(tmp_path), {"candidate": 0, "seed": 0}, None, kept=3)
     assert segment.weights(100) is None
     for step in (20, 40, 60):
@@ -189,7 +200,8 @@ def test_the_weights_to_go_on_from_are_the_newest_whole_ones_not_beyond_a_step(t
     assert "training that part again" in caplog.text
 
 
-def test_a_lineage_is_the_settings_really_used_and_leaves_out_what_was_not_passed_on(tmp_path):
+def test_lineage_has_only_settings_passed_on(tmp_path):
+    """A lineage is the settings really used, and leaves out what was not passed on."""
     results = Storage.at(tmp_path)
     job = lambda candidate, rate: {"candidate": candidate, "seed": 0, "rate": rate}  # noqa: E731
     first = open_segment(results, job(0, 0.1), None)

@@ -68,7 +68,8 @@ def files(place, version):
     return folder
 
 
-def test_registering_again_gives_the_same_version_and_other_tags_or_weights_another(place, model, digits):
+def test_registering_again_gives_the_same_version(place, model, digits):
+    """Registering again gives the same version; other tags or weights give another one."""
     first = register(place, model, "once", name="gan-once")
     assert register(place, model, "once", name="gan-once") == first
     assert first.version == 1
@@ -78,7 +79,8 @@ def test_registering_again_gives_the_same_version_and_other_tags_or_weights_anot
     assert [version.version for version in Registry(place.uri).versions("gan-once")] == [3, 2, 1]
 
 
-def test_of_two_versions_with_one_key_the_lower_stays_and_the_other_is_marked(place, model):
+def test_lower_duplicate_version_stays_the_other_is_marked(place, model):
+    """Of two versions with one key, as a retried request makes them, the lower stays and the other is marked."""
     first = register(place, model, "twice", name="gan-twice")
     # A server that commits and then fails is sent the same request once more.
     Registry(place.uri).backend.create_version("gan-twice", first.source, first.tags)
@@ -88,7 +90,8 @@ def test_of_two_versions_with_one_key_the_lower_stays_and_the_other_is_marked(pl
     assert second.tags[KEY_TAG] == kept.tags[KEY_TAG]
 
 
-def test_a_version_is_found_by_number_and_by_alias_and_an_alias_moves(place, versions):
+def test_version_is_found_by_number_and_moving_alias(place, versions):
+    """A version is found by number and by alias, and an alias moves."""
     registry = Registry(place.uri)
     _, second, third = versions
     assert NAME in registry.models()
@@ -103,7 +106,8 @@ def test_a_version_is_found_by_number_and_by_alias_and_an_alias_moves(place, ver
     ChampionHistory(registry, NAME).rollback()
 
 
-def test_a_version_is_shown_with_its_numbers_and_what_it_was_made_from(place, versions, model):
+def test_version_is_shown_with_numbers_and_sources(place, versions, model):
+    """A version is shown with its numbers and what it was made from."""
     shown = Registry(place.uri).resolve(f"{NAME}/1").to_json()
     assert json.loads(json.dumps(shown)) == shown
     assert {key: shown[key] for key in shown if key != "tags"} == {
@@ -132,7 +136,8 @@ def test_a_version_is_shown_with_its_numbers_and_what_it_was_made_from(place, ve
         ("a\0b/1", ["not a model name"]),
     ],
 )
-def test_what_is_not_there_is_refused_with_the_nearest_that_is(reference, words, place, versions):
+def test_missing_reference_names_the_nearest(reference, words, place, versions):
+    """A model, version or alias that is not there is refused with the nearest that is."""
     with pytest.raises(RegistryError) as caught:
         Registry(place.uri).resolve(reference)
     assert [word for word in words if word not in str(caught.value)] == [], str(caught.value)
@@ -169,13 +174,15 @@ def test_searches_give_all_pages(place, searched):
         assert registry.versions("gan-found")[3].aliases == ("champion",)
 
 
-def test_the_best_version_is_the_oldest_of_the_highest_and_neither_archived_nor_a_duplicate(place, searched):
+def test_best_version_is_the_oldest_of_the_highest(place, searched):
+    """The best version is the oldest of the highest, and neither archived nor a duplicate."""
     registry = Registry(place.uri)
     best = {metric: list(map(str, registry.find("gan-found", best=metric))) for metric in METRICS}
     assert best == {"log_likelihood": ["gan-found/2"], "coverage": ["gan-found/1"], "unheard_of": []}
 
 
-def test_versions_are_found_by_the_digest_of_their_data_and_of_their_configuration(place, searched):
+def test_versions_are_found_by_data_and_config_digest(place, searched):
+    """Versions are found by the digest of their data and of their configuration, over pages."""
     registry = Registry(place.uri)
     registry.backend.page_size = 2
     found = list(map(str, registry.find(data_digest="aa")))
@@ -189,8 +196,9 @@ def test_versions_are_found_by_the_digest_of_their_data_and_of_their_configurati
             registry.find(data_digest=digest)
 
 
-def test_a_registration_that_died_before_a_write_is_done_once_by_the_next(registry_uri, tmp_path, model):
+def test_killed_registration_is_completed_once(registry_uri, tmp_path, model):
     # Two writes of the registry: the model's name, the version.
+    """A registration that died before a write is done once by the next, and no reader meets half a version."""
     place = Place(registry_uri, Storage.at(tmp_path), tmp_path)
     for writes in (1, 2):
         name = f"gan-died-{writes}"
@@ -208,7 +216,8 @@ def test_a_look_up_creates_no_database(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loaded_model_is_the_registered_one_to_the_bit(place, versions, model):
+def test_loaded_model_equals_the_registered_one(place, versions, model):
+    """A loaded model is the registered one to the bit, and draws the same images."""
     registry = Registry(place.uri)
     loaded = registry.load(registry.resolve(f"{NAME}/1"))
     assert loaded.sha256 == model.sha256
@@ -216,7 +225,8 @@ def test_a_loaded_model_is_the_registered_one_to_the_bit(place, versions, model)
     assert np.array_equal(loaded.draw(5, seed=3), model.draw(5, seed=3))
 
 
-def test_a_version_whose_tag_was_changed_or_that_was_not_made_here_is_refused(place, model):
+def test_changed_tag_or_foreign_version_is_refused(place, model):
+    """A version whose tag was changed, or that was not made here, is refused."""
     registry = Registry(place.uri)
     version = register(place, model, "tags", name="gan-tags")
     registry.tag(version, {"generator_sha256": "0" * 64})

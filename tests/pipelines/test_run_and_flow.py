@@ -33,7 +33,8 @@ def storage(tmp_path):
 # Runs
 
 
-def test_a_run_without_a_name_is_named_after_its_file_and_its_configuration(small, storage):
+def test_unnamed_run_is_named_after_file_and_digest(small, storage):
+    """A run without a name is named after its file and its configuration, and making one writes nothing."""
     run, same, other = (create(c, storage) for c in (small, small, config.override(small, {"seed": 1})))
     assert run.name == same.name != other.name
     assert run.name.startswith("stem-")
@@ -56,14 +57,16 @@ def test_names_that_are_not_are_refused_in_one_line(name):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_seed_called_name_is_a_function_of_the_runs_name(small, storage):
+def test_seed_called_name_depends_on_the_runs_name(small, storage):
+    """A seed called `name` is a function of the run's name, so each night has its own."""
     nightly = config.override(small, {"seed": "name"})
     seeds = [create(nightly, storage, name).configuration.seed for name in ("monday", "monday", "tuesday")]
     assert seeds[0] == seeds[1] != seeds[2]
     assert all(isinstance(seed, int) and 0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_name_belongs_to_one_configuration_and_the_first_setting_that_differs_is_named(small, storage):
+def test_run_name_belongs_to_one_configuration(small, storage):
+    """A name belongs to one configuration, and the first setting that differs is named."""
     create(small, storage, "mine").save()
     assert create(small, storage, "mine").configuration == small
     with pytest.raises(ConfigurationError) as caught:
@@ -73,7 +76,8 @@ def test_a_name_belongs_to_one_configuration_and_the_first_setting_that_differs_
     )
 
 
-def test_more_candidates_are_allowed_until_the_run_is_trained_and_its_search_is_then_not_done(small, storage):
+def test_candidates_may_be_added_until_trained(small, storage):
+    """More candidates are allowed until the run is trained, and its search then counts as not done."""
     run = create(small, storage, "mine")
     run.save()
     found = TuneRecord(
@@ -99,7 +103,8 @@ def test_more_candidates_are_allowed_until_the_run_is_trained_and_its_search_is_
         create(config.override(more, {"tune.candidates": 6}), storage, "mine")
 
 
-def test_a_run_is_opened_by_its_name_with_the_configuration_it_was_made_from(small, storage):
+def test_run_is_opened_with_its_configuration(small, storage):
+    """A run is opened by its name with the configuration it was made from."""
     create(small, storage, "one").save()
     assert Run.open("one", storage).configuration == small
     assert run_names(storage) == ["one"]
@@ -107,7 +112,8 @@ def test_a_run_is_opened_by_its_name_with_the_configuration_it_was_made_from(sma
         Run.open("two", storage)
 
 
-def test_a_stage_is_done_once_for_the_same_inputs_and_again_for_others(small, storage):
+def test_stage_runs_once_for_the_same_inputs(small, storage):
+    """A stage is done once for the same inputs, and again for others."""
     run, done = create(small, storage), []
     for inputs in ({"x": 1}, {"x": 1}, {"x": 2}, {"x": 2}):
         record = run.stage("report", ReportRecord, inputs, lambda: done.append(1) or ReportRecord("page", len(done)))
@@ -127,7 +133,8 @@ def test_a_stage_that_fails_leaves_no_record(small, storage):
     "document",
     [[], {"inputs": ""}, {"record": {}}, {"record": {"report": "page"}}, {"record": {"report": "", "seconds": 0, "x": 1}}],
 )  # fmt: skip
-def test_a_record_that_lacks_something_is_named_with_what_to_do(document, small, storage):
+def test_incomplete_record_is_named_with_a_remedy(document, small, storage):
+    """A record that lacks something is named, with what to do."""
     run = create(small, storage)
     run.folder.write_json("records/report.json", document)
     with pytest.raises(
@@ -151,7 +158,8 @@ def test_a_damaged_record_is_named_with_what_to_do(small, storage):
         run.record("train")
 
 
-def test_a_run_that_was_never_trained_has_no_generator_and_says_how_to_get_one(small, storage):
+def test_untrained_run_says_how_to_get_a_generator(small, storage):
+    """A run that was never trained has no generator and says how to get one."""
     with pytest.raises(CheckpointError, match=r"not trained yet \(mine\).*gan train CONFIG --name mine"):
         create(small, storage, "mine").generator()
 
@@ -168,7 +176,8 @@ def test_a_run_that_was_never_trained_has_no_generator_and_says_how_to_get_one(s
         ({"data.name": "mnist", "data.root": "/nowhere", "data.download": False}, DataError, "MNIST/raw"),
     ],
 )
-def test_what_can_be_known_to_be_wrong_is_found_before_anything_starts(changes, kind, words, small, storage):
+def test_preflight_check_finds_what_can_be_known(changes, kind, words, small, storage):
+    """What can be known to be wrong is found before anything starts, and nothing is written."""
     with pytest.raises(kind, match=words):
         Flow(create(config.override(small, changes), storage), "", lambda line: None).check()
     assert not storage.local.exists()
@@ -179,7 +188,8 @@ def test_what_is_right_passes_the_check_and_writes_nothing(small, storage):
     assert not storage.local.exists()
 
 
-def test_a_stage_asked_for_before_its_time_says_which_is_missing(small, storage):
+def test_stage_before_its_time_names_the_missing_one(small, storage):
+    """A stage asked for before its time says which stage is missing."""
     flow = Flow(create(small, storage), "", lambda line: None)
     with pytest.raises(CheckpointError, match="not searched yet"):
         flow.do("train")
@@ -210,7 +220,8 @@ def test_python_repeats_and_plans_runs_as_gan_does(finished):
         pipelines.run(finished.yaml, ["noise.size=9"], name="small-run", storage=finished.storage)
 
 
-def test_a_run_leaves_its_records_history_checkpoints_pictures_and_page(finished):
+def test_run_leaves_records_history_and_report(finished):
+    """A run leaves its records, history, checkpoints, pictures and page, with its configuration and commit."""
     assert sorted(path.stem for path in (finished.folder / "records").iterdir()) == sorted(set(STAGES) - {"infer"})
     names = {"report.html", "samples.png", "interpolation.png", "curves.png", "search.png", "sigma.png"}
     assert {path.name for path in (finished.folder / "report").iterdir()} == names
@@ -223,7 +234,8 @@ def test_a_run_leaves_its_records_history_checkpoints_pictures_and_page(finished
     assert len(document["commit"].removesuffix("-dirty")) == 40
 
 
-def test_the_search_the_training_and_the_version_of_a_run_belong_together(finished, digits):
+def test_search_training_and_version_belong_together(finished, digits):
+    """The chosen settings, the trained weights, the scores and the version are of one and the same model."""
     searched, trained, scored = (finished.record(stage) for stage in ("tune", "train", "evaluate"))
     settings = config.override(config.load(finished.yaml), searched["chosen"])
     tensors = trained_alone(settings.training(), digits, 200).tensors()
@@ -245,7 +257,8 @@ def test_the_search_the_training_and_the_version_of_a_run_belong_together(finish
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_the_average_of_g_is_scored_beside_it_by_name_or_in_its_place(finished, digits):
+def test_averaged_g_is_scored_beside_or_replaces_g(finished, digits):
+    """The averaged G is scored beside G by name, or in its place if chosen."""
     trained, scored = finished.record("train"), finished.record("evaluate")
     run = Run.open("small-run", Storage.at(finished.storage))
     assert run.generator("averaged").sha256 == trained["averaged_sha256"] != trained["generator_sha256"]
@@ -276,9 +289,8 @@ def stop(process, sign, happened):
 
 
 @pytest.mark.slow
-def test_a_run_preempted_and_killed_in_mid_training_and_killed_before_it_registers_ends_with_undisturbed_bits(
-    small_yaml, digits, tmp_path
-):
+def test_killed_training_ends_with_undisturbed_bits(small_yaml, digits, tmp_path):
+    """Preempted, killed in training and killed before it registers, a run ends with undisturbed bits."""
     overrides = [
         "tune.candidates=0",
         "seed=5",
@@ -332,9 +344,8 @@ def test_a_run_preempted_and_killed_in_mid_training_and_killed_before_it_registe
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_its_search_and_at_every_boundary_ends_with_the_results_of_an_undisturbed_one(
-    finished, tmp_path
-):
+def test_kill_at_every_stage_keeps_the_results(finished, tmp_path):
+    """Killed in its search and at every stage's end, a run has the results of an undisturbed one."""
     command = ["run", finished.yaml, "--name", "killed", "--storage", "st"]
     folder = Storage.at(tmp_path / "st" / "runs" / "killed")
     moments = [lambda: folder.child("tune", "search").names()]

@@ -56,7 +56,8 @@ def scored_along(schedule, steps, small, digits):
 
 
 @pytest.mark.slow
-def test_a_population_keeps_its_size_and_perturbs_within_the_space(population):
+def test_population_keeps_size_and_stays_in_the_space(population):
+    """A population keeps its size, replaces half at each rung, and perturbs within the space."""
     record, table, _, folder = population
     assert sorted(zip(table.candidate, table.step, strict=True)) == [(i, step) for i in range(4) for step in RUNGS]
     assert table[RATE].between(0.02, 0.5).all()
@@ -68,7 +69,8 @@ def test_a_population_keeps_its_size_and_perturbs_within_the_space(population):
 
 
 @pytest.mark.slow
-def test_a_perturbed_rate_is_the_rate_of_the_next_update(population, small, digits):
+def test_perturbed_rate_applies_to_the_next_update(population, small, digits):
+    """A perturbed rate is the rate of the next update: scores are those of that schedule to the bit."""
     _, table, _, folder = population
     changes = [change for change in json.loads(folder.read(PERTURBATIONS)) if change["origin"]["step"] == 20]
     for change in changes:
@@ -85,9 +87,8 @@ def test_a_perturbed_rate_is_the_rate_of_the_next_update(population, small, digi
 
 
 @pytest.mark.slow
-def test_the_winners_schedule_is_what_it_was_trained_with_and_the_choice_is_its_last_settings(
-    population, small, digits
-):
+def test_winners_schedule_reproduces_its_score(population, small, digits):
+    """The winner's schedule is what it was trained with, and the choice is its last settings."""
     record, table, _, _ = population
     (row,) = table[(table.candidate == record.candidate) & (table.step == RUNGS[-1])].to_dict("records")
     assert record.schedule[0]["step"] == 0
@@ -105,7 +106,8 @@ def suggested(search):
 
 
 @pytest.mark.slow
-def test_suggested_candidates_are_numbered_and_each_keeps_its_settings(suggested):
+def test_suggested_candidates_keep_their_settings(suggested):
+    """Suggested candidates are numbered, and each keeps its settings at all its rungs."""
     (record, table, _, _), _ = suggested
     assert sorted(set(table.candidate)) == list(range(5))
     settings = table.groupby("candidate")[[RATE, "noise.size"]].nunique()
@@ -117,7 +119,8 @@ def test_suggested_candidates_are_numbered_and_each_keeps_its_settings(suggested
 
 
 @pytest.mark.slow
-def test_a_trial_that_diverges_under_asha_ends_at_once_and_by_name(suggested):
+def test_diverged_trial_under_asha_ends_at_once(suggested):
+    """A trial that diverges under ASHA ends at once and is named."""
     (record, table, said, _), _ = suggested
     diverged = table[table.status == "diverged"]
     assert record.diverged == len(diverged) > 0
@@ -128,7 +131,8 @@ def test_a_trial_that_diverges_under_asha_ends_at_once_and_by_name(suggested):
 
 
 @pytest.mark.slow
-def test_a_search_by_suggestion_done_again_knows_its_suggestions_and_trains_nothing_twice(suggested):
+def test_repeated_suggestion_search_trains_nothing_twice(suggested):
+    """A search by suggestion done again knows its suggestions and trains nothing twice."""
     (_, first, _, _), (_, again, _, _) = suggested
     known = {(row["candidate"], row["step"]): row for row in first.to_dict("records")}
     for row in again.to_dict("records"):
@@ -158,13 +162,15 @@ def test_a_grids_candidates_are_its_first_points_in_order(uncut):
     assert said[0].startswith("tune   3 of the grid's 4 candidates, 2 at a time (CPU), rungs at 20, 40, 60 steps")
 
 
-def test_with_nothing_cut_every_candidate_and_seed_is_scored_at_every_rung(uncut):
+def test_uncut_search_scores_all_at_every_rung(uncut):
+    """With nothing cut, every candidate and seed is scored at every rung."""
     _, table, _, _ = uncut
     found = sorted(zip(table.candidate, table.seed, table.step, strict=True))
     assert found == [(i, seed, step) for i in range(3) for seed in (7, 8) for step in RUNGS]
 
 
-def test_the_rank_correlation_of_rungs_with_the_end_is_over_all_candidates_and_seeds(uncut):
+def test_rung_correlation_covers_candidates_and_seeds(uncut):
+    """The rank correlation of rungs with the end is scipy's over all candidates and seeds."""
     record, table, said, _ = uncut
     scores = table.pivot(index=["candidate", "seed"], columns="step", values="log_likelihood")
     for step in RUNGS[:-1]:
@@ -176,7 +182,8 @@ def test_the_rank_correlation_of_rungs_with_the_end_is_over_all_candidates_and_s
 
 
 @pytest.mark.slow
-def test_median_stopping_one_at_a_time_is_a_search_too(search):
+def test_median_stopping_searches_one_at_a_time(search):
+    """Median stopping with one trial at a time scores every candidate and chooses the best at the end."""
     record, table, said, _ = search({"scheduler": "median_stopping", "candidates": 3, "max_concurrent": 1})
     assert said[0].startswith("tune   3 candidates, 1 at a time (tune.max_concurrent)")
     assert sorted(table[table.step == RUNGS[0]].candidate) == [0, 1, 2]
@@ -185,7 +192,8 @@ def test_median_stopping_one_at_a_time_is_a_search_too(search):
     assert record.candidate == last.loc[last.log_likelihood.idxmax()].candidate
 
 
-def test_a_budget_that_is_over_before_anything_is_scored_is_an_error_that_says_so(search):
+def test_budget_over_before_any_score_is_an_error(search):
+    """A budget that is over before anything is scored is an error that says so."""
     with pytest.raises(
         Diverged, match=r"no candidate was scored in time \(tune.time_budget_s\): 0.5 s; expected a lon"
     ):
@@ -193,7 +201,8 @@ def test_a_budget_that_is_over_before_anything_is_scored_is_an_error_that_says_s
 
 
 @pytest.mark.slow
-def test_a_budget_that_is_over_chooses_among_those_that_came_farthest(search):
+def test_budget_over_chooses_among_the_farthest(search):
+    """A budget that is over chooses among the candidates that came farthest."""
     space = {RATE: {"choice": [0.02, 0.2]}}
     settings = {"candidates": 2, "rungs": [20, 10_000_000], "space": space, "confirm.seeds": 2}
     record, table, said, _ = search({**settings, "time_budget_s": 60})

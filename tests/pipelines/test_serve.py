@@ -87,7 +87,8 @@ def following(registered):
 
 
 @pytest.mark.slow
-def test_samples_are_the_bits_of_gan_sample_in_every_form(server, registered, tmp_path):
+def test_served_samples_equal_gan_sample(server, registered, tmp_path):
+    """Samples over HTTP are the bits of `gan sample` in every form."""
     place, _, models = registered
     for suffix in ("npy", "png"):
         answer = gan(
@@ -106,7 +107,8 @@ def test_samples_are_the_bits_of_gan_sample_in_every_form(server, registered, tm
 
 
 @pytest.mark.slow
-def test_it_says_what_it_serves_and_that_it_is_there(server, registered):
+def test_server_describes_its_model_and_health(server, registered):
+    """The server says what it serves, and that it is there."""
     _, _, models = registered
     status, _, content = server.ask("GET", "/model")
     about = {"name": NAME, "version": 1, "generator_sha256": models[0].sha256, "image_shape": [8, 8]}
@@ -138,7 +140,8 @@ def test_a_request_that_is_none_is_refused_in_json(server):
 
 
 @pytest.mark.slow
-def test_beyond_what_may_wait_requests_are_told_to_come_again_and_health_still_answers(server, registered):
+def test_full_queue_answers_503_and_health_still_200(server, registered):
+    """Beyond what may wait requests are told to come again, and health still answers."""
     _, _, models = registered
     size = 50_000
     with ThreadPoolExecutor(8) as pool:
@@ -159,7 +162,8 @@ def test_beyond_what_may_wait_requests_are_told_to_come_again_and_health_still_a
 
 
 @pytest.mark.slow
-def test_a_moved_alias_is_followed_without_a_request_lost_and_a_damaged_version_is_not_served(following, registered):
+def test_moved_alias_is_followed_unless_damaged(following, registered):
+    """A moved alias is followed without a request lost, and a damaged version is not served."""
     place, versions, models = registered
     draws = {f"{NAME}/{number}": model.draw(16, 1) for number, model in enumerate(models, 1)}
     stop, answers = threading.Event(), []
@@ -206,7 +210,8 @@ def test_ctrl_c_ends_it_as_asked(registered):
     assert "Traceback" not in err
 
 
-def test_what_the_loader_refuses_is_refused_before_anything_starts(registered, here):
+def test_unloadable_model_is_refused_before_serving(registered, here):
+    """What the loader refuses is refused before anything starts."""
     place, versions, _ = registered
     uri = ("--tracking-uri", place.uri)
     failed(here("serve", f"{NAME}@nobody", *uri), 5, "no such alias", "champion")

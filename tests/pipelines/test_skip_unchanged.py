@@ -41,13 +41,15 @@ def night(here, small_yaml, registry_uri, tmp_path):
     return run, registry
 
 
-def test_a_night_that_differs_in_name_and_seed_alone_is_skipped_and_leaves_no_trace(night, tmp_path):
+def test_night_of_other_name_and_seed_is_skipped(night, tmp_path):
+    """A night that differs in name and seed alone is skipped and leaves no trace."""
     run, _ = night
     assert run("night-2") == {"run": "night-2", "skipped": True, "model": "gan-small", "version": 1}
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_night_with_another_setting_or_after_another_model_or_of_the_same_name_is_run(night):
+def test_changed_or_same_named_night_is_not_skipped(night):
+    """A night with another setting, after another model, or of the same name is run."""
     run, registry = night
     assert "skipped" not in run("night-2", "--set", "algorithm.steps=61")
     assert "skipped" not in run("night-1")  # the same run again says that it is done, or resumes

@@ -40,7 +40,8 @@ def damage(folder, name, file, content):
     folder.child(name).write(file, content)
 
 
-def test_a_file_is_read_back_as_it_was_written_and_none_where_there_is_none(storage):
+def test_file_is_read_as_written_and_none_if_absent(storage):
+    """A file is read back as it was written, and as None where there is none."""
     assert storage.read("a.bin") is None
     assert storage.read_json("a.json") is None
     assert storage.names() == []
@@ -62,7 +63,8 @@ def test_a_file_that_is_not_json_is_named(storage):
         storage.read_json("a.json")
 
 
-def test_a_relative_path_becomes_absolute_and_a_uri_stays_what_it_is(tmp_path, monkeypatch):
+def test_relative_path_becomes_absolute_and_uri_stays(tmp_path, monkeypatch):
+    """A relative path becomes absolute, and a URI stays what it is."""
     monkeypatch.chdir(tmp_path)
     assert Storage.at("here").uri == str(tmp_path / "here")
     assert Storage.at("s3://bucket/x").uri == "s3://bucket/x"
@@ -75,7 +77,8 @@ def test_a_uri_of_no_filesystem_is_refused():
         Storage.at("nonsense://x").names()
 
 
-def test_a_write_that_the_disk_cuts_short_leaves_the_old_file_and_names_what_was_wanted(tmp_path):
+def test_write_cut_short_keeps_the_old_file(tmp_path):
+    """A write that the disk cuts short leaves the old file, and names the bytes that were wanted."""
     storage = Storage.at(tmp_path)
     storage.write("a.bin", b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -91,7 +94,8 @@ def test_a_write_that_the_disk_cuts_short_leaves_the_old_file_and_names_what_was
         assert words in str(caught.value)
 
 
-def test_a_place_that_cannot_be_written_is_a_storage_error(tmp_path):
+def test_unwritable_place_is_a_storage_error(tmp_path):
+    """A place that cannot be written is a storage error."""
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="storage refused"):
         Storage.at(tmp_path / "file").write("a", b"x")
@@ -109,7 +113,8 @@ with storage.lock() as free:
 """
 
 
-def test_a_folder_is_held_by_one_process_until_it_ends_and_a_killed_writer_leaves_a_whole_file(tmp_path):
+def test_folder_lock_and_whole_files_survive_a_kill(tmp_path):
+    """A folder is held by one process until it ends, and a killed writer leaves a whole file."""
     storage, wholes = Storage.at(tmp_path), (b"a" * 3_000_000, b"b" * 3_000_000)
     storage.write("x", wholes[0])
     with storage.lock() as free:
@@ -134,7 +139,8 @@ def test_a_folder_is_held_by_one_process_until_it_ends_and_a_killed_writer_leave
         assert free
 
 
-def test_the_newest_checkpoints_are_kept_and_the_last_one_is_read(storage):
+def test_newest_checkpoints_are_kept_and_last_is_read(storage):
+    """The newest checkpoints are kept and the last one is read."""
     assert latest_checkpoint(storage) is None
     for step in (5, 10, 100):
         save_checkpoint(storage, step, tensors(step), {"of": "a test"}, keep=2)
@@ -150,7 +156,8 @@ def test_the_newest_checkpoints_are_kept_and_the_last_one_is_read(storage):
 @pytest.mark.parametrize(
     "fault", ["bit", "cut", "empty", "longer", "no manifest", "half a manifest", "no tensors", "empty folder"]
 )
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_with_one_warning(fault, storage, caplog):
+def test_damaged_checkpoint_is_skipped_with_one_warning(fault, storage, caplog):
+    """A damaged checkpoint is passed over for the one before, with one warning."""
     for step in (5, 10, 15):
         save_checkpoint(storage, step, tensors(step), {}, keep=3)
     name, file = "step=00000015", "generator.safetensors"
@@ -171,7 +178,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_with_one_warning
     assert "1 damaged checkpoint(s), using step=00000010" in warning.getMessage()
 
 
-def test_with_no_valid_checkpoint_there_is_an_error_and_never_a_fresh_start(storage):
+def test_no_valid_checkpoint_is_an_error(storage):
+    """With no valid checkpoint there is an error, and never a silent fresh start."""
     for step in (5, 10):
         save_checkpoint(storage, step, tensors(step), {}, keep=2)
         damage(storage, f"step={step:08d}", "optimizer.safetensors", b"")
@@ -179,7 +187,8 @@ def test_with_no_valid_checkpoint_there_is_an_error_and_never_a_fresh_start(stor
         latest_checkpoint(storage)
 
 
-def test_a_damaged_checkpoint_is_replaced_when_its_step_is_trained_again(storage, caplog):
+def test_damaged_checkpoint_is_replaced_by_its_step(storage, caplog):
+    """A damaged checkpoint is replaced when its step is trained again."""
     save_checkpoint(storage, 5, tensors(5), {}, keep=2)
     damage(storage, "step=00000005", "generator.safetensors", b"")
     save_checkpoint(storage, 5, tensors(5), {}, keep=2)
@@ -187,7 +196,8 @@ def test_a_damaged_checkpoint_is_replaced_when_its_step_is_trained_again(storage
     assert caplog.records == []
 
 
-def test_a_checkpoint_that_the_disk_cuts_short_never_carries_a_final_name(tmp_path):
+def test_checkpoint_cut_short_has_no_final_name(tmp_path):
+    """A checkpoint that the disk cuts short never carries a final name."""
     storage = Storage.at(tmp_path)
     save_checkpoint(storage, 5, tensors(5), {}, keep=2)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -202,7 +212,8 @@ def test_a_checkpoint_that_the_disk_cuts_short_never_carries_a_final_name(tmp_pa
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(5, 40))
-def test_history_has_one_row_for_each_step_in_order_however_often_segments_were_replayed(restarts, last):
+def test_history_has_one_row_for_each_step(restarts, last):
+    """History has one row for each step, in order, however often segments were replayed."""
     storage = Storage.at(f"fsspec+memory:///{uuid.uuid4().hex}")
     attempts = [0, *sorted(min(restart, last - 1) for restart in restarts)]
     for start in attempts:  # each attempt trains from a checkpoint to the end, in segments of five rows
@@ -212,7 +223,8 @@ def test_history_has_one_row_for_each_step_in_order_however_often_segments_were_
     assert read_history(storage) == [{"step": s, "value": s / 7} for s in range(1, last + 1)]
 
 
-def test_no_rows_make_no_segment_and_no_folder_has_no_history(storage):
+def test_no_rows_make_no_segment(storage):
+    """No rows make no segment, and a folder that is not there has no history."""
     append_history(storage, [])
     assert storage.names() == []
     assert read_history(storage) == []
@@ -231,7 +243,8 @@ def test_segments_sort_as_steps_do(storage):
     assert [row["step"] for row in read_history(storage)] == [1, 999, 1000, 20_000, 20_001, 300_000]
 
 
-def test_a_storage_with_options_in_its_uri_keeps_them_at_the_end_and_is_read_with_them(bucket, monkeypatch):
+def test_uri_options_stay_at_its_end_and_are_used(bucket, monkeypatch):
+    """A storage with options in its URI keeps them at the end and is read with them."""
     server = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     options = f"?endpoint_override={server}&scheme=http"
@@ -252,7 +265,8 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(uri):
     assert "key:" not in str(error.value)
 
 
-def test_a_bucket_that_is_not_there_is_found_before_any_work_and_one_that_is_passes(bucket):
+def test_missing_bucket_is_found_before_any_work(bucket):
+    """A bucket that is not there is found before any work, and one that is passes."""
     with pytest.raises(CheckpointError, match=r"no such bucket \(s3://gan-other/x\): gan-other; expected one"):
         check_storage(Storage.at("s3://gan-other/x"), 1)
     with pytest.raises(CheckpointError, match=r"storage refused \(s3://gan-other/x/a\).*NO_SUCH_BUCKET") as error:
@@ -264,7 +278,8 @@ def test_a_bucket_that_is_not_there_is_found_before_any_work_and_one_that_is_pas
         Storage.at("s3://").names()
 
 
-def test_a_store_that_does_not_answer_is_a_storage_error_whatever_it_is_asked(bucket, monkeypatch):
+def test_silent_store_is_a_storage_error_for_any_call(bucket, monkeypatch):
+    """A store that does not answer is a storage error, whatever it is asked."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # discard: nobody listens
     storage = Storage.at(bucket)
     for ask in (storage.names, lambda: storage.read("a"), lambda: check_storage(storage, 1)):

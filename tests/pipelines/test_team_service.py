@@ -43,7 +43,8 @@ def refused(address, **headers):
 
 
 @pytest.mark.slow
-def test_colleagues_register_look_up_promote_and_roll_back_with_their_accounts(address, here, tmp_path):
+def test_accounts_can_register_promote_and_roll_back(address, here, tmp_path):
+    """Colleagues register, look up, promote and roll back with their accounts."""
     assert contenders.night(address, str(tmp_path), NAME, "first", 2) == (1, True)
     assert contenders.night(address, str(tmp_path), NAME, "second", 6) == (2, True)
     assert contenders.night(address, str(tmp_path), NAME, "second", 6) == (2, True)  # once, however often
@@ -63,9 +64,8 @@ def test_colleagues_register_look_up_promote_and_roll_back_with_their_accounts(a
 
 
 @pytest.mark.slow
-def test_without_the_right_password_nothing_is_told_and_nothing_of_the_password_is_shown(
-    address, here, monkeypatch, small_yaml
-):
+def test_wrong_password_shows_nothing_and_is_not_shown(address, here, monkeypatch, small_yaml):
+    """Without the right password nothing is told, and nothing of the password is shown."""
     look_up = ("models", "show", f"{NAME}@champion", "--tracking-uri")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-the-password")
     failed(here(*look_up, address), 5, "MLflow refused", address)
@@ -81,7 +81,8 @@ def test_without_the_right_password_nothing_is_told_and_nothing_of_the_password_
 
 
 @pytest.mark.slow
-def test_passwords_are_in_files_of_their_owner_and_on_no_command_line_and_in_no_log(address, team_service):
+def test_passwords_are_only_in_their_owners_files(address, team_service):
+    """Passwords are in files of their owner, on no command line and in no log."""
     kept = [team_service.secret(name) for name in ("admin_password", "database_password", "session_key")]
     assert len({*kept}) == 3
     assert min(map(len, kept)) > 40
@@ -95,16 +96,16 @@ def test_passwords_are_in_files_of_their_owner_and_on_no_command_line_and_in_no_
 
 
 @pytest.mark.slow
-def test_a_name_that_was_not_allowed_is_refused_and_health_needs_no_account(address):
+def test_disallowed_host_is_refused_health_is_open(address):
+    """A host name that was not allowed is refused, and health needs no account."""
     assert refused(f"{address}/health") == 200
     assert refused(f"{address}/api/2.0/mlflow/experiments/search?max_results=1") == 401
     assert refused(f"{address}/api/2.0/mlflow/experiments/search?max_results=1", Host="elsewhere.example") == 403
 
 
 @pytest.mark.slow
-def test_starting_again_changes_nothing_and_what_was_registered_outlives_a_restart(
-    address, team_service, here, tmp_path
-):
+def test_registry_outlives_a_service_restart(address, team_service, here, tmp_path):
+    """Starting again changes nothing, and what was registered outlives a restart."""
     name = f"{NAME}-kept"
     contenders.night(address, str(tmp_path), name, "only", 2)
     folder = team_service.folder
@@ -124,7 +125,8 @@ def test_starting_again_changes_nothing_and_what_was_registered_outlives_a_resta
     assert here("models", "show", f"{name}@champion", "--tracking-uri", address, "--json").json["version"] == 1
 
 
-def test_a_folder_that_postgresql_cannot_enter_is_an_error_that_says_so(service, tmp_path):
+def test_unreachable_postgresql_folder_is_an_error(service, tmp_path):
+    """A folder that PostgreSQL cannot enter is an error that says so."""
     if os.getuid() != 0:
         pytest.skip("PostgreSQL runs as another user only where root starts it")
     tmp_path.chmod(0o700)

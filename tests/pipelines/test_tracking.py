@@ -29,7 +29,8 @@ def closed_port():
         return probe.getsockname()[1]
 
 
-def test_the_metrics_of_a_stage_copied_twice_are_there_once_for_each_step(place):
+def test_metrics_copied_twice_are_there_once(place):
+    """The metrics of a stage copied twice are there once for each step."""
     first = tracking(place, "twice").stage("train", "twice", RECORD, HISTORY, {"table.txt": b"1 2 3"})
     runs = tracking(place, "twice")  # the driver was killed and started again
     again = runs.stage("train", "twice", RECORD, HISTORY, {"table.txt": b"1 2 3"})
@@ -45,7 +46,8 @@ def test_the_metrics_of_a_stage_copied_twice_are_there_once_for_each_step(place)
     assert set(runs.store.client.get_run(again).data.metrics) == {"value", "loss", "log_likelihood", "seconds"}
 
 
-def test_curves_copied_while_a_training_runs_are_not_doubled_when_all_is_copied_at_its_end(place):
+def test_live_curves_are_not_doubled_at_the_end(place):
+    """Curves copied while a training runs are not doubled when all is copied at its end."""
     runs = tracking(place, "followed")
     runs.curves("followed", HISTORY[:10])
     runs.curves("followed", HISTORY[10:20])
@@ -53,7 +55,8 @@ def test_curves_copied_while_a_training_runs_are_not_doubled_when_all_is_copied_
     assert sorted(point.step for point in runs.store.client.get_metric_history(run_id, "value")) == list(range(1, 31))
 
 
-def test_each_stage_is_a_finished_child_of_the_run_with_its_record_and_files(place):
+def test_each_stage_is_a_finished_child_run(place):
+    """Each stage is a finished child of the run, with its record and files."""
     runs = tracking(place, "parent")
     children = [
         runs.stage(stage, "parent", {**RECORD, "stage": stage}, (), {"x.txt": b"x"}) for stage in ("tune", "evaluate")
@@ -83,7 +86,8 @@ def test_two_runs_of_one_experiment_do_not_mix(place):
     assert one.stage("train", "one", {"x": 1.0}) != two.stage("train", "two", {"x": 2.0})
 
 
-def test_a_run_is_described_by_its_parameters_data_and_configuration_and_may_be_described_twice(place, digits):
+def test_run_may_be_described_twice(place, digits):
+    """A run is described by its parameters, data and configuration, and may be described twice."""
     for _ in range(2):
         runs = tracking(place, "described")
         runs.describe("seed: 1\n", {"seed": 1, "noise.size": 8}, digits, "a test")
@@ -131,7 +135,8 @@ def test_no_error_shows_a_password(scheme, password, monkeypatch):
         assert len(str(caught.value).splitlines()) == 1
 
 
-def test_a_server_that_answers_is_reachable_and_a_database_is_not_asked(place):
+def test_answering_server_and_database_are_reachable(place):
+    """A server that answers is reachable, and a database is not asked."""
     check_reachable(place.uri)
 
 
@@ -147,7 +152,8 @@ def test_a_server_that_never_answers_is_asked_once():
             silent.accept()
 
 
-def test_the_address_is_the_one_given_then_the_environments_then_a_database_in_the_storage(tmp_path, monkeypatch):
+def test_tracking_uri_is_given_or_environment_or_storage(tmp_path, monkeypatch):
+    """The address is the one given, then the environment's, then a database in the storage."""
     storage = Storage.at(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert tracking_uri(None, storage) == f"sqlite:///{tmp_path}/mlflow.db"

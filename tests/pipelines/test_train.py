@@ -73,7 +73,8 @@ def test_one_worker_has_the_bits_of_gan_core_alone(stopped, one_worker, digits):
     assert first.run == run.uri.rsplit("/", 1)[-1]
 
 
-def test_two_workers_have_the_bits_of_one_that_adds_up_the_same_two_shards(finished, one_worker, small, digits):
+def test_two_workers_equal_one_with_two_shards(finished, one_worker, small, digits):
+    """Two workers have the bits of one that adds up the same two shards."""
     chosen = finished.record("tune")["chosen"]
     alone = digests(config.override(one_worker, chosen).training(), digits, 200)
     trained = finished.record("train")
@@ -81,15 +82,15 @@ def test_two_workers_have_the_bits_of_one_that_adds_up_the_same_two_shards(finis
     assert (trained["weights_sha256"], trained["generator_sha256"]) == alone
 
 
-def test_stopped_at_100_and_continued_to_200_it_has_the_bits_of_an_undisturbed_training(stopped, one_worker, digits):
+def test_continued_training_equals_the_undisturbed_one(stopped, one_worker, digits):
+    """Stopped at step 100 and continued to 200, a training has the bits of an undisturbed one."""
     _, _, whole, _ = stopped
     assert (whole.weights_sha256, whole.generator_sha256) == digests(one_worker.training(), digits, 200)
     assert whole.step == 200
 
 
-def test_a_damaged_newest_checkpoint_and_a_damaged_snapshot_of_rays_were_passed_over_and_the_history_has_each_step_once_to_the_bit(
-    stopped, one_worker, digits
-):
+def test_damaged_checkpoint_leaves_history_whole(stopped, one_worker, digits):
+    """Past a damaged checkpoint and a damaged snapshot of Ray's, the history has each step once, to the bit."""
     _, _, _, run = stopped
     segments = run.child("history").names()
     assert {"00000060-00000100.jsonl", "00000110-00000150.jsonl"} < set(segments)
@@ -99,9 +100,8 @@ def test_a_damaged_newest_checkpoint_and_a_damaged_snapshot_of_rays_were_passed_
     assert checkpoint_names(run.child("checkpoints")) == ["step=00000150", "step=00000200"]
 
 
-def test_the_weights_are_those_of_the_record_and_the_checkpoint_notes_what_they_were_made_from(
-    stopped, one_worker, digits
-):
+def test_checkpoint_has_recorded_weights_and_sources(stopped, one_worker, digits):
+    """The weights are those of the record, and the checkpoint notes what they were made from."""
     _, _, whole, run = stopped
     name, manifest, tensors = latest_checkpoint(run.child("checkpoints"))
     assert whole.checkpoint.endswith(name)
@@ -144,16 +144,16 @@ def disturbed(digits, run, settings, class_name, disturb):
     return said
 
 
-def test_a_worker_killed_in_mid_training_recovers_to_the_same_bits_and_history(small, digits, ray_cluster, tmp_path):
+def test_killed_worker_recovers_to_the_same_bits(small, digits, ray_cluster, tmp_path):
+    """A worker killed in mid-training recovers to the same bits and history."""
     settings = config.override(small, {"algorithm.steps": 600, "seed": 3})
     assert settings.train.workers == 2
     disturbed(digits, Storage.at(tmp_path), settings, "RayTrainWorker", lambda pid: os.kill(pid, signal.SIGKILL))
 
 
 @pytest.mark.slow
-def test_a_killed_controller_is_started_again_and_the_bits_and_the_history_are_the_same(
-    small, digits, ray_cluster, tmp_path
-):
+def test_killed_controller_recovers_to_the_same_bits(small, digits, ray_cluster, tmp_path):
+    """A killed controller is started again, and the bits and the history are the same."""
     settings = config.override(small, {"algorithm.steps": 600, "seed": 3})
     said = disturbed(
         digits, Storage.at(tmp_path), settings, "TrainController", lambda pid: os.kill(pid, signal.SIGKILL)
@@ -165,9 +165,8 @@ def test_a_killed_controller_is_started_again_and_the_bits_and_the_history_are_t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_that_hangs_is_found_within_the_configured_time_and_the_bits_are_the_same(
-    workers, small, digits, ray_cluster, tmp_path
-):
+def test_hanging_worker_is_found_and_replaced_in_time(workers, small, digits, ray_cluster, tmp_path):
+    """A worker that hangs is found within the configured time, and the bits are the same."""
     changes = {"algorithm.steps": 600, "seed": 3, "train.hang_timeout_s": 10.0, "train.workers": workers}
     settings = config.override(small, {**changes, "train.virtual_shards": 2})
     stopped = []
@@ -196,9 +195,8 @@ def job(configuration, digits, run):
         ("train.virtual_shards", 1, "training.virtual_shards was 2: 1"),
     ],
 )
-def test_a_checkpoint_of_another_training_is_refused_by_the_first_field_that_differs(
-    key, value, was, one_worker, digits, ray_cluster, tmp_path
-):
+def test_checkpoint_of_another_training_is_refused(key, value, was, one_worker, digits, ray_cluster, tmp_path):
+    """A checkpoint of another training is refused by the first field that differs, before any worker."""
     run, state = Storage.at(tmp_path), initial_state(one_worker.training(), digits.train)
     save_checkpoint(run.child("checkpoints"), 10, state.tensors(), job(one_worker, digits, run).about, keep=2)
     for again in (
@@ -215,7 +213,8 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_first_field_that_dif
     assert not (tmp_path / "ray-train").exists()  # no worker was started for it
 
 
-def test_a_checkpoint_of_other_data_is_refused_and_a_longer_training_is_not(one_worker, digits, tmp_path):
+def test_checkpoint_of_other_data_is_refused(one_worker, digits, tmp_path):
+    """A checkpoint of other data is refused, and one for a longer training is not."""
     run, state = Storage.at(tmp_path), trained_alone(one_worker.training(), digits, 3)
     other = {**job(one_worker, digits, run).about, "data_digest": "0" * 64}
     save_checkpoint(run.child("checkpoints"), 3, state.tensors(), other, keep=2)
@@ -229,9 +228,8 @@ def test_a_checkpoint_of_other_data_is_refused_and_a_longer_training_is_not(one_
     assert tensors_digest(*fresh.tensors().values()) == tensors_digest(*state.tensors().values())
 
 
-def test_with_checkpoints_of_which_none_is_valid_there_is_an_error_before_any_worker(
-    one_worker, digits, ray_cluster, tmp_path
-):
+def test_no_valid_checkpoint_fails_before_any_worker(one_worker, digits, ray_cluster, tmp_path):
+    """With checkpoints of which none is valid there is an error before any worker."""
     run = Storage.at(tmp_path)
     run.child("checkpoints", "step=00000010").write("generator.safetensors", b"half")
     with pytest.raises(CheckpointError, match="no valid checkpoint"):

@@ -57,13 +57,15 @@ def alone(configuration, seed, step, digits):
         return score(state.generator, training, digits, configuration.tune.samples)
 
 
-def test_the_space_of_these_tests_draws_candidates_that_train_and_candidates_that_diverge(settings):
+def test_space_here_has_finite_and_diverging_candidates(settings):
+    """The space of these tests draws candidates that train and candidates that diverge."""
     rates = [candidate[RATE] for candidate in draw_candidates(settings.tune, settings.seed)]
     assert rates.count(1.0e20) in (1, 2)
     assert {0.02, 0.2} < set(rates)
 
 
-def test_the_table_has_every_candidate_at_the_first_rung_and_the_survivors_at_the_second(settings, searched):
+def test_table_has_all_candidates_then_the_survivors(settings, searched):
+    """The table has every candidate at the first rung, and the survivors at the second."""
     (record, table, _), _ = searched
     rates = [candidate[RATE] for candidate in draw_candidates(settings.tune, settings.seed)]
     search = table[table.stage == "search"]
@@ -96,7 +98,8 @@ def test_a_candidate_that_diverges_is_named_and_never_wins(settings, searched):
     assert record.chosen[RATE] in (0.02, 0.2)
 
 
-def test_the_best_of_the_last_rung_is_confirmed_over_seeds_and_wins_with_their_mean(settings, searched):
+def test_best_is_confirmed_over_seeds_and_wins_by_mean(settings, searched):
+    """The best of the last rung is confirmed over seeds, and wins with their mean."""
     (record, table, _), _ = searched
     last = table[(table.stage == "search") & (table.step == RUNGS[1])]
     best = last.loc[last.log_likelihood.idxmax()]
@@ -119,9 +122,8 @@ def test_a_search_repeats_to_the_bit(searched):
     assert replace(first, seconds=0) == replace(again, seconds=0)
 
 
-def test_a_candidate_trains_with_its_own_rate_from_the_first_update_and_not_with_the_configurations(
-    settings, searched, digits
-):
+def test_candidate_trains_at_its_own_rate_throughout(settings, searched, digits):
+    """A candidate trains with its own rate from the first update, and not with the configuration's."""
     (_, table, _), _ = searched
     search = table[(table.stage == "search") & (table.status == "finite")]
     for index, configuration in enumerate(candidate_configurations(settings)):
@@ -136,7 +138,8 @@ def test_a_candidate_trains_with_its_own_rate_from_the_first_update_and_not_with
     assert alone(own, 7, RUNGS[1], digits)["log_likelihood"] != at_last
 
 
-def test_a_search_with_no_usable_candidate_is_an_error_that_says_so(settings, digits, ray_cluster, tmp_path):
+def test_search_without_usable_candidate_is_an_error(settings, digits, ray_cluster, tmp_path):
+    """A search with no usable candidate is an error that says so."""
     hopeless = config.override(
         settings, {"tune.candidates": 1, "tune.space": {RATE: {"choice": [1.0e20]}}, "tune.max_failures": 0}
     )
@@ -148,9 +151,8 @@ def table_of(folder):
     return pandas.read_parquet(io.BytesIO(folder.read(TABLE)))
 
 
-def test_a_search_that_was_cut_short_trains_only_what_is_missing_and_ends_as_an_undisturbed_one(
-    settings, searched, digits, ray_cluster, tmp_path
-):
+def test_interrupted_search_trains_only_what_is_missing(settings, searched, digits, ray_cluster, tmp_path):
+    """A search that was cut short trains only what is missing, and ends as an undisturbed one."""
     (whole, table, _), _ = searched
     folder = Storage.at(tmp_path)
     shutil.copytree(searched.folder.child("tune", "findings").local, tmp_path / "tune" / "findings")
@@ -177,9 +179,8 @@ def test_a_search_that_was_cut_short_trains_only_what_is_missing_and_ends_as_an_
         assert (before["seconds"] != after["seconds"]) == ((before["stretch"], before["step"]) in missing)
 
 
-def test_weights_that_are_damaged_are_not_gone_on_from_and_cost_only_time(
-    settings, searched, digits, ray_cluster, tmp_path
-):
+def test_damaged_weights_cost_a_search_only_time(settings, searched, digits, ray_cluster, tmp_path):
+    """Weights that are damaged are not gone on from, and cost only time."""
     (whole, table, _), _ = searched
     shutil.copytree(searched.folder.child("tune", "findings").local, tmp_path / "tune" / "findings")
     survivor = table[(table.stage == "search") & (table.step == RUNGS[1])].iloc[0]
@@ -193,9 +194,8 @@ def test_weights_that_are_damaged_are_not_gone_on_from_and_cost_only_time(
 
 
 @pytest.mark.slow
-def test_more_candidates_end_as_a_search_of_all_of_them_and_what_is_known_is_not_trained_again(
-    settings, searched, digits, ray_cluster, tmp_path
-):
+def test_extended_search_equals_one_of_all_candidates(settings, searched, digits, ray_cluster, tmp_path):
+    """More candidates end as a search of all of them, and what is known is not trained again."""
     (whole, table, _), _ = searched
     folder = Storage.at(tmp_path)
     tune_run(config.override(settings, {"tune.candidates": 3}), digits, folder, lambda line: None)

@@ -20,7 +20,7 @@ from pipelines.runs.run import Run
 from pipelines.storage import Storage, save_checkpoint
 from tests.gan_core.test_network_recipes import CONFIGS
 from tests.pipelines.conftest import failed, gan, trained_alone
-from tests.pipelines.test_origin import begun, digest, job, no_registry
+from tests.pipelines.test_warm_start import begun, digest, job, no_registry
 
 NEW = """
 data: {name: digits}
@@ -76,7 +76,8 @@ def after(second, storage, name=None):
     return run
 
 
-def test_the_second_stage_begins_with_the_first_s_g_as_its_last_layers_and_all_else_new(first, second, storage, digits):
+def test_second_stage_starts_with_first_g_as_last_layers(first, second, storage, digits):
+    """The second stage begins with the first one's G as its last layers and all else new; all layers train."""
     second = config.override(second, {"algorithm.generator_average": 0.9})
     run = after(second, storage)
     warm_start.check_data(run, digits)
@@ -105,7 +106,8 @@ def test_the_second_stage_begins_with_the_first_s_g_as_its_last_layers_and_all_e
         assert max(weight.norm(dim=0).max().item() for weight in net.weights) <= 1.5 * (1 + 1e-6)
 
 
-def test_a_second_stage_is_continued_for_more_steps_like_any_run(first, second, storage, digits):
+def test_second_stage_is_continued_like_any_run(first, second, storage, digits):
+    """A second stage is continued for more steps like any run, to the bits of one in one go."""
     run = after(second, storage, "second")
     run.save()
     state = begun(run, digits)
@@ -135,13 +137,15 @@ def test_a_second_stage_is_continued_for_more_steps_like_any_run(first, second, 
         ({"network.generator.output": "linear"}, "relu sigmoid sigmoid; expected .* relu sigmoid linear"),
     ],
 )  # fmt: skip
-def test_layers_that_do_not_fit_are_refused_in_one_line(changed, words, first, second, storage):
+def test_unfit_layers_are_refused_in_one_line(changed, words, first, second, storage):
+    """Layers that do not fit are refused in one line."""
     with pytest.raises(CheckpointError, match=rf"other layers \(first/step=00000010\): .*{words}") as raised:
         after(config.override(second, changed), storage)
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_layers_of_another_architecture_no_layers_and_a_search_are_refused(second, storage, digits, first):
+def test_foreign_or_no_layers_and_a_search_are_refused(second, storage, digits, first):
+    """Layers of another architecture, no layers, and a search over pretrained layers are refused."""
     everyday = {
         "network.architecture": "convolutional",
         "network.generator.channels": [4],
@@ -166,7 +170,8 @@ def test_layers_of_another_architecture_no_layers_and_a_search_are_refused(secon
         config.override(second, {"network.generator.pretrained_layers": 5})
 
 
-def test_the_command_takes_layers_or_says_that_there_are_none(first, tmp_path, here):
+def test_command_takes_layers_or_says_none_are_given(first, tmp_path, here):
+    """The command takes layers, or says that there are none to take."""
     (tmp_path / "second.yaml").write_text(NEW)
     where = ("--name", "mine", "--storage", first.storage.uri)
     failed(here("train", "second.yaml", *where), 2, "no generator to take layers from", "--continue-from RUN")
@@ -175,7 +180,8 @@ def test_the_command_takes_layers_or_says_that_there_are_none(first, tmp_path, h
 
 
 @pytest.mark.slow
-def test_the_command_trains_the_second_stage_as_gan_core_alone_does(first, second, storage, digits, tmp_path):
+def test_command_trains_second_stage_as_gan_core_does(first, second, storage, digits, tmp_path):
+    """The command trains the second stage to the bits of `gan_core` alone."""
     (tmp_path / "second.yaml").write_text(NEW)
     run = after(second, storage, "alone")
     run.save()
@@ -196,8 +202,8 @@ NARROW = {
 }  # fmt: skip
 
 
-def test_both_stages_of_the_recipe_for_faces_and_one_number_over_five_folds(tmp_path, storage):
-    """The files of configs/, made narrow, on a file in TFD's format."""
+def test_face_recipe_stages_give_one_five_fold_number(tmp_path, storage):
+    """Both stages of the recipe for faces, as in configs/ but narrow, give one number over five folds."""
     random = np.random.default_rng(0)
     folds = np.stack(
         [np.where(np.arange(200) < 80, 0, random.permutation(np.arange(200) % 3) + 1) for _ in range(5)], 1

@@ -63,7 +63,8 @@ def test_a_version_with_others_tags_is_listed_as_unreadable(kind, registry, mode
 
 
 @pytest.mark.parametrize("name", ["two words", EVIL, 'it\'s "quoted"', "x" * 200])
-def test_a_model_of_others_with_any_name_is_listed_with_the_rest(name, registry, models):
+def test_foreign_model_of_any_name_is_listed(name, registry, models):
+    """A model of others with any name is listed with the rest, its name made visible."""
     registry.backend.client.create_registered_model(name)
     registry.backend.client.create_model_version(name, "s3://x")
     registry.backend.client.set_registered_model_alias(name, "theirs", "1")
@@ -76,7 +77,8 @@ def test_a_model_of_others_with_any_name_is_listed_with_the_rest(name, registry,
     assert "not a model name" in text
 
 
-def test_what_others_wrote_in_a_version_is_shown_and_not_obeyed(registry, models):
+def test_foreign_text_in_a_version_is_shown_safely(registry, models):
+    """What others wrote in a version is shown and not obeyed: control characters are escaped."""
     registry.backend.client.create_model_version(NAME, "s3://x", tags={"run": EVIL, "gate": EVIL})
     assert SHOWN in clean(models("list"))
     text = clean(models("show", f"{NAME}/2"))
@@ -85,7 +87,8 @@ def test_what_others_wrote_in_a_version_is_shown_and_not_obeyed(registry, models
     assert SHOWN in clean(models("history", NAME))
 
 
-def test_a_move_that_cannot_be_read_is_listed_and_moves_nothing(registry, models):
+def test_unreadable_move_is_listed_and_moves_nothing(registry, models):
+    """A move that cannot be read is listed, and moves nothing."""
     history = ChampionHistory(registry, NAME)
     history.force(registry.version(NAME, 1), "a test")
     registry.backend.client.set_registered_model_tag(NAME, f"{MOVE_TAG}00000002", EVIL)
@@ -108,7 +111,8 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_a_damaged_run_is_listed_as_unreadable_and_never_pruned(kind, small, tmp_path, here):
+def test_damaged_run_is_listed_and_never_pruned(kind, small, tmp_path, here):
+    """A damaged run is listed as unreadable and never pruned."""
     storage = Storage.at(tmp_path / "st")
     for name in ("whole", "damaged"):
         Run.create(config.override(small, {"tune.candidates": 0}), "x", name, storage).save()
@@ -127,7 +131,8 @@ def test_a_damaged_run_is_listed_as_unreadable_and_never_pruned(kind, small, tmp
     assert storage.child("runs").names() == ["damaged"]
 
 
-def test_a_folder_that_is_no_run_is_listed_and_not_obeyed(small, tmp_path, here):
+def test_folder_that_is_no_run_is_listed_safely(small, tmp_path, here):
+    """A folder that is no run is listed and not obeyed: control characters are escaped."""
     storage = Storage.at(tmp_path / "st")
     Run.create(small, "x", "whole", storage).save()
     storage.child("runs", EVIL.replace("\n", "")).write("run.json", b"{}")
@@ -145,6 +150,7 @@ def test_a_reason_of_others_is_shown_and_not_obeyed(registry, models):
     assert "\\x1b[31m" in text
 
 
-def test_an_error_shows_what_others_wrote_and_is_one_line():
+def test_error_shows_foreign_text_in_one_line():
+    """An error shows what others wrote, escaped, and is one line."""
     assert str(RegistryError("refused", EVIL, "no")) == f"refused ({SHOWN.replace(chr(92) + 'n', ' ')}): no"
     assert visible("plain é 한글 \\ text") == "plain é 한글 \\ text"

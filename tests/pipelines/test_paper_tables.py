@@ -32,7 +32,8 @@ def fold(number, **score):
     return Scored(f"tfd-{number}", "tfd", {**record, "paper": {**SCORE, **score}, "cross_validated": SCORE}, {}, "2026-11-24", "c0ffee")  # fmt: skip
 
 
-def test_table_1_has_the_paper_s_numbers_to_the_digit():
+def test_table_1_has_the_papers_numbers():
+    """Table 1 has the paper's numbers to the digit."""
     head, rows = cells(paper_tables.table_1([]))
     assert head[:3] == ["samples from", "mnist", "tfd"]
     published = {name.removesuffix(", as published"): (row["mnist"], row["tfd"]) for name, row in rows.items()}
@@ -44,7 +45,8 @@ def test_table_1_has_the_paper_s_numbers_to_the_digit():
     }
 
 
-def test_a_run_and_its_version_stand_in_table_1_with_their_protocols_and_the_reference_rows(finished, tmp_path, here):
+def test_run_and_version_stand_in_table_1(finished, tmp_path, here):
+    """A run and its version stand in table 1 with their protocols and the reference rows."""
     where = ("--storage", finished.storage, "--json")
     answer = here("table", "table1", "small-run", "gan-small@champion", "--output", "t.md", *where)
     assert answer.code == 0, answer.err
@@ -67,7 +69,8 @@ def test_a_run_and_its_version_stand_in_table_1_with_their_protocols_and_the_ref
     assert row["commit"] == json.loads((finished.folder / "run.json").read_text())["commit"][:7]
 
 
-def test_a_version_whose_run_is_elsewhere_stands_with_its_tags(finished, tmp_path, here):
+def test_version_without_its_run_shows_its_tags(finished, tmp_path, here):
+    """A version whose run is elsewhere stands in the table with its tags."""
     uri = f"sqlite:///{finished.storage}/mlflow.db"
     answer = here("table", "table1", "gan-small/1", "--storage", tmp_path / "empty", "--tracking-uri", uri, "--json")
     assert answer.code == 0, answer.err
@@ -77,7 +80,8 @@ def test_a_version_whose_run_is_elsewhere_stands_with_its_tags(finished, tmp_pat
     assert row["protocol"] == f"paper: 500 samples, sigma from 200 validation points, sigma {score['sigma']:.4f}"
 
 
-def test_references_are_not_those_of_a_run_that_was_trained_again(finished):
+def test_references_of_a_retrained_run_are_not_used(finished):
+    """Reference rows are not taken from the record of a run that was trained again after the version."""
     version = Registry(f"sqlite:///{finished.storage}/mlflow.db").resolve("gan-small/1")
     run = Run.open("small-run", Storage.at(finished.storage))
     assert Scored.of_version(version, run).record is not None
@@ -85,7 +89,8 @@ def test_references_are_not_those_of_a_run_that_was_trained_again(finished):
     assert Scored.of_version(other, run).record is None
 
 
-def test_folds_of_tfd_are_averaged_and_their_error_is_over_folds():
+def test_tfd_folds_are_averaged_with_error_over_folds():
+    """Folds of TFD are averaged, and their error is over folds."""
     rows = paper_tables.scored_rows([fold(0, log_likelihood=1900.0), fold(1, log_likelihood=2100.0)])
     mean = next(row for row in rows if row.samples_from.startswith("mean over 2") and row.protocol.startswith("paper"))
     assert mean.log_likelihood == 2000
@@ -95,7 +100,8 @@ def test_folds_of_tfd_are_averaged_and_their_error_is_over_folds():
     assert not any("mean" in row.samples_from for row in paper_tables.scored_rows([fold(0)]))
 
 
-def test_table_2_says_of_every_family_what_each_task_meets(here):
+def test_table_2_covers_every_family_and_task(here):
+    """Table 2 says of every family of models what each task meets, as the paper does."""
     answer = here("table", "table2", "--json")
     assert answer.code == 0
     assert answer.json["rows"] == [dict(row) for row in PAPER_TABLE_2]
@@ -119,7 +125,8 @@ def test_what_shows_a_claim_of_table_2_is_there(row):
             assert f"\ndef {test}(" in (ROOT / path).read_text()
 
 
-def test_what_cannot_be_tabled_is_an_error_in_one_line(finished, tmp_path, here):
+def test_impossible_table_is_an_error_in_one_line(finished, tmp_path, here):
+    """What cannot be tabled is an error in one line."""
     where = ("--storage", finished.storage)
     failed(here("table", "table2", "small-run", *where), 2, "table2 is of no model (REF): small-run")
     failed(here("table", "table1", "small-run", "small-run", *where), 2, "given twice")

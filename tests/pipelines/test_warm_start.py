@@ -73,9 +73,8 @@ def begun(run, digits):
 # A run's whole state
 
 
-def test_thirty_steps_continued_to_sixty_are_the_bits_of_sixty_in_one_go_whatever_becomes_of_the_origin(
-    trained, alone, digits, storage
-):
+def test_continued_steps_equal_one_training(trained, alone, digits, storage):
+    """30 steps continued to 60 have the bits of 60 in one go, even when the origin is gone by then."""
     longer = config.override(alone, {"algorithm.steps": 60})
     run = continued(longer, "trained", storage)
     run.save()
@@ -88,7 +87,8 @@ def test_thirty_steps_continued_to_sixty_are_the_bits_of_sixty_in_one_go_whateve
     assert digest(state) != digest(trained_alone(longer.training(), digits, 59))
 
 
-def test_a_run_with_checkpoints_of_its_own_goes_on_from_those(trained, alone, digits, storage):
+def test_continued_run_prefers_its_own_checkpoints(trained, alone, digits, storage):
+    """A run with checkpoints of its own goes on from those, and never silently from the origin again."""
     run = continued(config.override(alone, {"algorithm.steps": 60}), "trained", storage)
     run.save()
     state = begun(run, digits)
@@ -101,7 +101,8 @@ def test_a_run_with_checkpoints_of_its_own_goes_on_from_those(trained, alone, di
         begun(run, digits)
 
 
-def test_the_origin_is_part_of_a_runs_identity_and_digest_and_is_written_down(trained, alone, storage):
+def test_origin_is_part_of_a_runs_identity(trained, alone, storage):
+    """The origin is part of a run's name and digest, and is written down with what changed."""
     longer = config.override(alone, {"algorithm.steps": 60, "algorithm.generator_learning_rate": 0.05})
     plain, run = Run.create(longer, "stem", None, storage), continued(longer, "trained", storage)
     again = continued(longer, "trained", storage)
@@ -133,7 +134,8 @@ def test_the_origin_is_part_of_a_runs_identity_and_digest_and_is_written_down(tr
         ({"algorithm.steps": 30}, "nothing left to train .*: 30; expected more than 30"),
     ],
 )
-def test_what_shapes_the_weights_must_agree_and_the_first_difference_is_named(changed, words, trained, alone, storage):
+def test_settings_that_shape_weights_must_agree(changed, words, trained, alone, storage):
+    """What shapes the weights must agree with the origin, and the first difference is named."""
     with pytest.raises(ConfigurationError, match=words):
         continued(config.override(alone, {"algorithm.steps": 60, **changed}), "trained", storage)
 
@@ -148,15 +150,15 @@ def test_what_shapes_the_weights_must_agree_and_the_first_difference_is_named(ch
         {"registry.model": "another"},
     ],
 )
-def test_schedules_and_what_does_not_shape_the_weights_may_differ(changed, trained, alone, digits, storage):
+def test_schedules_may_differ_from_the_origin(changed, trained, alone, digits, storage):
+    """Schedules, and what does not shape the weights, may differ from the origin's."""
     run = continued(config.override(alone, {"algorithm.steps": 60, **changed}), "trained", storage)
     run.save()
     assert int(begun(run, digits).step) == 30
 
 
-def test_the_origins_search_is_not_done_again_and_its_choice_is_taken_over_but_for_what_is_given(
-    trained, small, alone, storage
-):
+def test_origins_search_is_taken_over_but_overrides(trained, small, alone, storage):
+    """The origin's search is not done again: its choice is taken over but for what is given."""
     searched = {"inputs": "", "record": {
         "chosen": {"algorithm.generator_learning_rate": 0.3, "noise.size": 8}, "candidate": 0, "log_likelihood": 0.0,
         "coverage": 1.0, "candidates": 2, "diverged": 0, "failed": 0, "seconds": 1.0,
@@ -185,7 +187,8 @@ def test_other_data_cannot_be_continued_on(trained, alone, digits, storage):
         warm_start.check_data(run, replace(digits, train=replace(digits.train, images=digits.train.images[:-1], labels=digits.train.labels[:-1])))  # fmt: skip
 
 
-def test_a_name_belongs_to_one_origin_and_a_moved_reference_is_still_the_recorded_one(trained, alone, digits, storage):
+def test_run_name_belongs_to_one_origin(trained, alone, digits, storage):
+    """A name belongs to one origin, and a reference that has moved is still the recorded one."""
     longer = config.override(alone, {"algorithm.steps": 60})
     run = continued(longer, "trained", storage, "mine")
     run.save()
@@ -226,7 +229,8 @@ FITTING = {
 }  # fmt: skip
 
 
-def test_a_warm_start_has_the_generators_weights_and_all_else_fresh(registered, alone, digits, storage):
+def test_warm_start_takes_generator_weights_only(registered, alone, digits, storage):
+    """A warm start has the generator's weights, also in its EMA, and all else fresh."""
     model, uri = registered
     settings = config.override(alone, {**FITTING, "algorithm.generator_average": 0.9})
     run = continued(settings, "gan-pca@champion", storage, uri=uri)
@@ -251,14 +255,14 @@ def test_a_warm_start_has_the_generators_weights_and_all_else_fresh(registered, 
         ({"network.generator.output": "sigmoid"}, "generator.output linear"),
     ],
 )
-def test_a_generator_of_another_architecture_is_refused_by_the_first_difference(
-    changed, words, registered, alone, storage
-):
+def test_other_generator_architecture_is_named(changed, words, registered, alone, storage):
+    """A generator of another architecture is refused by the first difference."""
     with pytest.raises(CheckpointError, match=rf"other architecture \(gan-pca/1\): {words}"):
         continued(config.override(alone, {**FITTING, **changed}), "gan-pca/1", storage, uri=registered[1])
 
 
-def test_a_search_whose_candidates_do_not_all_fit_is_refused_before_it_starts(registered, small, digits, storage):
+def test_unfit_candidates_are_refused_before_a_search(registered, small, digits, storage):
+    """A search whose candidates do not all fit the origin's weights is refused before it starts."""
     space = {"tune.space": {"noise.size": {"choice": [7]}}}
     run = continued(config.override(small, {**FITTING, **space}), "gan-pca/1", storage, uri=registered[1])
     with pytest.raises(CheckpointError, match=r"weights do not fit \(gan-pca/1\)"):
@@ -269,7 +273,8 @@ def test_a_search_whose_candidates_do_not_all_fit_is_refused_before_it_starts(re
 
 
 @pytest.mark.slow
-def test_the_command_continues_a_searched_run_to_the_bits_of_one_training(finished, digits, tmp_path):
+def test_continued_searched_run_equals_one_training(finished, digits, tmp_path):
+    """The command continues a searched run to the bits of one training; the same again changes nothing."""
     command = ("train", finished.yaml, "--continue-from", "small-run", "--set", "algorithm.steps=260")
     where = ("--name", "longer", "--storage", finished.storage, "--json")
     answer = gan(*command, *where, cwd=tmp_path)

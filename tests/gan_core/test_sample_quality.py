@@ -41,8 +41,9 @@ def test_coverage_is_equation_9_of_naeem_et_al(points, samples, neighbours, seed
 
 
 @pytest.mark.parametrize(("real", "generated", "neighbours"), [(1000, 1000, 5), (250, 250, 5), (500, 500, 2)])
-def test_coverage_by_another_sample_of_the_same_distribution_has_its_closed_form(real, generated, neighbours):
+def test_coverage_of_same_distribution_is_closed_form(real, generated, neighbours):
     # Naeem et al.'s expectation, whatever the distribution; 1 - 2^-k for equal sizes.
+    """Coverage by another sample of the same distribution has Naeem et al.'s closed form."""
     missed = math.prod((real - i) / (real + generated - i) for i in range(1, neighbours + 1))
     value = coverage(normal(real, 0), normal(generated, 1), neighbours)
     # Neighbours' events are positively correlated, about k + 1 of them alike: five standard errors.
@@ -50,7 +51,8 @@ def test_coverage_by_another_sample_of_the_same_distribution_has_its_closed_form
     assert value == pytest.approx(1 - missed, abs=5 * error)
 
 
-def test_coverage_is_one_for_the_data_themselves_and_about_none_for_collapsed_samples():
+def test_coverage_is_one_for_data_and_low_if_collapsed():
+    """Coverage is 1 for the data themselves, near 0 for one repeated image, and 0 far from the data."""
     digits = load_digits()
     assert coverage(digits.validation.images, digits.validation.images) == 1
     # One image, however true or near to all, covers the few points that it is among the 5 nearest of.
@@ -62,7 +64,8 @@ def test_coverage_is_one_for_the_data_themselves_and_about_none_for_collapsed_sa
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(8, 60), st.integers(8, 60), st.integers(1, 6), st.integers(0, 999))
-def test_precision_recall_density_and_coverage_are_the_prdc_package_s(points, samples, neighbours, seed):
+def test_quality_equals_the_prdc_package(points, samples, neighbours, seed):
+    """Precision, recall, density and coverage are those of the prdc package."""
     real, generated = normal(points, seed), normal(samples, seed + 1)
     count = min(points, samples)
     with contextlib.redirect_stdout(None):
@@ -85,7 +88,8 @@ def test_quality_in_blocks_is_prdc_on_real_images_too():
     assert [getattr(found, name) for name in expected] == pytest.approx(list(expected.values()), abs=1e-12)
 
 
-def test_duplicates_are_about_a_hundredth_of_varied_samples_and_all_of_a_repeated_one():
+def test_duplicates_are_rare_unless_a_sample_repeats():
+    """Duplicates are about 1 % of varied samples, however many, and all of a repeated one."""
     real = normal(2000, 0)
     # A quantile of 2,000 and a binomial of 2,000 at 0.01: standard errors of 0.002 each, and neighbours come in pairs.
     assert duplicates(real, normal(2000, 1)) == pytest.approx(0.01, abs=0.015)
@@ -98,7 +102,8 @@ def test_duplicates_are_about_a_hundredth_of_varied_samples_and_all_of_a_repeate
     assert duplicates(real, normal(20_000, 3)) == pytest.approx(0.01, abs=0.015)
 
 
-def test_memorisation_is_a_half_for_fresh_samples_and_one_for_copies():
+def test_memorisation_is_half_if_fresh_one_for_copies():
+    """Memorisation is 1/2 for fresh samples, 1 for copies, 0 for far ones, and 3/4 for half of each."""
     training, real = normal(3000, 0), normal(1500, 1)
     # The Mann-Whitney probability of equals: standard error sqrt((n + m + 1) / 12 n m) = 0.011; four of them.
     assert memorisation(real, normal(1500, 2), training) == pytest.approx(0.5, abs=0.045)
@@ -108,7 +113,8 @@ def test_memorisation_is_a_half_for_fresh_samples_and_one_for_copies():
     assert memorisation(real, mixed, training) == pytest.approx(0.75, abs=0.045)
 
 
-def test_fewer_points_or_samples_than_neighbours_are_refused_with_both_numbers():
+def test_fewer_points_than_neighbours_are_refused():
+    """No more points or samples than neighbours are refused with both numbers."""
     for points, samples in ((5, 9), (9, 5)):
         with pytest.raises(ValueError, match=f"{points} points and {samples} samples; expected more than 5"):
             quality(normal(points, 0), normal(samples, 1))
@@ -116,12 +122,14 @@ def test_fewer_points_or_samples_than_neighbours_are_refused_with_both_numbers()
 
 @settings(max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 999))
-def test_nearest_neighbours_are_the_indices_of_the_smallest_distances(points, examples, seed):
+def test_nearest_neighbours_have_smallest_distances(points, examples, seed):
+    """Nearest neighbours are the indices of the smallest distances, as all of them computed say."""
     found = nearest_neighbours(normal(points, seed), normal(examples, seed + 1))
     assert found.tolist() == distances(normal(points, seed), normal(examples, seed + 1)).argmin(axis=1).tolist()
 
 
-def test_reference_samples_are_the_first_training_images_and_their_cluster_centres():
+def test_reference_samples_are_images_and_kmeans():
+    """References are the first training images and k-means centres, which lose less than as many images."""
     images = load_digits().train.images
     references = reference_samples(images, 300)
     assert list(references) == ["training data", "k-means"]

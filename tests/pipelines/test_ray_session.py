@@ -18,7 +18,8 @@ with ray_session.cluster():
 """
 
 
-def test_an_address_that_a_dead_cluster_left_behind_is_not_joined():
+def test_address_of_a_dead_cluster_is_not_joined():
+    """An address that a dead cluster left behind is not joined: a local cluster starts instead."""
     with tempfile.TemporaryDirectory() as folder:  # a short path: Ray's sockets lie under it
         (Path(folder) / "ray").mkdir()
         (Path(folder) / "ray" / "ray_current_cluster").write_text("127.0.0.1:9")
@@ -34,7 +35,8 @@ def test_an_address_that_a_dead_cluster_left_behind_is_not_joined():
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://[::1]:{}"])
-def test_a_cluster_that_is_not_there_is_an_error_within_seconds(address):
+def test_absent_cluster_is_an_error_within_seconds(address):
+    """A cluster that is not there is an error within seconds, where Ray tries for more than five minutes."""
     dead = address.format(free_port())
     answer = subprocess.run(
         [sys.executable, "-c", SCRIPT],
@@ -70,7 +72,8 @@ with ray_session.cluster(say):
 
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize("slow", ["once", "always"])
-def test_a_ray_that_starts_slowly_is_tried_again_and_nothing_is_left_of_it(slow):
+def test_slow_ray_start_is_retried_without_leftovers(slow):
+    """A Ray that starts slowly is tried again, three times at most, and no process of a try is left."""
     answer = subprocess.run(
         [sys.executable, "-c", SLOW, slow], env=environment(), capture_output=True, text=True, timeout=600
     )
@@ -87,7 +90,7 @@ def test_a_ray_that_starts_slowly_is_tried_again_and_nothing_is_left_of_it(slow)
         assert "less busy" in last
 
 
-def test_a_folder_too_long_for_sockets_is_named_before_ray_starts(tmp_path):
+def test_overlong_socket_path_is_named_before_ray_starts(tmp_path):
     """Ray says so after half a minute, and the line blamed RAY_ADDRESS."""
     folder = tmp_path / ("x" * 60)
     answer = gan("doctor", "--start", cwd=tmp_path, TMPDIR=str(folder))

@@ -65,7 +65,8 @@ def judged(model, champion, data, **settings):
     return judge(contender(model, "gan/2"), rival, data, GateSettings(**settings), SAMPLES, SEED)
 
 
-def test_a_generator_that_ignores_z_is_refused_even_as_the_first(digits):
+def test_generator_ignoring_z_is_refused_even_as_first(digits):
+    """A generator that ignores z is refused as collapsed, even as the first version."""
     collapsed = principal_generator(digits, 0)
     said = judged(collapsed, None, digits)
     assert (said.promoted, said.collapsed, said.test) == (False, True, None)
@@ -114,7 +115,8 @@ def test_copies_of_training_images_are_refused(digits):
     assert said.reason.startswith("copies: samples are 0.00 times as far from the training images")
 
 
-def test_too_few_held_out_images_are_a_verdict_of_their_own(digits):
+def test_too_few_held_out_images_are_their_own_verdict(digits):
+    """Too few held-out images are a verdict of their own; a collapse shows without any."""
     few = dataclasses.replace(digits, gate=digits.gate[:30])
     said = judged(principal_generator(digits, 8), None, few)
     assert (said.promoted, said.collapsed) == (False, False)
@@ -129,7 +131,8 @@ def test_the_first_that_is_fit_passes(digits):
     assert said.reason == f"first version to pass the gate, {covered:.0f} % of the training images' coverage"
 
 
-def test_a_clearly_better_one_passes_with_the_difference_in_nats_and_the_worse_one_does_not(digits):
+def test_clearly_better_passes_with_its_difference(digits):
+    """A clearly better model passes with the difference in nats, by hand; the worse one does not."""
     worse, better = principal_generator(digits, 2), principal_generator(digits, 8)
     up, down = verdict(better, worse, digits), verdict(worse, better, digits)
     assert (up.promoted, down.promoted) == (True, False)
@@ -150,7 +153,8 @@ def test_a_clearly_better_one_passes_with_the_difference_in_nats_and_the_worse_o
     assert (up.test["points"], up.test["sample_sets"], up.test["confidence"]) == (300, 4, 0.95)
 
 
-def test_an_equal_one_and_the_champion_itself_do_not_pass(digits):
+def test_equal_model_and_champion_itself_do_not_pass(digits):
+    """An equal model does not pass, and neither does the champion itself."""
     champion = principal_generator(digits, 8)
     equal = verdict(mirrored(champion), champion, digits)
     assert not equal.promoted
@@ -175,14 +179,16 @@ def test_each_model_is_scored_at_its_own_sigma(digits):
     assert sharp.test["difference"] < -100
 
 
-def test_samples_are_fresh_for_every_pair_and_the_same_for_the_same_pair(digits):
+def test_samples_are_fresh_for_every_pair(digits):
+    """Samples are fresh for every pair, and the same for the same pair, so none has a second chance."""
     one, two, three = (contender(principal_generator(digits, count)) for count in (2, 4, 8))
     seeds = {sample_seed(SEED, *pair) for pair in [(one, two), (two, one), (one, three), (two, three), (one, None)]}
     assert len(seeds | {sample_seed(SEED + 1, one, two)}) == 6
     assert verdict(two.model, one.model, digits) == verdict(two.model, one.model, digits)  # no second chance
 
 
-def test_when_the_data_changed_the_champion_is_scored_again_at_a_sigma_for_the_new_ones_and_the_reason_says_so(digits):
+def test_changed_data_rescores_the_champion(digits):
+    """When the data changed, the champion is scored again at a sigma for the new data, and the reason says so."""
     challenger, champion = principal_generator(digits, 8), principal_generator(digits, 2)
     wide = 1.0  # a sigma that suits no digits: what it was on other data
     stale = Contender("gan/1", champion, wide, "0ld" * 8)
@@ -200,7 +206,8 @@ def test_when_the_data_changed_the_champion_is_scored_again_at_a_sigma_for_the_n
     assert again.test == said.test
 
 
-def test_a_champion_that_draws_images_of_another_shape_is_not_compared(digits):
+def test_champion_of_another_shape_is_not_compared(digits):
+    """A champion that draws images of another shape, or other pixels, is not compared."""
     challenger = principal_generator(digits, 2)
     champion = dataclasses.replace(principal_generator(digits, 3), image_shape=(4, 16))
     said = verdict(challenger, champion, digits)
@@ -269,7 +276,8 @@ def five_nights(kept_in, digits, name):
     return nights
 
 
-def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenger(mlflow_server, digits):
+def test_nights_leave_the_best_as_champion(mlflow_server, digits):
+    """Nights of models leave the best as champion and the newest as challenger."""
     registry, nights = Registry(mlflow_server.uri), five_nights(mlflow_server, digits, "gan-left")
     for number, (record, said, aliases) in enumerate(nights, 1):
         promoted = number in (1, 3)
@@ -281,7 +289,8 @@ def test_nights_of_models_leave_the_best_as_champion_and_the_newest_as_challenge
     assert registry.load(registry.resolve("gan-left@champion")).sha256 == principal_generator(digits, 8).sha256
 
 
-def test_models_are_compared_promoted_rolled_back_and_put_away_by_command(kept_in, digits, here):
+def test_models_commands_compare_promote_and_roll_back(kept_in, digits, here):
+    """Models are compared, promoted, rolled back, archived and deleted by commands, each refusal in one line."""
     nights = five_nights(kept_in, digits, "gan-nights")
     where = ("--tracking-uri", kept_in.uri, "--storage", kept_in.storage.uri, "--json")
 
@@ -355,7 +364,8 @@ def test_publishing_twice_changes_nothing(mlflow_server, digits):
     assert sorted(child.info.run_name for child in children) == ["night/evaluate", "night/train"]
 
 
-def test_a_version_carries_what_it_was_made_from_and_its_numbers_with_their_protocol(mlflow_server, digits):
+def test_version_carries_sources_and_protocol(mlflow_server, digits):
+    """A version carries what it was made from, and its numbers with their protocol."""
     registry, model = Registry(mlflow_server.uri), principal_generator(digits, 4)
     run = finished_run(mlflow_server, digits, "tagged", model)
     record = publish(run, registry, digits, lambda line: None)
@@ -389,7 +399,8 @@ def test_no_mlflow_run_is_left_running_after_the_report(mlflow_server, digits):
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
-def test_a_run_whose_last_checkpoint_is_damaged_publishes_no_other_weights_instead(mlflow_server, digits):
+def test_damaged_checkpoint_publishes_no_other_weights(mlflow_server, digits):
+    """A run whose last checkpoint is damaged publishes no older weights instead."""
     run = finished_run(mlflow_server, digits, "damaged", principal_generator(digits, 2))
     folder = run.folder.child("checkpoints")
     _, manifest, tensors = latest_checkpoint(folder)

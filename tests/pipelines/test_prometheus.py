@@ -26,7 +26,8 @@ def exported(run: str) -> dict[str, float]:
     return {name: float(value) for name, labels, value in lines if f'run="{run}"' in labels}
 
 
-def test_a_worker_s_gauges_are_at_its_node_s_exporter_each_run_s_apart_and_as_last_set(ray_cluster):
+def test_worker_gauges_are_exported_by_run(ray_cluster):
+    """A worker's gauges are at its node's exporter, each run's apart and as last set."""
     first, second = (ray.remote(Gauges).options(num_cpus=0).remote(run) for run in ("first", "second"))
     ray.get([first.set.remote({"step": 100, "value": -1.25}), second.set.remote({"step": 7})])
     until(lambda: exported("first") == {"step": 100.0, "value": -1.25} and exported("second") == {"step": 7.0})
@@ -36,7 +37,8 @@ def test_a_worker_s_gauges_are_at_its_node_s_exporter_each_run_s_apart_and_as_la
 
 
 @pytest.mark.slow
-def test_a_training_s_metrics_are_gauges_of_the_node_s_exporter_while_it_lasts(small, digits, ray_cluster, tmp_path):
+def test_training_metrics_are_gauges_while_it_lasts(small, digits, ray_cluster, tmp_path):
+    """A training's metrics are gauges of the node's exporter while it lasts, equal to its history's rows."""
     run, seen = Storage.at(tmp_path).child("watched"), []
     longer = config.override(
         small,

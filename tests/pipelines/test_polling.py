@@ -50,7 +50,8 @@ def test_each_change_is_seen_once_and_failures_are_none(first, more):
     assert len(waits) == len(more) + 1
 
 
-def test_a_registry_that_does_not_answer_is_asked_ever_more_rarely_and_then_as_before():
+def test_silent_registry_is_polled_ever_more_rarely():
+    """A registry that does not answer is asked ever more rarely, and once it answers as before."""
     _, troubles, waits = watched([1, *[None] * 11, 2, 2], seconds=1.0)
     assert troubles == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, MAX_PAUSE, MAX_PAUSE, MAX_PAUSE]
     assert waits == [1.0, *troubles, 1.0, 1.0]
@@ -73,7 +74,8 @@ def two_versions(registry_uri, digits, tmp_path):
     return registry_uri, first, second
 
 
-def test_a_registry_yields_the_holder_of_an_alias_and_then_the_next_one(two_versions):
+def test_watch_yields_the_alias_holder_and_the_next(two_versions):
+    """A registry yields the holder of an alias, and then the next one."""
     uri, first, second = two_versions
     watch = Registry(uri).watch("gan-watched@champion", 0.05)
     assert str(next(watch)) == str(first)
@@ -83,7 +85,8 @@ def test_a_registry_yields_the_holder_of_an_alias_and_then_the_next_one(two_vers
     timer.join()
 
 
-def test_the_command_prints_each_change_and_ends_with_ctrl_c_as_asked(two_versions, tmp_path):
+def test_watch_prints_each_change_and_ends_with_ctrl_c(two_versions, tmp_path):
+    """The command prints each change, and ends with Ctrl-C as asked."""
     uri, _, second = two_versions
     command = ("models", "watch", "gan-watched@champion", "--interval", "0.2", "--json", "--tracking-uri", uri)
     process = start_gan(*command, cwd=tmp_path)
@@ -104,14 +107,16 @@ def test_the_command_prints_each_change_and_ends_with_ctrl_c_as_asked(two_versio
     assert "Traceback" not in err
 
 
-def test_once_prints_what_there_is_and_a_name_that_is_not_there_is_an_error(two_versions, here):
+def test_once_prints_the_holder_and_unknown_is_an_error(two_versions, here):
+    """--once prints what there is, and a name that is not there is an error."""
     uri, _, _ = two_versions
     answer = here("models", "watch", "gan-watched@champion", "--once", "--json", "--tracking-uri", uri)
     assert (answer.code, answer.json["version"]) == (0, 1)
     failed(here("models", "watch", "gan-watchd@champion", "--tracking-uri", uri), 5, "no such model", "gan-watched")
 
 
-def test_a_list_can_be_narrowed_by_name_digest_and_best_metric(two_versions, here):
+def test_list_is_narrowed_by_name_digest_and_metric(two_versions, here):
+    """A list can be narrowed by name, digest and best metric, and by several of them together."""
     uri, _, _ = two_versions
 
     def listed(*options):
@@ -134,7 +139,7 @@ def test_a_list_can_be_narrowed_by_name_digest_and_best_metric(two_versions, her
 
 
 @pytest.mark.slow
-def test_a_server_that_is_away_for_a_while_costs_lines_and_no_change(mlflow_server, digits, monkeypatch):
+def test_absent_server_costs_lines_and_no_change(mlflow_server, digits, monkeypatch):
     """The real server stays; the address that the watch asks is for a while one where nobody listens."""
     import mlflow
 

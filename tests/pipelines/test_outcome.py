@@ -95,8 +95,8 @@ def disk(tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_a_disk_that_fills_up_in_a_search_is_said_so(small_yaml, disk, tmp_path):
-    """It was said to be interrupted by the user, after 26 tracebacks: Ray Tune ends with an EOFError."""
+def test_full_disk_in_a_search_is_reported(small_yaml, disk, tmp_path):
+    """A disk that fills up in a search is said so; it was 26 tracebacks, as Ray Tune ends with an EOFError."""
     folder, within = disk
     words = ["tune", small_yaml, "--name", "it", "--storage", folder, "--json", "--set", "tune.candidates=12"]
     process = subprocess.Popen(
@@ -121,7 +121,7 @@ SIGNALS = [
     ("sign", "moment"),
     [pytest.param(*case, marks=() if case[1] in ("gcs_server", "ray::IDLE") else pytest.mark.slow) for case in SIGNALS],
 )
-def test_a_signal_while_ray_starts_ends_with_its_own_line(sign, moment, small_yaml, tmp_path):
+def test_signal_while_ray_starts_has_its_own_line(sign, moment, small_yaml, tmp_path):
     """Ray has a handler of its own while it starts: exit code 15, no line; and what it leaves half made aborts."""
     process = start_gan("train", small_yaml, "--name", "it", "--storage", "st", "--json", cwd=tmp_path)
     until(lambda: (tmp_path / "st" / "runs" / "it" / "run.json").exists() or process.poll() is not None)
@@ -154,8 +154,8 @@ STAGES = {
         ]),
     ],
 )  # fmt: skip
-def test_a_ray_that_has_died_is_started_anew_or_named(program, stage, small_yaml, tmp_path):
-    """Ray ends its driver from within: exit code 1, no line of ours, and its own log on stdout."""
+def test_dead_ray_is_restarted_or_named(program, stage, small_yaml, tmp_path):
+    """A Ray that has died is started anew or named; by itself Ray ends its driver with exit code 1 and no line."""
     command, happened, setting = STAGES[stage]
     words = (command, small_yaml, "--name", "it", "--storage", "st", "--json", "--set", setting)
     process = start_gan(*words, cwd=tmp_path)

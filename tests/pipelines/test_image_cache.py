@@ -35,7 +35,8 @@ def names(found):
     return [one.rows for one in found]
 
 
-def test_rows_are_known_once_they_are_whole_and_who_asks_is_their_reader(storage):
+def test_rows_are_known_once_whole_and_askers_are_readers(storage):
+    """Cached rows are known once they are whole, and whoever asks is their reader."""
     folder = make(storage, "a")
     assert image_cache.known(storage, "a", "one") is None
     folder.write_json("about.json", {"files": []})
@@ -43,7 +44,8 @@ def test_rows_are_known_once_they_are_whole_and_who_asks_is_their_reader(storage
     assert folder.child("readers").names() == ["one", "two"]
 
 
-def test_unread_are_those_whose_readers_are_all_gone_and_that_nobody_uses(storage):
+def test_unread_rows_have_no_reader_and_no_user(storage):
+    """Unread are rows whose readers are all gone and that nobody has asked for lately."""
     make(storage, "of-a-run", ["kept", "gone"])
     make(storage, "of-none", ["gone", "gone-too"])
     make(storage, "new", ["gone"], hours=0.5)
@@ -56,7 +58,8 @@ def test_unread_are_those_whose_readers_are_all_gone_and_that_nobody_uses(storag
     assert image_cache.unread(Storage.at(storage.local / "none"), []) == []
 
 
-def test_what_an_earlier_version_left_without_readers_goes_by_its_age_alone_and_only_if_asked(storage):
+def test_rows_without_readers_go_by_age_if_asked(storage):
+    """What an earlier version left without readers goes by its age alone, and only if asked."""
     make(storage, "old", hours=50)
     make(storage, "newer", hours=5)
     make(storage, "read", ["kept"], hours=50)
@@ -65,7 +68,8 @@ def test_what_an_earlier_version_left_without_readers_goes_by_its_age_alone_and_
     assert names(image_cache.remove_unread(storage, ["kept"], older_than=0.0)) == ["newer", "old"]
 
 
-def test_removed_is_what_is_still_unread_when_its_turn_comes(storage):
+def test_only_rows_still_unread_are_removed(storage):
+    """What is removed is what is still unread when its turn comes, and under the lock."""
     for name in ("a", "b", "c"):
         make(storage, name, ["gone"])
     removing = image_cache.remove_unread(storage, [])
@@ -78,7 +82,8 @@ def test_removed_is_what_is_still_unread_when_its_turn_comes(storage):
     assert storage.child("rows", "b").read("000000-000") == b"12345"
 
 
-def test_who_asks_while_rows_are_being_removed_waits_and_then_makes_them_again(storage):
+def test_asking_during_removal_waits_and_finds_none(storage):
+    """Who asks while rows are being removed waits, finds none, and then makes them again."""
     folder = make(storage, "a", ["gone"])
     folder.write_json("about.json", {"files": []})
     answers = []

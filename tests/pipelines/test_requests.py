@@ -20,7 +20,8 @@ def model(digits):
 
 
 @given(st.integers(1, 50), st.integers(0, 2**63 - 1), st.sampled_from(["npy", "png", "json"]))
-def test_what_is_in_range_is_read_as_it_was_written(count, seed, kind):
+def test_request_in_range_is_read_as_written(count, seed, kind):
+    """A request whose fields are in range is read as it was written."""
     body = json.dumps({"count": count, "seed": seed, "format": kind}).encode()
     assert parse_request(body, 50) == SampleRequest(count, seed, kind)
 
@@ -50,7 +51,8 @@ def test_what_is_left_out_has_the_commands_defaults(body):
         (b"[" * 100_000, "not JSON (POST /samples)"),
     ],
 )  # fmt: skip
-def test_anything_else_is_refused_in_one_line_that_says_what_is_expected(body, words):
+def test_other_requests_are_refused_in_one_line(body, words):
+    """Anything else is refused in one line that says what is expected."""
     with pytest.raises(ConfigurationError) as error:
         parse_request(body, 50)
     assert str(error.value).startswith(words)

@@ -63,7 +63,8 @@ def held(storage, small):
 # Owners
 
 
-def test_asking_for_a_runs_state_a_thousand_times_keeps_nobody_from_starting_on_it(storage, small):
+def test_asking_for_state_does_not_block_a_start(storage, small):
+    """Asking for a run's state again and again keeps nobody from starting on it."""
     run, asking = make(storage, "asked", small), threading.Event()
 
     def ask():
@@ -83,7 +84,8 @@ def test_asking_for_a_runs_state_a_thousand_times_keeps_nobody_from_starting_on_
     assert started == [True] * 100
 
 
-def test_an_owner_is_seen_while_it_lives_and_a_killed_one_is_not(held):
+def test_live_owner_is_seen_and_killed_one_is_not(held):
+    """An owner is seen while it lives, and a killed one at once no more."""
     run, process = held
     seen = until(lambda: (run_lease.owner(run.folder) or {}).get("pid"))
     assert seen == process.pid
@@ -106,7 +108,8 @@ def test_asking_about_a_run_writes_nothing(storage, small):
     assert sorted(os.listdir(run.folder.local)) == before == ["run.json"]
 
 
-def test_on_an_object_store_a_sign_of_life_tells_who_works_on_a_run_and_its_age_that_he_is_dead():
+def test_heartbeat_shows_the_owner_on_an_object_store():
+    """On an object store a heartbeat says who works on a run, and its age that the owner is dead."""
     folder = Storage(f"fsspec+memory:///{uuid.uuid4().hex}")
     with run_lease.working_on(folder) as free:
         assert free
@@ -123,21 +126,24 @@ def test_on_an_object_store_a_sign_of_life_tells_who_works_on_a_run_and_its_age_
 # Stopping
 
 
-def test_a_request_to_stop_ends_the_owner_as_sigterm_does_and_is_gone_afterwards(held):
+def test_stop_request_ends_the_owner_like_sigterm(held):
+    """A request to stop ends the owner as SIGTERM does, and is gone afterwards."""
     run, process = held
     assert run_lease.request_stop(run.folder, 200)
     assert process.wait() == 143
     assert not {"owner.json", "stop-request.json"} & set(run.folder.names())
 
 
-def test_an_owner_that_does_not_end_in_time_is_said_to_be_running_still(held, here):
+def test_owner_not_ending_in_time_is_still_running(held, here):
+    """An owner that does not end in time is said to be running still, with exit code 4."""
     run, process = held
     os.kill(process.pid, signal.SIGSTOP)
     answer = here("runs", "stop", run.name, "--storage", run.storage.uri, "--timeout", 0.5)
     failed(answer, 4, "still running (held)", "0.5 s")
 
 
-def test_a_request_that_nobody_heard_does_not_stop_the_next_owner(storage, small):
+def test_unheard_stop_request_spares_the_next_owner(storage, small):
+    """A request that nobody heard does not stop the next owner."""
     run = make(storage, "later", small)
     run.folder.write_json("stop-request.json", {})
     with run_lease.working_on(run.folder) as free:
@@ -146,7 +152,8 @@ def test_a_request_that_nobody_heard_does_not_stop_the_next_owner(storage, small
     assert "stop-request.json" not in run.folder.names()
 
 
-def test_a_run_that_does_not_run_is_said_not_to(storage, small, digits, here):
+def test_idle_run_is_reported_as_not_running(storage, small, digits, here):
+    """A run that does not run is said not to, with its saved step, and exit code 0."""
     run = make(storage, "idle", small)
     state = trained_alone(small.training(), digits, 2)
     save_checkpoint(run.folder.child("checkpoints"), 2, state.tensors(), {}, keep=2)
@@ -156,7 +163,8 @@ def test_a_run_that_does_not_run_is_said_not_to(storage, small, digits, here):
 
 
 @pytest.mark.slow
-def test_a_training_and_a_search_started_twice_run_once_and_end_when_asked_with_the_step_saved(small_yaml, tmp_path):
+def test_second_start_is_refused_and_stop_saves_the_step(small_yaml, tmp_path):
+    """A training and a search started twice run once, and end when asked, with the step saved."""
     for command, begun in (
         (("tune", small_yaml, "--set", "tune.rungs=[20, 100000]"), lambda: folder.child("tune", "search").names()),
         (("train", small_yaml, "--set", "algorithm.steps=100000"), lambda: checkpoint_names(folder.child("checkpoints"))),
@@ -184,7 +192,8 @@ def test_a_training_and_a_search_started_twice_run_once_and_end_when_asked_with_
 # Comparing and removing
 
 
-def test_runs_are_compared_by_the_settings_in_which_they_differ_and_by_their_scores(storage, small, here):
+def test_runs_are_compared_by_differing_settings(storage, small, here):
+    """Runs are compared by the settings in which they differ and by their scores."""
     make(storage, "one", small, **{"tune.candidates": 0})
     make(storage, "two", small, **{"tune.candidates": 0, "noise.size": 9, "algorithm.steps": 300})
     found = here("runs", "compare", "one", "two", "--storage", storage.uri, "--json").json
@@ -195,7 +204,8 @@ def test_runs_are_compared_by_the_settings_in_which_they_differ_and_by_their_sco
     failed(here("runs", "compare", "one", "--storage", storage.uri), 2, "two runs or more")
 
 
-def test_a_searched_runs_choice_is_compared_and_its_scores_are_those_of_its_records(finished, here):
+def test_compared_settings_are_the_searched_choice(finished, here):
+    """A searched run's choice is what is compared, and its scores are those of its records."""
     storage = Storage.at(finished.storage)
     make(storage, "other", config.load(finished.yaml), **{"tune.candidates": 0})
     found = here("runs", "compare", "small-run", "other", "--storage", storage.uri, "--json").json
@@ -218,7 +228,8 @@ def names(chosen, kept=None):
     return [one["run"] for one in chosen if one["kept"] == kept]
 
 
-def test_runs_go_by_age_number_and_state_and_only_when_all_say_so(storage, small):
+def test_prune_criteria_must_all_hold(storage, small):
+    """Runs go by age, number and state, and only when all criteria given say so."""
     runs = [make(storage, name, small) for name in ("a", "b", "c", "d")]
     for days, run in zip((1, 10, 40, 50), runs, strict=True):
         if run.name == "d":
@@ -247,7 +258,8 @@ def test_what_is_no_time_is_refused(text):
         overview.seconds(text)
 
 
-def test_nothing_goes_without_yes_and_with_it_all_but_what_runs(held, small, here):
+def test_prune_needs_yes_and_spares_running_runs(held, small, here):
+    """Nothing goes without --yes, and with it all but what runs."""
     run, _ = held
     make(run.storage, "old", small)
     command = ("runs", "prune", "--keep", 0, "--storage", run.storage.uri)
@@ -263,7 +275,8 @@ def test_nothing_goes_without_yes_and_with_it_all_but_what_runs(held, small, her
     assert sorted(os.listdir(run.storage.local / "runs")) == ["held"]
 
 
-def test_rows_that_no_run_reads_after_a_prune_go_too_and_are_told_before(storage, small, here):
+def test_prune_removes_cached_rows_without_readers(storage, small, here):
+    """Cached rows that no run reads after a prune go too, and the dry run names them."""
     for name in ("a", "b"):
         aged(make(storage, name, small), 1 if name == "a" else 10)
         storage.child("rows", name).write("000000-000", b"rows")

@@ -35,7 +35,8 @@ NAME = "gan-small"
         ("digits-1a2b3c", "digits-1a2b3c"),
     ],
 )
-def test_a_name_s_date_number_or_digest_makes_it_one_of_a_family(name, of):
+def test_date_number_or_digest_names_a_family(name, of):
+    """A name's date, number or digest makes it one of a family; other names are their own."""
     assert family(name) == of
 
 
@@ -77,7 +78,8 @@ def tidied(run, registry):
     return said, warned
 
 
-def test_the_newest_of_the_family_are_kept_and_others_runs_are_not_touched(nights, registry):
+def test_retention_keeps_the_newest_of_the_family(nights, registry):
+    """The newest of the family are kept, and runs of others are not touched."""
     for day in range(20, 25):
         nights(f"nightly-2026-11-{day}")
     nights("digits-1a2b3c4d")
@@ -97,7 +99,8 @@ def test_the_newest_of_the_family_are_kept_and_others_runs_are_not_touched(night
     assert len(registry.versions(NAME)) == 8  # versions were not asked for
 
 
-def test_rows_of_streamed_images_go_with_the_last_of_the_runs_that_read_them(nights, registry):
+def test_cached_rows_go_with_their_last_reader(nights, registry):
+    """Rows of streamed images go with the last of the runs that read them."""
     for name in ("night-1", "night-2", "night-3", "other"):
         nights(name)
     read_by = {"old": ["night-1", "night-2"], "shared": ["night-1", "night-3"], "others": ["other"]}
@@ -120,7 +123,8 @@ def test_without_numbers_nothing_goes_and_no_registry_is_asked(nights, registry)
     assert (left(nights), said) == ({"night-1", "night-2"}, [])
 
 
-def test_what_is_worked_on_what_an_alias_is_on_and_what_a_rollback_needs_stays(nights, registry):
+def test_active_aliased_and_rollback_runs_stay(nights, registry):
+    """What is worked on, what an alias is on and what a rollback needs stays."""
     for number in range(1, 7):
         nights(f"night-{number}")
     history = ChampionHistory(registry, NAME)
@@ -137,7 +141,8 @@ def test_what_is_worked_on_what_an_alias_is_on_and_what_a_rollback_needs_stays(n
     assert history.rollback().version == 1
 
 
-def test_runs_that_can_be_resumed_are_counted_apart_and_cost_no_finished_one_its_place(nights, registry):
+def test_resumable_runs_are_counted_apart(nights, registry):
+    """Runs that can be resumed are counted apart, and cost no finished one its place."""
     for number in range(1, 6):
         nights(f"night-{number}", done=number % 2 == 1)  # 2 and 4 failed
     nights("night-6", done=False)
@@ -145,7 +150,8 @@ def test_runs_that_can_be_resumed_are_counted_apart_and_cost_no_finished_one_its
     assert left(nights) == {"night-5", "night-7", "night-4", "night-6"}
 
 
-def test_old_versions_go_by_the_same_rules_as_by_hand(nights, registry):
+def test_old_versions_go_by_the_rules_of_prune(nights, registry):
+    """Old versions go after a run by the same rules as by hand."""
     for number in range(1, 7):
         nights(f"night-{number}")
     history = ChampionHistory(registry, NAME)
@@ -158,7 +164,8 @@ def test_old_versions_go_by_the_same_rules_as_by_hand(nights, registry):
     assert len(left(nights)) == 7  # runs were not asked for
 
 
-def test_a_registry_that_does_not_answer_costs_a_line_and_no_run(nights, registry, tmp_path):
+def test_silent_registry_costs_a_line_and_no_run(nights, registry, tmp_path):
+    """A registry that does not answer costs a line and no run."""
     nights("night-1")
     run = nights("night-2", **{"retention.keep_runs": 1, "retention.keep_versions": 1})
     said, warned = [], []
@@ -172,7 +179,8 @@ def files_of(registry, version):
     return registry.backend.client.get_logged_model(version.source.removeprefix("models:/")).artifact_location
 
 
-def test_a_pruned_version_s_files_go_with_it_unless_another_version_is_of_the_same_files(registry, tmp_path):
+def test_pruned_files_go_unless_shared_with_a_version(registry, tmp_path):
+    """A pruned version's files go with it, unless another version is of the same files."""
     uri, name = registry.uri, "gan-files"
     for run, components in (("one", 2), ("two", 4), ("three", 6)):
         contenders.night(uri, str(tmp_path), name, run, components)

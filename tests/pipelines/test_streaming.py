@@ -65,7 +65,8 @@ def load(settings, storage):
 
 
 @pytest.mark.parametrize("root", ["files", "parquet"], indirect=True)
-def test_it_is_the_data_set_in_memory_to_the_bit_and_so_is_a_training_on_it(root, ray_cluster, tmp_path, monkeypatch):
+def test_streamed_data_set_equals_the_one_in_memory(root, ray_cluster, tmp_path, monkeypatch):
+    """Streamed images are the data set in memory to the bit, and so is a training on it."""
     monkeypatch.setattr(stored_images, "FILES_AT_A_TIME", 70)
     storage = Storage.at(tmp_path / "st")
     found, said = load(settings(root), storage)
@@ -81,7 +82,8 @@ def test_it_is_the_data_set_in_memory_to_the_bit_and_so_is_a_training_on_it(root
 
 
 @pytest.mark.parametrize("root", ["parquet"], indirect=True)
-def test_the_images_are_decoded_once_until_a_file_the_size_or_the_colours_change(root, ray_cluster, tmp_path):
+def test_images_are_decoded_once_until_inputs_change(root, ray_cluster, tmp_path):
+    """Images are decoded once, until a file, the size or the colours change."""
     storage = Storage.at(tmp_path / "st")
     found, _ = load(settings(root), storage)
     again, said = load(settings(root), storage)
@@ -99,7 +101,8 @@ def test_the_images_are_decoded_once_until_a_file_the_size_or_the_colours_change
 
 @pytest.mark.slow
 @pytest.mark.parametrize("root", ["parquet"], indirect=True)
-def test_from_s3_into_s3_it_is_the_same_and_damaged_rows_are_refused(root, bucket, tmp_path, monkeypatch):
+def test_streaming_on_s3_is_equal_and_checks_rows(root, bucket, tmp_path, monkeypatch):
+    """From S3 into S3 the data set is the same, and damaged rows are refused."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     place = Storage.at(bucket).child(tmp_path.name)
     for path in root.iterdir():
@@ -131,7 +134,8 @@ def test_from_s3_into_s3_it_is_the_same_and_damaged_rows_are_refused(root, bucke
 
 
 @pytest.mark.parametrize("root", ["parquet"], indirect=True)
-def test_a_task_s_fault_is_told_by_file_and_row_and_nothing_is_taken_for_whole(root, ray_cluster, tmp_path):
+def test_unreadable_image_is_named_by_file_and_row(root, ray_cluster, tmp_path):
+    """A task's fault is told by file and row, and nothing unfinished is taken for whole."""
     storage = Storage.at(tmp_path / "st")
     table = pyarrow.table({"image": [*ENCODED[:70], ENCODED[70][:40], *ENCODED[71:100]]})
     parquet.write_table(table, root / "1.parquet", row_group_size=40)
@@ -173,7 +177,8 @@ def test_a_place_without_images_is_refused_before_any_task(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("root", ["parquet"], indirect=True)
-def test_a_whole_run_streamed_to_two_workers_has_the_weights_and_scores_of_one_in_memory(root, tmp_path):
+def test_streamed_run_equals_one_in_memory(root, tmp_path):
+    """A whole run streamed to two workers has the weights and scores of one in memory."""
     answers = []
     for streaming in (True, False):
         data = {"name": "images", "root": str(root), "size": [4, 3], "channels": "colour", "streaming": streaming}

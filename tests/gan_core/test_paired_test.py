@@ -25,7 +25,8 @@ def test_difference_standard_error_and_bound_are_their_formulas():
     assert mirrored.lower_bound == pytest.approx(-2.5 - math.tan(0.45 * math.pi), abs=1e-9)
 
 
-def test_better_by_a_margin_means_that_the_bound_is_above_it():
+def test_better_by_margin_means_bound_above_margin():
+    """Better by a margin means that the lower bound, not the difference alone, is above the margin."""
     random = np.random.default_rng(0)
     champion = random.standard_normal((4, 500))
     found = compare(champion + 3 + 0.1 * random.standard_normal((4, 500)), champion)
@@ -60,7 +61,8 @@ CHANCE = 3 * math.sqrt(0.05 * 0.95 / TRIALS)
     ("points", "sets", "both"), [(0, 1, 0), (0, 1, 1), (5, 0, 1), (5, 0.4, 3), (20, 0, 0)], ids=str
 )
 @pytest.mark.parametrize("sample_sets", [2, 5])
-def test_equal_models_pass_no_more_often_than_the_test_s_level(points, sets, both, sample_sets):
+def test_equal_models_pass_at_most_at_the_level(points, sets, both, sample_sets):
+    """Equal models pass no more often than the test's level, whatever varies between points and sets."""
     assert win_rate(points, sets, both, 0.0, sample_sets, 100) <= 0.05 + CHANCE
 
 
@@ -70,12 +72,14 @@ def test_where_sets_alone_are_noisy_the_level_is_exact(sample_sets):
     assert win_rate(0, 1, 0, 0.0, sample_sets, 10) == pytest.approx(0.05, abs=CHANCE)
 
 
-def test_a_gap_exactly_at_the_margin_passes_no_more_often_than_the_level():
+def test_gap_equal_to_margin_passes_at_most_at_level():
+    """A gap exactly at the margin is the edge of the null hypothesis, and passes no more often than the level."""
     assert win_rate(5, 0.4, 1, 2.0, 5, 100, margin=2.0) <= 0.05 + CHANCE
 
 
-def test_a_real_gap_is_found_and_a_loss_never_passes():
+def test_real_gap_is_found_and_loss_never_passes():
     # A gap of 8 standard errors, (25 / 100 + 0.16 / 5)^1/2 = 0.53, where the bound is at 2.1 to 2.9 of them.
+    """A gap of eight standard errors is nearly always found, and a loss of that size never passes."""
     assert win_rate(5, 0.4, 1, 4.25, 5, 100) > 0.99
     assert win_rate(5, 0.4, 1, -4.25, 5, 100) == 0
 
@@ -86,7 +90,8 @@ def log_density(points: np.ndarray, samples: np.ndarray, sigma: float) -> np.nda
     return np.log(kernels.mean(axis=2)) - math.log(sigma * math.sqrt(2 * math.pi))
 
 
-def test_two_generators_of_one_distribution_pass_at_most_at_the_level_and_a_poorer_one_loses():
+def test_equal_generators_pass_at_level_poorer_loses():
+    """On Parzen densities two equal generators pass at most at the level, and a poorer one loses."""
     random, won, lost = np.random.default_rng(1), 0, 0
     for _ in range(TRIALS // 4):
         points = random.standard_normal(60)

@@ -58,7 +58,8 @@ def alone(run, digits):
     return tensors_digest(state.encoder.state_dict())
 
 
-def test_a_run_trains_its_encoder_with_the_bits_of_gan_core_alone_and_shows_what_it_does(place, run, digits):
+def test_encoder_of_a_run_equals_gan_core_alone(place, run, digits):
+    """A run trains its encoder with the bits of `gan_core` alone, and its report shows reconstructions."""
     record = run.record("infer")
     assert run.stages == ("train", "infer", "evaluate", "register", "report")
     assert (record["step"], record["encoder_sha256"]) == (STEPS, alone(run, digits))
@@ -77,7 +78,8 @@ def test_the_same_command_again_says_that_all_is_done(place, small_yaml, here):
     assert (place / "runs/inferred/records/infer.json").read_bytes() == before
 
 
-def test_an_encoder_lies_beside_g_in_the_registry_and_a_reader_of_g_alone_reads_past_it(place, run, digits):
+def test_encoder_is_registered_beside_g(place, run, digits):
+    """An encoder lies beside G in the registry, and a reader of G alone reads past it."""
     registry = Registry(f"sqlite:///{place}/mlflow.db")
     version = registry.resolve("gan-small/1")
     inference, images = registry.load_inference(version), digits.test.images[:20]
@@ -86,9 +88,8 @@ def test_an_encoder_lies_beside_g_in_the_registry_and_a_reader_of_g_alone_reads_
     assert registry.load(version).sha256 == run.generator().sha256 == inference.model.sha256
 
 
-def test_reconstruct_gives_the_same_bits_for_the_run_and_for_the_version_and_pairs_as_a_picture(
-    place, run, digits, here, tmp_path
-):
+def test_reconstruct_is_the_same_for_run_and_version(place, run, digits, here, tmp_path):
+    """`gan reconstruct` gives the same bits for the run and for its version, and pairs as a picture."""
     np.save(tmp_path / "images.npy", digits.test.images[:10].reshape(-1, 8, 8))
     given = [("inferred", "test", "a.npy"), ("gan-small/1", "images.npy", "b.npy"), ("inferred", "test", "c.png")]
     answers = [
@@ -107,9 +108,8 @@ def test_reconstruct_gives_the_same_bits_for_the_run_and_for_the_version_and_pai
         assert picture.size == (scale * width, scale * height)
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_and_the_stage_ends_with_the_same_encoder(
-    place, run, digits, ray_cluster, tmp_path
-):
+def test_damaged_newest_encoder_checkpoint_is_skipped(place, run, digits, ray_cluster, tmp_path):
+    """A damaged newest checkpoint is passed over, and the stage ends with the same encoder."""
     shutil.copytree(place / "runs" / "inferred", tmp_path / "runs" / "inferred")
     copy = Run.open("inferred", Storage.at(tmp_path))
     folder = copy.folder.child("encoder")
@@ -149,7 +149,8 @@ def test_a_model_without_an_encoder_gives_one_clear_line(place, here, small, dig
         ("bright.npy", "pixels out of range (--input bright.npy): 0 to 16"),
     ],
 )
-def test_images_that_cannot_be_reconstructed_are_refused_in_one_line(source, words, place, here, tmp_path):
+def test_unfit_images_to_reconstruct_are_refused(source, words, place, here, tmp_path):
+    """Images that cannot be reconstructed are refused in one line, and nothing is written."""
     made = {"wide.npy": np.linspace(0, 1, 189).reshape(3, 63), "bright.npy": np.linspace(0, 16, 192).reshape(3, 8, 8)}
     if source in made:
         np.save(tmp_path / source, made[source])
@@ -158,7 +159,8 @@ def test_images_that_cannot_be_reconstructed_are_refused_in_one_line(source, wor
     assert not (tmp_path / "out.png").exists()
 
 
-def test_classify_shows_every_set_of_features_of_the_run_or_of_its_version(place, here):
+def test_classify_shows_every_feature_set(place, here):
+    """`gan classify` shows every set of features, the same for the run and for its version."""
     asked = ("--storage", place, "--labels", 50, "--labels", 100, "--draws", 2, "--json")
     run, version = here("classify", "inferred", *asked), here("classify", "gan-small/1", *asked)
     assert run.code == 0, run.err
@@ -178,7 +180,8 @@ def test_classify_refuses_in_one_line_what_cannot_be(place, here):
     failed(here("classify", "inferred", "--storage", place, "--labels", "many"), 2, "usage (gan)")
 
 
-def test_settings_of_inference_are_read_from_a_file_and_refused_by_name():
+def test_inference_settings_are_read_or_named():
+    """Settings of inference are read from a file, and wrong ones are refused by name."""
     document = {"extension": {"name": "inference", "inference": {"hidden": [64, 32], "images_weight": 0}}}
     assert config.build(document).extension.inference == InferenceSettings(hidden=(64, 32), images_weight=0.0)
     for inference, words in (

@@ -54,7 +54,8 @@ def test_mean_variance_and_digest_have_an_array_s_bits(both):
     assert one.digest == other.digest
 
 
-def test_minibatches_have_an_array_s_bits_after_a_journey_too(both):
+def test_memory_mapped_minibatches_equal_array_ones(both):
+    """Minibatches of images in files have the bits of those of an array, after pickling too."""
     memory, stored = both
     away = pickle.loads(pickle.dumps(stored))
     for index in (0, 1, 23, 24, 100):  # 24 in an epoch
@@ -76,7 +77,8 @@ def numbers(batch):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_training_that_is_resumed_at_any_step_neither_repeats_nor_skips_an_image(tmp_path, workers):
+def test_resuming_neither_repeats_nor_skips_an_image(tmp_path, workers):
+    """A training stopped and resumed at any step sees each image once in each epoch, with 1 or 2 workers."""
     examples, batch = numbered(tmp_path, 70_000), 100
     per_epoch, seen = 700, np.zeros(70_000, np.int64)
     stops = [0, 1, 350, 699, 700, 1000, 1400]  # killed and resumed there, elsewhere, twice in an epoch and at its end
@@ -91,7 +93,8 @@ def test_a_training_that_is_resumed_at_any_step_neither_repeats_nor_skips_an_ima
     assert (seen == 2).all()  # two epochs, each image once in each
 
 
-def test_an_epoch_takes_the_memory_of_its_minibatches_and_not_of_the_images(tmp_path):
+def test_epoch_needs_memory_for_minibatches_only(tmp_path):
+    """An epoch takes the memory of its minibatches and order, not that of the images."""
     count, width = 50_000, 784
     rows = np.random.default_rng(0).integers(0, 256, (count, width), dtype=np.uint8)
     locate = written(tmp_path, rows, [count])
@@ -118,7 +121,8 @@ def test_samples_are_compared_with_so_many_of_the_first(tmp_path):
 
 
 @pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_bytes(b""), lambda path: path.write_bytes(path.read_bytes()[:-1])])  # fmt: skip
-def test_files_that_are_gone_or_cut_short_are_refused_by_name(tmp_path, change):
+def test_missing_or_truncated_files_are_named(tmp_path, change):
+    """Files that are gone or cut short are refused by name."""
     examples = numbered(tmp_path, 100)
     change(tmp_path / "1")
     with pytest.raises(DataError, match=r"rows.*\(.*/1\)"):

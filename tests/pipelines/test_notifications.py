@@ -78,9 +78,8 @@ def run_that_fails(here, small_yaml, *more):
 # What is told
 
 
-def test_a_command_and_an_address_are_told_of_a_failed_run_and_a_secret_travels_by_its_variables_name(
-    here, small_yaml, server, monkeypatch
-):
+def test_command_and_webhook_are_told_of_a_failure(here, small_yaml, server, monkeypatch):
+    """A command and an address are told of a failed run; a secret travels by its variable's name."""
     monkeypatch.setenv("GAN_TEST_TOKEN", "a-value-nobody-sees")
     before = time.time()
     answer = run_that_fails(
@@ -104,7 +103,8 @@ def test_a_command_and_an_address_are_told_of_a_failed_run_and_a_secret_travels_
     assert "a-value-nobody-sees" not in answer.err + json.dumps(told)
 
 
-def test_an_address_that_is_a_secret_itself_is_in_a_variable_and_never_shown(here, small_yaml, server, monkeypatch):
+def test_secret_webhook_in_a_variable_is_never_shown(here, small_yaml, server, monkeypatch):
+    """An address that is itself a secret is in a variable and never shown, not even when it refuses."""
     monkeypatch.setenv("GAN_TEST_HOOK", server.address)
     server.status = 500
     answer = run_that_fails(here, small_yaml, "--set", "notify.webhook_variable=GAN_TEST_HOOK")
@@ -113,7 +113,8 @@ def test_an_address_that_is_a_secret_itself_is_in_a_variable_and_never_shown(her
     assert "of-the-team" not in answer.err + answer.out
 
 
-def test_a_dry_run_and_an_event_that_was_not_asked_for_are_told_to_nobody(here, small_yaml):
+def test_dry_run_and_unrequested_event_are_not_sent(here, small_yaml):
+    """A dry run, and an event that was not asked for, are told to nobody."""
     command = ("--set", f"notify.command=[sh, -c, '{KEEP}']")
     assert run_that_fails(here, small_yaml, *command, "--dry-run").code == 3
     assert run_that_fails(here, small_yaml, *command, "--set", "notify.events=[promoted]").code == 3
@@ -133,13 +134,15 @@ def test_a_dry_run_and_an_event_that_was_not_asked_for_are_told_to_nobody(here, 
         (("sh", "-c", "trap '' TERM; sleep 600 & wait"), "sh was not done after 0.5 s"),
     ],
 )
-def test_a_command_that_fails_or_hangs_is_one_line_in_bounded_time(command, words):
+def test_failing_or_hanging_command_is_one_line(command, words):
+    """A command that fails or hangs is one line in bounded time."""
     said, seconds = tell(command=command, timeout_s=0.5)
     assert said == [f"notify command: not told of the run's end, {words}"]
     assert seconds < 30
 
 
-def test_a_command_that_leaves_something_running_or_reads_nothing_keeps_nobody_waiting():
+def test_command_leaving_a_process_does_not_block():
+    """A command that leaves something running, or reads nothing of what it is told, keeps nobody waiting."""
     said, seconds = tell(command=("sh", "-c", "sleep 60 & exit 0"), failed={**FAILED, "error": "x" * 10**6})
     assert said == []
     assert seconds < 30
@@ -154,7 +157,8 @@ def test_a_command_that_leaves_something_running_or_reads_nothing_keeps_nobody_w
         (200, True, "it did not answer within 1 s"),
     ],
 )
-def test_an_address_that_refuses_or_hangs_is_one_line_in_bounded_time(server, status, drip, words):
+def test_refusing_or_hanging_webhook_is_one_line(server, status, drip, words):
+    """An address that refuses, redirects or hangs is one line in bounded time."""
     server.status, server.drip = status, drip
     said, seconds = tell(webhook=server.address, timeout_s=1.0)
     assert said == [f"notify webhook: not told of the run's end, {words}"]
@@ -162,7 +166,8 @@ def test_an_address_that_refuses_or_hangs_is_one_line_in_bounded_time(server, st
     assert len(server.told) == 1
 
 
-def test_nobody_at_an_address_and_a_variable_that_is_not_set_are_one_line(monkeypatch):
+def test_dead_webhook_and_unset_variable_are_one_line(monkeypatch):
+    """Nobody at an address, and a variable that is not set, are one line each."""
     monkeypatch.delenv("GAN_TEST_TOKEN", raising=False)
     said, _ = tell(webhook=f"http://127.0.0.1:{free_port()}/of-the-team")
     assert said == ["notify webhook: not told of the run's end, it did not answer: ConnectionError"]
@@ -170,7 +175,8 @@ def test_nobody_at_an_address_and_a_variable_that_is_not_set_are_one_line(monkey
     assert said == ["notify webhook: not told of the run's end, GAN_TEST_TOKEN is not set"]
 
 
-def test_a_failed_telling_changes_neither_the_exit_code_nor_the_last_line_and_is_said_in_quiet_too(here, small_yaml):
+def test_failed_notification_keeps_code_and_last_line(here, small_yaml):
+    """A failed notification changes neither the exit code nor the last line, and is said in quiet too."""
     alone = run_that_fails(here, small_yaml)
     for command in ("[gan-no-such-program]", "[sleep, '60']"):
         more = ("--set", f"notify.command={command}", "--set", "notify.timeout_s=0.5", "-q")
@@ -179,7 +185,8 @@ def test_a_failed_telling_changes_neither_the_exit_code_nor_the_last_line_and_is
         assert sum("not told" in line for line in answer.err.splitlines()) == 1
 
 
-def test_what_would_be_in_the_way_is_said_before_the_night(here, small_yaml, registry_uri, monkeypatch):
+def test_notification_problems_are_said_in_a_dry_run(here, small_yaml, registry_uri, monkeypatch):
+    """What would be in the way of a notification is said before the night, by a dry run."""
     monkeypatch.delenv("GAN_TEST_TOKEN", raising=False)
     answer = here(
         "run", small_yaml, "--storage", "runs", "--tracking-uri", registry_uri, "--dry-run",
@@ -194,7 +201,8 @@ def test_what_would_be_in_the_way_is_said_before_the_night(here, small_yaml, reg
 # What it is not
 
 
-def test_who_is_told_is_no_part_of_what_a_run_is(small_yaml, tmp_path):
+def test_notification_is_no_part_of_a_runs_identity(small_yaml, tmp_path):
+    """Who is told is no part of what a run is: name and digest stay the same."""
     storage, small = Storage.at(tmp_path), config.load(small_yaml)
     first = Run.create(small, "small", None, storage)
     first.save()
@@ -219,7 +227,8 @@ def test_who_is_told_is_no_part_of_what_a_run_is(small_yaml, tmp_path):
         ({"timeout_s": 0.0}, "not in"),
     ],
 )
-def test_settings_that_cannot_be_are_refused_and_secrets_in_them_not_shown(values, words):
+def test_bad_notify_settings_are_refused_without_secrets(values, words):
+    """Settings that cannot be are refused, and secrets in them are not shown."""
     with pytest.raises(ConfigurationError, match=words) as refused:
         config.build({"notify": values})
     assert "secret" not in str(refused.value)
@@ -227,7 +236,8 @@ def test_settings_that_cannot_be_are_refused_and_secrets_in_them_not_shown(value
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_news_to_nobody_sigterm_is_told_once_and_so_is_a_new_champion(small_yaml, tmp_path):
+def test_sigterm_and_promotion_are_told_ctrl_c_is_not(small_yaml, tmp_path):
+    """Ctrl-C is told to nobody, SIGTERM once, and so is a new champion; a run done already is no news."""
     told = tmp_path / "told"  # a line for each telling
     command = (
         "run", small_yaml, "--name", "it", "--storage", tmp_path / "st", "--set", "tune.candidates=0",

@@ -58,9 +58,8 @@ def submit(head, yaml, storage, *more, token=TOKEN, **variables):
 
 
 @pytest.mark.slow
-def test_a_name_submitted_twice_is_one_version_and_a_bad_setting_ends_with_the_job_s_own_code(
-    head, small_yaml, tmp_path
-):
+def test_resubmitted_name_is_one_version(head, small_yaml, tmp_path):
+    """A name submitted twice is one version; a bad setting ends with the job's own code, then a new job."""
     quick = ("--set", "tune.candidates=0", "--set", "algorithm.steps=60", "--set", "train.workers=1")
     first = submit(head, small_yaml, tmp_path, "--name", "night-1", *quick)
     assert first.code == 0, first.err
@@ -79,7 +78,8 @@ def test_a_name_submitted_twice_is_one_version_and_a_bad_setting_ends_with_the_j
 
 
 @pytest.mark.slow
-def test_of_submissions_of_a_name_at_once_one_is_a_job_and_the_others_are_attached_to_it(head, monkeypatch):
+def test_simultaneous_submissions_share_one_job(head, monkeypatch):
+    """Of submissions of a name at once one is a job, and the others are attached to it."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     clusters = [ray_jobs.Cluster(head) for _ in range(4)]
@@ -106,13 +106,15 @@ def test_a_wrong_token_is_refused_and_not_shown(head, small_yaml, tmp_path):
         (("--storage", "/tmp/gan-none", "--set", "algorithm.stepz=1"), ["unknown setting"]),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_refused_before_any_cluster_is_asked(arguments, words, here, small_yaml):
+def test_hopeless_submission_is_refused_in_advance(arguments, words, here, small_yaml):
+    """What cannot work is refused before any cluster is asked, and no password is shown."""
     answer = here("submit", small_yaml, "--address", "http://127.0.0.1:1", *arguments)
     failed(answer, 2, *words)
     assert "secret" not in answer.err
 
 
-def test_a_named_variable_travels_by_value_and_is_shown_by_name_alone(here, small_yaml, monkeypatch):
+def test_passed_variable_is_shown_by_name_only(here, small_yaml, monkeypatch):
+    """A named variable travels by value, and is shown by its name alone."""
     monkeypatch.setenv("GAN_TEST_SECRET", "a-value-nobody-sees")
     answer = here(
         "submit", small_yaml, "--address", "http://127.0.0.1:1", "--storage", "/tmp/gan-none", "--name", "n",
@@ -123,7 +125,8 @@ def test_a_named_variable_travels_by_value_and_is_shown_by_name_alone(here, smal
     assert "a-value-nobody-sees" not in answer.out + answer.err
 
 
-def test_a_cluster_that_is_not_there_is_an_error_in_one_line(here, small_yaml):
+def test_absent_cluster_is_an_error_in_one_line(here, small_yaml):
+    """A cluster that is not there is an error in one line."""
     answer = here(
         "submit",
         small_yaml,

@@ -26,7 +26,8 @@ def verdicts(answer):
     return {one["part"]: one["verdict"] for one in answer.json["findings"]}
 
 
-def test_doctor_finds_what_is_installed_here_good_enough_and_creates_nothing(tmp_path, here):
+def test_doctor_passes_here_and_creates_nothing(tmp_path, here):
+    """Doctor finds what is installed here good enough, and creates nothing."""
     answer = here("doctor", "--json")
     assert answer.code == 0, answer.err
     found = {one["part"]: one for one in answer.json["findings"]}
@@ -60,7 +61,8 @@ def test_doctor_tells_a_database_of_mlflow_from_another(registry_uri, tmp_path, 
     assert (bad.code, verdicts(bad)["tracking"]) == (2, "fail")
 
 
-def test_a_package_that_is_missing_or_too_old_is_said_with_what_is_wanted(monkeypatch):
+def test_missing_or_old_package_is_reported_with_version(monkeypatch):
+    """A package that is missing or too old is said with the version that is wanted."""
     wanted = ["nosuchpackage>=2", "numpy>=999", "torch", "pytest>=999; extra == 'dev'"]
     monkeypatch.setattr(diagnostics.metadata, "requires", lambda name: wanted)
     found = {one.part: one for one in diagnostics.examine("x", "sqlite:////no.db", False)}
@@ -109,7 +111,8 @@ def test_init_overwrites_nothing(tmp_path, here):
 # gan figure
 
 
-def test_the_figures_of_a_run_and_of_its_version_are_those_of_its_page(finished, tmp_path, here):
+def test_figures_of_run_and_version_equal_the_reports(finished, tmp_path, here):
+    """The figures of a run and of its version are those of its page; what has no figure is one line."""
     where = ("--storage", finished.storage, "--json")
     for which, page in (("fig2", "samples.png"), ("fig3", "interpolation.png")):
         for reference in ("small-run", "gan-small/1"):
@@ -125,7 +128,8 @@ def test_the_figures_of_a_run_and_of_its_version_are_those_of_its_page(finished,
     failed(here("figure", "fig2", "small-run", "--output", "x.npy"), 2, "a name ending in .png")
 
 
-def test_the_last_column_of_fig2_is_the_training_image_nearest_to_its_neighbour(finished, digits, tmp_path, here):
+def test_fig2_last_column_is_the_nearest_training_image(finished, digits, tmp_path, here):
+    """The last column of fig2 is the training image nearest to the sample beside it."""
     assert here("figure", "fig2", "small-run", "--output", "x.png", "--storage", finished.storage).code == 0
     picture = np.asarray(Image.open(io.BytesIO((tmp_path / "x.png").read_bytes())))[::7, ::7]
     sample, nearest = picture[2:10, 72:80], picture[2:10, 88:96]
@@ -136,7 +140,8 @@ def test_the_last_column_of_fig2_is_the_training_image_nearest_to_its_neighbour(
 # Files that cannot be written, and runs that are not ready
 
 
-def test_an_output_that_cannot_be_written_is_an_error_in_one_line(finished, tmp_path, here):
+def test_unwritable_output_is_an_error_in_one_line(finished, tmp_path, here):
+    """An output that is a folder or on a full disk is an error in one line."""
     where = ("--storage", finished.storage)
     (tmp_path / "folder.png").mkdir()
     failed(here("sample", "small-run", "--output", "folder.png", *where), 2, "cannot be written (--output): folder.png")
@@ -144,7 +149,8 @@ def test_an_output_that_cannot_be_written_is_an_error_in_one_line(finished, tmp_
     failed(here("sample", "small-run", "--output", "full.npy", *where), 4, "storage refused", "No space left", "wanted")
 
 
-def test_a_run_that_is_not_trained_and_a_record_that_is_damaged_are_errors_in_one_line(small_yaml, tmp_path, here):
+def test_untrained_run_and_damaged_record_are_one_line(small_yaml, tmp_path, here):
+    """A run that is not trained and a record that is damaged are errors in one line."""
     from pipelines.runs.run import Run
 
     run = Run.create(config.load(small_yaml), "small", "fresh", Storage.at(tmp_path / "st"))

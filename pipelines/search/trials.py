@@ -87,21 +87,17 @@ class Trials:
         from pipelines.search.schedulers import Variants
 
         settings, seed = self.configuration.tune, self.configuration.seed
-        self.run.child(
-            run_layout.TUNE, stage
-        ).remove()  # Ray's own working memory, which may be damaged; ours is the truth
+        folder = self.run.child(run_layout.TUNE)
+        folder.child(stage).remove()  # Ray's own working memory, which may be damaged; ours is the truth
         limits = {"cpu": settings.resources_per_trial.cpu, "gpu": settings.resources_per_trial.gpu}
         shortage = Shortage("tune", {"CPU": limits["cpu"], "GPU": limits["gpu"]}, self.log)
         watcher = _watcher(shortage, self.configuration.train.start_timeout_s, Losses("tune", self.log))
-        left = self.seconds_left
-        search = Search(self.configuration, rungs, self.results, None if left is None else time.time() + left)
-        trainable = tune.with_parameters(trial, search=search, dataset=self.dataset)
         searcher: Any = Variants(self.max_concurrent)
         if jobs is None:
             searcher = ConcurrencyLimiter(Suggestions(settings, seed, self.results), max_concurrent=self.max_concurrent)
         place_patiently()
         tuner = tune.Tuner(
-            tune.with_resources(trainable, limits),
+            tune.with_resources(self._trainable(rungs), limits),
             param_space={} if jobs is None else {"job": tune.grid_search(jobs)},
             tune_config=tune.TuneConfig(
                 metric="log_likelihood",
@@ -116,13 +112,22 @@ class Trials:
             ),
             run_config=tune.RunConfig(
                 name=stage,
-                storage_path=self.run.child(run_layout.TUNE).uri,
+                storage_path=folder.uri,
                 verbose=0,
                 stop={"rung": len(rungs)} if settings.scheduler == "population_based" else None,
                 failure_config=tune.FailureConfig(max_failures=settings.max_failures),
                 callbacks=[_collector(stage, self.rows, self.log, self._check_storage), watcher],
             ),
         )
+        self._fit(tuner, watcher, shortage)
+
+    def _fit(self, tuner: Any, watcher: Any, shortage: Shortage) -> None:
+        """Let the trials run to their end, and count those that failed.
+
+        Raises:
+            Lost: If a Ray of our own has lost what they wait for.
+            CheckpointError: If the storage refuses, or no node had room for a trial.
+        """
         try:
             self.failed += int(tuner.fit().num_errors)
         except Exception as error:  # of a full disk Ray Tune makes errors of many names, EOFError is one
@@ -135,6 +140,14 @@ class Trials:
                 "no room for a trial", "tune.resources_per_trial", f"{shortage.missing}, for {shortage.seconds:.0f} s",
                 "nodes that have it; what was found is kept: run the same command again",
             ) from error  # fmt: skip
+
+    def _trainable(self, rungs: tuple[int, ...]) -> Any:
+        """A trial to these rungs, within the time that is left."""
+        from ray import tune
+
+        left = self.seconds_left
+        search = Search(self.configuration, rungs, self.results, None if left is None else time.time() + left)
+        return tune.with_parameters(trial, search=search, dataset=self.dataset)
 
     def _check_storage(self) -> None:
         """End a search whose storage refuses: that is no candidate's fault, and the next would fail as well.

@@ -1,4 +1,12 @@
-"""Ray Tune: candidates searched, cut at rungs, the best few confirmed over seeds; resumed from earlier results."""
+"""Ray Tune: candidates searched, cut at rungs, the best few confirmed over seeds; resumed from earlier results.
+
+With `tune.time_budget_s` the search ends in time. If no candidate has then reached the last rung, those that have come
+farthest are compared, at that rung; confirmations get the time that is left.
+
+With population based training, `chosen` are the winner's last settings: a training that follows uses these from its
+first step on, and so do the confirmations, whose mean alone decides where there are any. `schedule` is what the winner
+was really trained with, step by step, and the run's `perturbations.json` has every change of every candidate.
+"""
 
 import tempfile
 import time
@@ -9,7 +17,7 @@ from typing import Any, NoReturn
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
 from pipelines import config
-from pipelines.config import ResolvedConfiguration
+from pipelines.config import ResolvedConfiguration, TuneSettings
 from pipelines.runs.records import TuneRecord
 from pipelines.runtime import autoscaler
 from pipelines.search.ranking import (
@@ -39,24 +47,55 @@ def tune_run(
     candidates would; results that such a search would not have are left out of its table. With other
     schedulers the order of arrival decides, and the promise is that nothing known is trained again.
 
-    With `tune.time_budget_s` the search ends in time. If no candidate has then reached the last rung,
-    those that have come farthest are compared, at that rung; confirmations get the time that is left.
-
-    With population based training, `chosen` are the winner's last settings: a training that follows uses
-    these from its first step on, and so do the confirmations, whose mean alone decides where there are
-    any. `schedule` is what the winner was really trained with, step by step, and run_layout.PERTURBATIONS has
-    every change of every candidate.
-
     Raises:
         Diverged: If no candidate stayed finite with enough coverage, or none was scored in time.
     """
+    started = time.monotonic()
+    settings, trials = configuration.tune, _open_trials(configuration, dataset, run, log, started)
+    trials.search()
+    if trials.out_of_time:
+        _log_what_was_cut(trials.rows, configuration, log)
+    step = deciding_step(trials.rows, settings.rungs, trials.out_of_time)
+    last = trials.rows if settings.scheduler == "population_based" else without_diverged(trials.rows)
+    best = best_rows(at_step(last, step, settings.min_coverage), settings.confirm.best)
+    if not best:
+        _nothing_usable(trials, log)
+    searched = list(trials.rows)
+    trials.confirm(best, step)
+    winner, log_likelihood, covered = _winner(best, trials.rows, len(searched), step, settings)
+    chosen = {key: winner[key] for key in settings.space}
+    correlation = rung_correlation(trials.rows, settings.rungs)
+    _write_table(trials.rows, correlation, run)
+    schedule = _write_perturbations(trials.results, winner, run) if settings.scheduler == "population_based" else []
+    for rung, rho in correlation.items():
+        log(f"tune   rank correlation of scores at step {rung} with those at step {settings.rungs[-1]}: {rho:.2f}")
+    number = winner["candidate"]
+    log(f"tune   chosen: candidate {number}, {', '.join(f'{key} {value}' for key, value in chosen.items())}")
+    return TuneRecord(
+        chosen=chosen,
+        candidate=number,
+        log_likelihood=log_likelihood,
+        coverage=covered,
+        candidates=settings.candidates,
+        diverged=len({row["candidate"] for row in trials.rows if row["status"] == "diverged"}),
+        failed=trials.failed,
+        seconds=time.monotonic() - started,
+        finished=len({row["candidate"] for row in at_step(searched, settings.rungs[-1])}),
+        step=step,
+        rung_correlation={str(rung): rho for rung, rho in correlation.items()},
+        schedule=schedule,
+    )
+
+
+def _open_trials(
+    configuration: ResolvedConfiguration, dataset: Dataset, run: Storage, log: Callable[[str], None], started: float
+) -> Trials:
+    """The search's trials, with the earlier results of a search of the same."""
     import ray
 
     from pipelines.search.schedulers import concurrency
 
-    started = time.monotonic()
-    settings = configuration.tune
-    plain = config.to_plain(configuration)
+    settings, plain = configuration.tune, config.to_plain(configuration)
     plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in NOT_IN_A_SCORE}
     inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
     results, earlier = open_results(run, [inputs, configuration.scored_weights, dataset.digest])
@@ -68,45 +107,23 @@ def tune_run(
     )
     if earlier:
         log(f"tune   reusing {earlier} earlier results")
-    trials = Trials(configuration, dataset, run, results, max_concurrent, log, started)
-    trials.search()
-    if trials.out_of_time:
-        _log_what_was_cut(trials.rows, configuration, log)
-    step = deciding_step(trials.rows, settings.rungs, trials.out_of_time)
-    last = trials.rows if settings.scheduler == "population_based" else without_diverged(trials.rows)
-    best = best_rows(at_step(last, step, settings.min_coverage), settings.confirm.best)
-    if not best:
-        _nothing_usable(trials, log)
-    searched = list(trials.rows)
-    trials.confirm(best, step)
-    deciding = trials.rows
-    if settings.scheduler == "population_based" and len(deciding) > len(searched):
-        deciding = deciding[len(searched) :]
-        best = [row for row in best if any(row["candidate"] == other["candidate"] for other in deciding)]
-    means = {row["candidate"]: mean_over_seeds(row["candidate"], deciding, step) for row in best}
+    return Trials(configuration, dataset, run, results, max_concurrent, log, started)
+
+
+def _winner(
+    best: list[dict[str, Any]], rows: list[dict[str, Any]], searched: int, step: int, settings: TuneSettings
+) -> tuple[dict[str, Any], float, float]:
+    """The best's row with the best mean over seeds at a step, and that mean: log-likelihood (nats) and coverage.
+
+    Of population based training, whose settings change on the way, the confirmations (the rows after the
+    `searched` ones) decide alone where there are any.
+    """
+    if settings.scheduler == "population_based" and len(rows) > searched:
+        rows = rows[searched:]
+        best = [row for row in best if any(row["candidate"] == other["candidate"] for other in rows)]
+    means = {row["candidate"]: mean_over_seeds(row["candidate"], rows, step) for row in best}
     winner = max(best, key=lambda row: _merit(*means[row["candidate"]], settings.min_coverage))
-    chosen = {key: winner[key] for key in settings.space}
-    correlation = rung_correlation(trials.rows, settings.rungs)
-    _write_table(trials.rows, correlation, run)
-    schedule = _write_perturbations(results, winner, run) if settings.scheduler == "population_based" else []
-    for rung, rho in correlation.items():
-        log(f"tune   rank correlation of scores at step {rung} with those at step {settings.rungs[-1]}: {rho:.2f}")
-    number = winner["candidate"]
-    log(f"tune   chosen: candidate {number}, {', '.join(f'{key} {value}' for key, value in chosen.items())}")
-    return TuneRecord(
-        chosen=chosen,
-        candidate=number,
-        log_likelihood=means[number][0],
-        coverage=means[number][1],
-        candidates=settings.candidates,
-        diverged=len({row["candidate"] for row in trials.rows if row["status"] == "diverged"}),
-        failed=trials.failed,
-        seconds=time.monotonic() - started,
-        finished=len({row["candidate"] for row in at_step(searched, settings.rungs[-1])}),
-        step=step,
-        rung_correlation={str(rung): rho for rung, rho in correlation.items()},
-        schedule=schedule,
-    )
+    return winner, *means[winner["candidate"]]
 
 
 def _merit(log_likelihood: float, covered: float, min_coverage: float) -> tuple[bool, float]:

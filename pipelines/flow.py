@@ -15,14 +15,14 @@ from pipelines.config import Configuration
 from pipelines.data.streaming import load
 from pipelines.registry import Registry, address
 from pipelines.registry.promotion_gate import collapsed_model
-from pipelines.runs import preflight, warm_start
+from pipelines.runs import code_version, preflight, warm_start
 from pipelines.runs.retention import apply_retention
-from pipelines.runs.run import Run
+from pipelines.runs.run import Run, of_other_code
 from pipelines.runs.run_lease import working_on
 from pipelines.runtime import notifications, ray_session
 from pipelines.runtime.cluster import Cluster
 from pipelines.stages.table import STAGES
-from pipelines.storage import Storage, run_layout
+from pipelines.storage import Storage
 
 Log = Callable[[str], None]
 
@@ -81,6 +81,9 @@ class Pipeline:
         with self._notifying(configuration, name or stem, dry_run) as progress:
             run = self._created(configuration, stem, name, continue_from, overridden)
             progress.run = run.name
+            if name is None and not run.exists:
+                for other in of_other_code(run):
+                    self.log(f"run    {other} is of this configuration, by other code: --name {other} goes on with it")
             return self._do(run, stages or run.stages, progress, dry_run, skip_unchanged)
 
     def finish(self, run: Run, stages: tuple[str, ...]) -> Outcome:
@@ -133,7 +136,7 @@ class Pipeline:
         ray_session.check_resources(run.configuration)
         flow.check()
         ended = partial(Outcome, run, stages, tracking_uri=address.redacted(flow.tracking_uri))
-        if skip_unchanged and run.folder.read(run_layout.RUN) is None and (same := flow.unchanged()) is not None:
+        if skip_unchanged and not run.exists and (same := flow.unchanged()) is not None:
             return ended("skipped", unchanged=same)
         done = tuple(stage for stage in stages if run.record(stage) is not None)
         if dry_run:
@@ -142,6 +145,8 @@ class Pipeline:
             if not free:
                 return ended("running elsewhere", done)
             self.log(f"run    {run.name} in {run.folder.uri}")
+            if len(done) < len(stages) and run.commit != code_version.commit():
+                self.log(f"run    begun at commit {run.commit[:12]}, resumed at {code_version.commit()[:12]}")
             if tracked:
                 flow.open_registry()
             for stage in stages:

@@ -1,5 +1,6 @@
 """A run: a name, a resolved configuration and a folder where finished stages leave their records."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 from gan_core.checkpoint import MALFORMED
 from gan_core.conditions.settings import conditions_from
-from gan_core.errors import CheckpointError, ConfigurationError
+from gan_core.errors import CheckpointError, ConfigurationError, GanError
 from gan_core.networks import make_generator
 from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
@@ -74,7 +75,7 @@ class Run:
         identity = config.digest([*made_from, origin.digest] if origin else made_from)
         name = checked_run_name(name or f"{stem}-{identity[:8]}")
         run = cls(name, config.resolve(configuration, name), storage, origin)
-        if run.folder.read(run_layout.RUN) is not None:
+        if run.exists:
             known = cls.open(name, storage)
             if (known.origin and known.origin.digest) != (origin and origin.digest):
                 then, now = (one.resolved if one else "none" for one in (known.origin, origin))
@@ -120,6 +121,11 @@ class Run:
                 "what gan run writes",
             ) from error
 
+    @property
+    def exists(self) -> bool:
+        """Whether it is in the storage."""
+        return self.folder.read(run_layout.RUN) is not None
+
     def save(self) -> None:
         """Write the run's own file, and before it what its origin gives, if it is not there.
 
@@ -130,7 +136,7 @@ class Run:
             known = self.folder.read_json(run_layout.RUN)
             self.folder.write_json(run_layout.RUN, {**known, "configuration": config.to_plain(self.configuration)})
             self.extends = False
-        if self.folder.read(run_layout.RUN) is None:
+        if not self.exists:
             plain = config.to_plain(self.configuration)
             document: dict[str, Any] = {"run": self.name, "commit": code_version.commit(), "configuration": plain}
             if self.origin is not None:
@@ -230,6 +236,17 @@ class Run:
                 "remove records/train.json, and the same command trains the last steps again",
             )
         return model
+
+
+def of_other_code(run: Run) -> list[str]:
+    """The storage's runs of the same configuration and origin that were named after another version of the code."""
+    found, stem = [], run.name.rpartition("-")[0]
+    for name in run_names(run.storage):
+        if name != run.name and re.fullmatch(re.escape(stem) + "-[0-9a-f]{8}", name):
+            with contextlib.suppress(GanError):
+                if Run.open(name, run.storage).config_digest == run.config_digest:
+                    found.append(name)
+    return found
 
 
 def _raises(ours: Any, theirs: Any) -> bool:

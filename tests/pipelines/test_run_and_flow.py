@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -12,7 +13,7 @@ from gan_core.checkpoint import tensors_digest
 from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from pipelines import config
 from pipelines.evaluation.scores import evaluate_arrays
-from pipelines.flow import Flow
+from pipelines.flow import Flow, Pipeline
 from pipelines.registry import Registry
 from pipelines.runs.records import ReportRecord, TuneRecord
 from pipelines.runs.run import STAGES, Run, checked_run_name, run_names
@@ -197,6 +198,35 @@ def test_stage_before_its_time_names_the_missing_one(small, storage):
         flow.do("evaluate")
     with pytest.raises(CheckpointError, match="no evaluate stage yet"):
         flow.do("register")
+
+
+# A run begun by other code
+
+
+def test_run_of_other_code_is_named_not_restarted_silently(small, storage):
+    """An unnamed run is named after the code too: after an upgrade the same command says which run it had begun."""
+    Run.create(small, "stem", "stem-0a1b2c3d", storage).save()
+    Run.create(config.override(small, {"noise.size": 9}), "stem", "stem-00000000", storage).save()
+    said = []
+    planned = Pipeline(storage, lambda: "", said.append).run(small, "stem", stages=("train",), dry_run=True)
+    hint = "run    stem-0a1b2c3d is of this configuration, by other code: --name stem-0a1b2c3d goes on with it"
+    assert said == [hint]
+    assert planned.run.name not in ("stem-0a1b2c3d", "stem-00000000")
+
+
+def test_run_resumed_by_another_commit_says_both(finished, tmp_path):
+    """A run that an earlier version began goes on under its name, with a line that names both commits."""
+    shutil.copytree(finished.folder, tmp_path / "runs" / "small-run")
+    run = Run.open("small-run", Storage.at(tmp_path))
+    document = run.folder.read_json("run.json")
+    run.folder.write_json("run.json", {**document, "commit": "0123456789abcdef"})
+    run.folder.delete("records/report.json")
+    said = []
+    outcome = Pipeline(run.storage, lambda: f"sqlite:///{finished.storage}/mlflow.db", said.append).finish(
+        run, ("report",)
+    )
+    assert outcome.state == "done"
+    assert any(line.startswith("run    begun at commit 0123456789ab, resumed at ") for line in said)
 
 
 # A whole run

@@ -312,5 +312,5 @@ def test_uncached_centred_samples_give_the_same_bits(monkeypatch: pytest.MonkeyP
     random = np.random.default_rng(7)
     points, samples = (random.random((count, 64), dtype=np.float32) for count in (700, 4500))
     kept = parzen_log_density(points, samples, [0.1, 0.3])
-    monkeypatch.setattr("gan_core.kernel_sums.RESIDENT_BYTES", 0)
+    monkeypatch.setattr("gan_core.metrics.kernel_sums.RESIDENT_BYTES", 0)
     assert np.array_equal(kept, parzen_log_density(points, samples, [0.1, 0.3]))

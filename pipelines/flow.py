@@ -1,6 +1,7 @@
 """The one orchestrator: a run's stages in order, each once, resumable, and what follows them."""
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from pipelines.runs import code_version, preflight, warm_start
 from pipelines.runs.retention import apply_retention
 from pipelines.runs.run import Run, of_other_code
 from pipelines.runs.run_lease import working_on
-from pipelines.runtime import notifications, ray_session
+from pipelines.runtime import exit_codes, notifications, ray_session
 from pipelines.runtime.cluster import Cluster
 from pipelines.stages.table import STAGES
 from pipelines.storage import Storage
@@ -82,7 +83,7 @@ class Pipeline:
             run = self._created(configuration, stem, name, continue_from, overridden)
             progress.run = run.name
             if name is None and not run.exists:
-                for other in of_other_code(run):
+                for other in of_other_code(run, any_seed=configuration.seed == "name")[-1:]:
                     self.log(f"run    {other} is of this configuration, by other code: --name {other} goes on with it")
             return self._do(run, stages or run.stages, progress, dry_run, skip_unchanged)
 
@@ -145,8 +146,8 @@ class Pipeline:
             if not free:
                 return ended("running elsewhere", done)
             self.log(f"run    {run.name} in {run.folder.uri}")
-            if len(done) < len(stages) and run.commit != code_version.commit():
-                self.log(f"run    begun at commit {run.commit[:12]}, resumed at {code_version.commit()[:12]}")
+            if len(done) < len(stages) and (other := run.begun_by) is not None:
+                self.log(f"run    begun by {other}, goes on by {code_version.shown(code_version.commit())}")
             if tracked:
                 flow.open_registry()
             for stage in stages:
@@ -161,7 +162,11 @@ class Pipeline:
             promotion |= {key: score[key] for key in ("log_likelihood", "standard_error")}
             notifications.notify(run.configuration.notify, "promoted", progress, self.log_warning, **promotion)
         version, refused = f"{registered.get('model')}/{registered.get('version')}", registered.get("collapsed")
-        return ended("done", done, failure=collapsed_model(version, registered["reason"]) if refused else None)
+        failure = collapsed_model(version, registered["reason"]) if refused else None
+        if failure is not None:
+            how = {"stage": progress.stage, "exit_code": failure.exit_code, "error": str(failure)}
+            notifications.notify(run.configuration.notify, "failed", progress, self.log_warning, **how)
+        return ended("done", done, failure=failure)
 
 
 @dataclass
@@ -250,7 +255,7 @@ def run(
     configuration: str | Path | Configuration,
     overrides: Sequence[str] = (),
     *,
-    storage: str | Path = "gan-storage",
+    storage: str | Path | None = None,
     tracking_uri: str | None = None,
     log: Log = lambda text: None,
     log_warning: Log = lambda text: None,
@@ -259,7 +264,7 @@ def run(
     """Search, train, evaluate, register and report, each once: what `gan run` does, from Python.
 
     `configuration` is a file or a `config.Configuration`, `overrides` are `a.b=c` texts; `storage` and
-    `tracking_uri` are as on the command line, and `how` is what `Pipeline.run` takes: name, stages, continue_from,
+    `tracking_uri` are as on the command line (GAN_STORAGE, MLFLOW_TRACKING_URI), and `how` is what `Pipeline.run` takes: name, stages, continue_from,
     skip_unchanged, dry_run.
 
         outcome = pipelines.run("configs/digits.yaml", ["algorithm.steps=500"], log=print)
@@ -268,7 +273,7 @@ def run(
     Raises:
         GanError: Whatever cannot be done, in a line; what was done is kept, and the same call resumes.
     """
-    place = Storage.at(storage)
+    place = Storage.at(storage or os.environ.get("GAN_STORAGE") or "gan-storage")
     stem = "run" if isinstance(configuration, Configuration) else Path(configuration).stem
     settings = configuration if isinstance(configuration, Configuration) else config.load(configuration, overrides)
     if isinstance(configuration, Configuration) and overrides:
@@ -277,4 +282,5 @@ def run(
             config.apply_override(document, text)
         settings = config.build(document)
     pipeline = Pipeline(place, lambda: address.tracking_uri(tracking_uri, place), log, log_warning)
-    return pipeline.run(settings, stem, overridden=[text.partition("=")[0] for text in overrides], **how)
+    with exit_codes.sigterm_as_exit():
+        return pipeline.run(settings, stem, overridden=[text.partition("=")[0] for text in overrides], **how)

@@ -24,7 +24,7 @@ class Diagnosis:
 
     points: int  # held-out images
     count: int  # of the points that are compared with as many samples, and training images
-    duplicates: float  # of samples, beside as many training images (gan_core.quality): no held-out image is needed
+    duplicates: float  # of samples, beside as many training images (gan_core.metrics.sample_quality): no held-out image is needed
     coverage: float  # of the held-out points, by as many samples
     reference_coverage: float  # of the same points, by as many training images
     skill: float

@@ -1,4 +1,4 @@
-"""Commands that judge and show a model: evaluate, sample."""
+"""The command that scores a model, or any two arrays: evaluate."""
 
 from typing import Any
 

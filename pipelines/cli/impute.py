@@ -65,8 +65,8 @@ def impute(
         masks = np.broadcast_to(observed, (len(images), *shape))
         picture = figures.completion_grid(images.reshape(-1, *shape), masks, filled, model.pixels)
         write_output(output, figures.png(picture))
-    told = {"reference": reference, "images": len(images), "completions": completions, "mask": mask, "seed": seed}
-    context.emit_result({**told, "output": output, "generator_sha256": model.sha256}, f"wrote {output}")
+    result = {"reference": reference, "images": len(images), "completions": completions, "mask": mask, "seed": seed}
+    context.emit_result({**result, "output": output, "generator_sha256": model.sha256}, f"wrote {output}")
 
 
 def _images(source: str, model: Any) -> Any:

@@ -63,5 +63,5 @@ def sample(
             write_output(output, buffer.getvalue())
         else:
             write_output(output, figures.png(figures.sample_grid(images, model.pixels)))
-    told = {"reference": reference, "count": count, "seed": seed, "output": output, "generator_sha256": model.sha256}
-    context.emit_result(told if condition is None else {**told, "condition": condition}, f"wrote {output}")
+    result = {"reference": reference, "count": count, "seed": seed, "output": output, "generator_sha256": model.sha256}
+    context.emit_result(result if condition is None else {**result, "condition": condition}, f"wrote {output}")

@@ -79,7 +79,7 @@ class GateSettings:
 
     A simulated year of equal models moves the champion 2.1 times with no margin (6 at most, in 20
     years), never with 2 nats; 10 nats pass at once (tests/pipelines/nights.py). A model that has collapsed, that
-    draws noise or that copies is refused by measures on the gate's points (gan_core/diagnosis.py); their
+    draws noise or that copies is refused by measures on the gate's points (gan_core/metrics/diagnosis.py); their
     thresholds part such models from good ones on three kinds of images (tests/benchmarks/gate.py).
     """
 
@@ -195,7 +195,7 @@ class Configuration:
         Shards(self.algorithm.batch_size, self.train.shards, self.train.workers)
         if self.evaluate.weights == "averaged" and not self.algorithm.generator_average:
             raise ValueError(
-                "evaluate.weights averaged, but algorithm.generator_average is 0; set it to 0.999, log, or use last"
+                "evaluate.weights averaged, but algorithm.generator_average is 0; set it to 0.999, say, or use last"
             )
         if self.data.pixels == "contrast_normalised" and self.network.generator.output != "linear":
             raise ValueError(

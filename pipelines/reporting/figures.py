@@ -182,7 +182,7 @@ def sigma_curves(scores: Sequence[Mapping[str, Any]]) -> bytes:
             axis.axvline(sigma, ymax=0.04, color=line.get_color())
     best = max((value for score in scores for value in score["curve"]), default=0.0)
     span = abs(best) + 50
-    axis.set_ylim(best - 3 * span, best + 0.2 * span)  # below, a narrow window has nothing to log
+    axis.set_ylim(best - 3 * span, best + 0.2 * span)  # below, a narrow window has nothing to say
     axis.set_xscale("log")
     axis.set_xlabel("sigma")
     axis.set_ylabel("validation log-likelihood, nats")

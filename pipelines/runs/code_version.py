@@ -19,6 +19,14 @@ def digest() -> str:
     return hasher.hexdigest()
 
 
+def shown(commit: str) -> str:
+    """A commit for people: short, and still marked where it was changed."""
+    if commit == "unknown":
+        return "an installed package"
+    number, _, changed = commit.partition("-")
+    return f"commit {number[:12]}{'-' * bool(changed)}{changed}"
+
+
 def commit() -> str:
     """The commit of the checkout this runs from, `-dirty` if it was changed; `unknown` elsewhere."""
     here = Path(__file__).parent

@@ -138,7 +138,8 @@ class Run:
             self.extends = False
         if not self.exists:
             plain = config.to_plain(self.configuration)
-            document: dict[str, Any] = {"run": self.name, "commit": code_version.commit(), "configuration": plain}
+            code = {"commit": code_version.commit(), "code": code_version.digest()}
+            document: dict[str, Any] = {"run": self.name, **code, "configuration": plain}
             if self.origin is not None:
                 document["origin"] = dataclasses.asdict(self.origin)
                 assert self.origin_tensors is not None
@@ -153,6 +154,14 @@ class Run:
         """The commit the run started from."""
         known = self.folder.read_json(run_layout.RUN)
         return str(known["commit"]) if known else code_version.commit()
+
+    @property
+    def begun_by(self) -> str | None:
+        """The code that has begun the run, if it was other than this."""
+        known = self.folder.read_json(run_layout.RUN)
+        if known is None or known.get("code") == code_version.digest():
+            return None
+        return code_version.shown(str(known.get("commit", "unknown")))
 
     @property
     def config_digest(self) -> str:
@@ -238,15 +247,24 @@ class Run:
         return model
 
 
-def of_other_code(run: Run) -> list[str]:
-    """The storage's runs of the same configuration and origin that were named after another version of the code."""
+def of_other_code(run: Run, any_seed: bool) -> list[str]:
+    """The storage's runs of the same configuration and origin that were named after other code, the newest last.
+
+    `any_seed`: where the seed is a function of the name, it differs and means nothing.
+    """
+
+    def made_from(one: Run) -> Any:
+        plain = config.identity(one.configuration)
+        return {**plain, "seed": None} if any_seed else plain, one.origin and one.origin.digest
+
     found, stem = [], run.name.rpartition("-")[0]
     for name in run_names(run.storage):
         if name != run.name and re.fullmatch(re.escape(stem) + "-[0-9a-f]{8}", name):
-            with contextlib.suppress(GanError):
-                if Run.open(name, run.storage).config_digest == run.config_digest:
-                    found.append(name)
-    return found
+            with contextlib.suppress(GanError, *MALFORMED):
+                other = Run.open(name, run.storage)
+                if made_from(other) == made_from(run):
+                    found.append(other)
+    return [other.name for other in sorted(found, key=lambda other: other.folder.size_and_mtime()[1])]
 
 
 def _raises(ours: Any, theirs: Any) -> bool:

@@ -1,7 +1,11 @@
 """What ends a process, as a line and an exit code: the command line's, and those of a failure that others are notified of."""
 
+import contextlib
 import select
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 from gan_core.errors import GanError, visible
 from pipelines.runtime import installed
@@ -20,6 +24,19 @@ def failure(error: Exception) -> tuple[int, str] | None:
         return known.exit_code, str(known)
     first = visible(str(error).splitlines()[0]) if str(error) else ""
     return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
+
+
+@contextlib.contextmanager
+def sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM end the block as SystemExit, so that it can save, where it would end the process without a word."""
+    own = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if own:
+        signal.signal(signal.SIGTERM, lambda *signal_and_frame: sys.exit(PREEMPTED))
+    try:
+        yield
+    finally:
+        if own:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _reader_has_left() -> bool:

@@ -54,16 +54,16 @@ class ModelHolder:
 class Replica:
     """Answers requests, one draw at a time: a few may wait, those beyond are told to come again."""
 
-    def __init__(self, shelf: Any, settings: ServeSettings) -> None:
+    def __init__(self, holder: Any, settings: ServeSettings) -> None:
         import torch
 
         torch.set_num_threads(1)
-        self.holder, self.settings = shelf, settings
+        self.holder, self.settings = holder, settings
         self.waiting = 0
         self.drawing = asyncio.Lock()
 
-    async def reconfigure(self, told: dict[str, Any]) -> None:
-        """Take the model from the shelf: at the start, and whenever it is another one."""
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Take the model from its holder: at the start, and whenever it is another one."""
         self.model, self.about = await self.holder.get.remote()
 
     async def __call__(self, request: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What the driver makes of a finished run: its MLflow runs, its registered version, its page."""
+"""The stage that copies a finished run into MLflow, registers its model and lets the gate decide."""
 
 import json
 from collections.abc import Callable

@@ -183,7 +183,7 @@ class CheckpointWriter:
         self.rows: list[dict[str, float]] = []
         self.saved_at = self.shown_at = time.monotonic()
         self.polled_at = 0.0
-        self.gauges = Gauges(spec.run.name)
+        self.gauges = Gauges(spec.run.name) if spec.stage == "train" else None  # those of the run are G's and D's
 
     def on_report(self, report: Report, at_checkpoint: bool) -> None:
         """Note a report; save if the step is one to save at, if it was long ago, or if the driver asks for it."""
@@ -203,7 +203,8 @@ class CheckpointWriter:
             spec.folder.write_json(run_layout.STOP, report.step)
         if now - self.shown_at >= 1:
             metrics = {"step": report.step, **report.metrics}
-            self.gauges.set(metrics)
+            if self.gauges:
+                self.gauges.set(metrics)
             spec.folder.write_json(run_layout.LIVE, metrics)
             self.shown_at = now
 

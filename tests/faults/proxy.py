@@ -70,7 +70,7 @@ def failing(server: str) -> Iterator[tuple[str, Faults]]:
             else:
                 self.answer(reply.status, content, reply.getheader("Content-Type"))
 
-        def emit_result(self, status: int, content: bytes, kind: str | None = None) -> None:
+        def answer(self, status: int, content: bytes, kind: str | None = None) -> None:
             with contextlib.suppress(ConnectionError):  # who was kept waiting may have gone
                 self.send_response(status)
                 self.send_header("Content-Type", kind or "text/plain")

@@ -32,7 +32,7 @@ def test_the_flag_is_as_it_was_afterwards_and_after_an_error(monkeypatch, before
     assert torch.backends.cudnn.deterministic is before
 
 
-def test_every_pass_of_a_training_is_deterministic_and_its_caller_is_not(monkeypatch, one_thread):
+def test_only_passes_of_a_training_are_deterministic(monkeypatch, one_thread):
     """Forward and backward passes, of a step and of the reported samples; between reports the flag is the caller's."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     digits = load_digits()

@@ -211,8 +211,9 @@ def test_divergence_ends_with_6_and_keeps_a_checkpoint(finished, tmp_path):
 
 
 def test_collapsed_model_is_registered_and_ends_with_6(finished, tmp_path):
-    """A run whose model has collapsed registers it unpromoted, says so and ends with 6, each time."""
+    """A run whose model has collapsed registers it unpromoted, says so, notifies and ends with 6, each time."""
     changes = ["tune.candidates=0", "train.workers=1", "algorithm.steps=20", "registry.gate.max_duplicates=0.0"]
+    changes.append("notify.command=[sh, -c, 'cat >> notified; echo >> notified']")
     arguments = [part for change in changes for part in ("--set", change)]
     for _ in range(2):
         answer = gan("run", finished.yaml, *arguments, "--name", "flat", "--storage", "st", "--json", cwd=tmp_path)
@@ -222,6 +223,9 @@ def test_collapsed_model_is_registered_and_ends_with_6(finished, tmp_path):
             "at most 0% allowed; expected another seed or other rates; it stays registered, not promoted"
         )
         assert (answer.json["version"], answer.json["alias"], answer.json["promoted"]) == (1, "challenger", False)
+    notified = [json.loads(line) for line in (tmp_path / "notified").read_text().splitlines()]
+    assert [(one["event"], one["exit_code"], one["stage"]) for one in notified] == [("failed", 6, "report")] * 2
+    assert {f"error: {one['error']}" for one in notified} == {answer.error}
 
 
 def test_debug_shows_where_and_still_ends_with_the_code(tmp_path, here):

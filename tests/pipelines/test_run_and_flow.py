@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -16,7 +18,8 @@ from pipelines.evaluation.scores import evaluate_arrays
 from pipelines.flow import Flow, Pipeline
 from pipelines.registry import Registry
 from pipelines.runs.records import ReportRecord, TuneRecord
-from pipelines.runs.run import STAGES, Run, checked_run_name, run_names
+from pipelines.runs.run import RECORDS, STAGES, Run, checked_run_name, run_names
+from pipelines.stages import table
 from pipelines.storage import Storage, checkpoint_names
 from pipelines.storage.metric_log import read_history
 from tests.pipelines.conftest import gan, kill_group, start_gan, trained_alone, until
@@ -165,6 +168,22 @@ def test_untrained_run_says_how_to_get_a_generator(small, storage):
         create(small, storage, "mine").generator()
 
 
+def test_every_stage_has_a_record_and_a_place():
+    """The table that is walked and the records that are read name the same stages, in the same order."""
+    assert tuple(table.STAGES) == STAGES
+    assert {name: stage.record for name, stage in table.STAGES.items()} == RECORDS
+
+
+def test_sigterm_lets_python_save_before_it_exits(tmp_path):
+    """`pipelines.run` in a program of the user's own is preempted as `gan run` is: what is open is closed, code 143."""
+    script = (
+        "import os, signal\nfrom pipelines.runtime.exit_codes import sigterm_as_exit\n"
+        "with sigterm_as_exit():\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n    finally:\n        print('saved')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (143, "saved\n")
+
+
 # Before anything starts
 
 
@@ -208,10 +227,15 @@ def test_run_of_other_code_is_named_not_restarted_silently(small, storage):
     Run.create(small, "stem", "stem-0a1b2c3d", storage).save()
     Run.create(config.override(small, {"noise.size": 9}), "stem", "stem-00000000", storage).save()
     said = []
-    planned = Pipeline(storage, lambda: "", said.append).run(small, "stem", stages=("train",), dry_run=True)
+    pipeline = Pipeline(storage, lambda: "", said.append)
+    planned = pipeline.run(small, "stem", stages=("train",), dry_run=True)
     hint = "run    stem-0a1b2c3d is of this configuration, by other code: --name stem-0a1b2c3d goes on with it"
     assert said == [hint]
     assert planned.run.name not in ("stem-0a1b2c3d", "stem-00000000")
+    nightly = config.override(small, {"seed": "name"})
+    Run.create(nightly, "stem", "stem-11111111", storage).save()
+    pipeline.run(nightly, "stem", stages=("train",), dry_run=True)
+    assert "stem-11111111" in said[-1]  # whose seed is another, being its name's
 
 
 def test_run_resumed_by_another_commit_says_both(finished, tmp_path):
@@ -219,14 +243,14 @@ def test_run_resumed_by_another_commit_says_both(finished, tmp_path):
     shutil.copytree(finished.folder, tmp_path / "runs" / "small-run")
     run = Run.open("small-run", Storage.at(tmp_path))
     document = run.folder.read_json("run.json")
-    run.folder.write_json("run.json", {**document, "commit": "0123456789abcdef"})
+    run.folder.write_json("run.json", {**document, "commit": "0123456789abcdef-dirty", "code": "other"})
     run.folder.delete("records/report.json")
     said = []
     outcome = Pipeline(run.storage, lambda: f"sqlite:///{finished.storage}/mlflow.db", said.append).finish(
         run, ("report",)
     )
     assert outcome.state == "done"
-    assert any(line.startswith("run    begun at commit 0123456789ab, resumed at ") for line in said)
+    assert any(line.startswith("run    begun by commit 0123456789ab-dirty, goes on by commit ") for line in said)
 
 
 # A whole run

@@ -242,7 +242,7 @@ def test_conditional_run_reaches_ninety_percent(tmp_path, registry_uri):
     shipped = config.load(Path(__file__).parents[2] / "configs" / "digits_conditional.yaml")
     (tmp_path / "c.yaml").write_text(config.to_yaml(shipped))
     where = ["--storage", tmp_path / "st", "--tracking-uri", registry_uri]
-    done = gan("run", "c.yaml", "--name", "c", *where, "--set", "algorithm.steps=1500", "--json", cwd=tmp_path)
+    done = gan("run", "c.yaml", "--name", "c", *where, "--json", cwd=tmp_path)
     assert done.code == 0, done.err
     record = json.loads((tmp_path / "st/runs/c/records/evaluate.json").read_text())["record"]
     # 96 to 98 % after 1,000 to 3,000 steps; 10,000 samples, so the rest of the distance is the training's own.

@@ -22,7 +22,7 @@ from pipelines.runs.run import Run, of_other_code
 from pipelines.runs.run_lease import working_on
 from pipelines.runtime import exit_codes, notifications, ray_session
 from pipelines.runtime.cluster import Cluster
-from pipelines.stages.table import STAGES
+from pipelines.stages.table import STAGES, Stage
 from pipelines.storage import Storage
 
 Log = Callable[[str], None]
@@ -161,9 +161,9 @@ class Pipeline:
             promotion = {key: registered[key] for key in ("model", "version", "reason")}
             promotion |= {key: score[key] for key in ("log_likelihood", "standard_error")}
             notifications.notify(run.configuration.notify, "promoted", progress, self.log_warning, **promotion)
-        version, refused = f"{registered.get('model')}/{registered.get('version')}", registered.get("collapsed")
-        failure = collapsed_model(version, registered["reason"]) if refused else None
-        if failure is not None:
+        failure = None
+        if registered.get("collapsed"):
+            failure = collapsed_model(f"{registered['model']}/{registered['version']}", registered["reason"])
             how = {"stage": progress.stage, "exit_code": failure.exit_code, "error": str(failure)}
             notifications.notify(run.configuration.notify, "failed", progress, self.log_warning, **how)
         return ended("done", done, failure=failure)
@@ -203,18 +203,17 @@ class Flow:
             GanError: What the stage itself raises.
         """
         stage = STAGES[name]
+        work = partial(self._work, stage)
         if stage.on_cluster:
-            return self.run.stage(
-                name, stage.record, stage.inputs(self), lambda: self.cluster.call(partial(self._work, name))
-            )
-        return self.run.stage(name, stage.record, stage.inputs(self), partial(self._work, name))
+            work = partial(self.cluster.call, work)
+        return self.run.stage(name, stage.record, stage.inputs(self), work)
 
-    def _work(self, name: str) -> Any:
-        if not STAGES[name].on_cluster:
+    def _work(self, stage: Stage) -> Any:
+        if not stage.on_cluster:
             self.cluster.leave()  # it has no part in what follows, and could only end it
         elif self.opening_registry is not None and self.opening_registry.done():
             self.opening_registry.result()  # a registry that cannot be opened is an error now, not after hours of work
-        return STAGES[name].run(self)
+        return stage.run(self)
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -264,8 +263,8 @@ def run(
     """Search, train, evaluate, register and report, each once: what `gan run` does, from Python.
 
     `configuration` is a file or a `config.Configuration`, `overrides` are `a.b=c` texts; `storage` and
-    `tracking_uri` are as on the command line (GAN_STORAGE, MLFLOW_TRACKING_URI), and `how` is what `Pipeline.run` takes: name, stages, continue_from,
-    skip_unchanged, dry_run.
+    `tracking_uri` are as on the command line (GAN_STORAGE, MLFLOW_TRACKING_URI), and `how` is what `Pipeline.run`
+    takes: name, stages, continue_from, skip_unchanged, dry_run.
 
         outcome = pipelines.run("configs/digits.yaml", ["algorithm.steps=500"], log=print)
         outcome.records["evaluate"]["log_likelihood"]  # nats

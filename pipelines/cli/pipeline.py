@@ -65,16 +65,6 @@ def tune(context: Context, configuration: str, overrides: tuple[str, ...], name:
       gan tune configs/digits.yaml --name mine --set tune.candidates=12 --json
       gan tune configs/digits.yaml --set tune.searcher=tpe --set tune.scheduler=asha --set tune.time_budget_s=60
     """
-    from pipelines import config
-
-    settings = config.load(configuration, overrides)
-    if not settings.tune.candidates:
-        raise ConfigurationError(
-            "nothing to search",
-            configuration,
-            "tune.candidates is 0",
-            "1 or more, and tune.space: --set tune.candidates=8",
-        )
     _make(context, configuration, overrides, ("tune",), name=name, dry_run=dry_run)
 
 
@@ -141,6 +131,9 @@ def _make(
     from pipelines import config
 
     settings, overridden = config.load(configuration, overrides), [text.partition("=")[0] for text in overrides]
+    if stages == ("tune",) and not settings.tune.candidates:
+        expected = "1 or more, and tune.space: --set tune.candidates=8"
+        raise ConfigurationError("nothing to search", configuration, "tune.candidates is 0", expected)
     pipeline = _pipeline(context)
     emit(context, pipeline.run(settings, Path(configuration).stem, stages=stages, overridden=overridden, **how))
 

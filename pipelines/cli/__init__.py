@@ -17,7 +17,13 @@ from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 from pipelines.runtime import import_path
-from pipelines.runtime.exit_codes import INTERRUPTED, PREEMPTED, PREEMPTED_LINE, failure
+from pipelines.runtime.exit_codes import (
+    INTERRUPTED,
+    PREEMPTED,
+    PREEMPTED_LINE,
+    failure,
+    send_lost_signals_again,
+)
 
 # Torch, Ray and MLflow are imported by the commands that need them: --help answers at once.
 
@@ -96,6 +102,7 @@ def main() -> NoReturn:
         sys.exit(PREEMPTED)
 
     signal.signal(signal.SIGTERM, leave)
+    send_lost_signals_again()
     try:
         cli.main(standalone_mode=False)
         code = 0

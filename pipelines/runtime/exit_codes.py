@@ -1,6 +1,7 @@
 """What ends a process, as a line and an exit code: the command line's, and those of a failure that others are notified of."""
 
 import contextlib
+import os
 import select
 import signal
 import sys
@@ -12,6 +13,7 @@ from pipelines.runtime import installed
 
 PREEMPTED, INTERRUPTED = 143, 130
 PREEMPTED_LINE = "preempted (gan): by SIGTERM; the same command resumes"
+SENT_AGAIN_S = 0.1
 
 
 def failure(error: Exception) -> tuple[int, str] | None:
@@ -37,6 +39,25 @@ def sigterm_as_exit() -> Iterator[None]:
     finally:
         if own:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def send_lost_signals_again() -> None:
+    """Let this process send itself SIGINT or SIGTERM again where the exception that it raised was lost.
+
+    Python ignores what a signal's handler raises within a callback (a fork's, a finalizer's, a C library's): a Ctrl-C
+    that arrived there, while Ray starts its processes, say, would be forgotten.
+    """
+    report = sys.unraisablehook
+
+    def send_again(ignored: "sys.UnraisableHookArgs") -> None:
+        preempted = ignored.exc_type is SystemExit and getattr(ignored.exc_value, "code", None) == PREEMPTED
+        lost = signal.SIGINT if ignored.exc_type is KeyboardInterrupt else signal.SIGTERM if preempted else None
+        if lost is None:
+            report(ignored)
+        else:  # later, by another thread: what is raised in here would be lost as well
+            threading.Timer(SENT_AGAIN_S, os.kill, (os.getpid(), lost)).start()
+
+    sys.unraisablehook = send_again
 
 
 def _reader_has_left() -> bool:

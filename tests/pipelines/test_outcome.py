@@ -137,6 +137,36 @@ def test_signal_while_ray_starts_has_its_own_line(sign, moment, small_yaml, tmp_
     assert answer.error == line
 
 
+LOST = {
+    "fork": "os.register_at_fork(after_in_parent=arrives); os.fork() or os._exit(0)",
+    "finalizer": "type('Closed', (), {'__del__': arrives})()",
+}
+
+
+@pytest.mark.parametrize("callback", LOST)
+@pytest.mark.parametrize(("sign", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_signal_lost_in_a_callback_ends_the_command(callback, sign, code, tmp_path):
+    """Python ignores what is raised in a callback: a Ctrl-C there was forgotten, and the command ended with 0."""
+    script = f"""
+import os, signal, sys, time
+import click
+import pipelines.cli
+def arrives(*_):
+    signal.raise_signal(signal.{sign})
+def wait():
+    {LOST[callback]}
+    time.sleep(300)
+    print("was never interrupted")
+pipelines.cli.cli.add_command(click.Command("wait", callback=wait))
+sys.argv = ["gan", "wait"]
+pipelines.cli.process()
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr  # click ends the terminal's ^C with a newline
+
+
 STAGES = {
     "search": ("tune", "tune/findings/*/*.jsonl", "tune.candidates=12"),
     "training": ("train", "history/*.jsonl", "algorithm.steps=5000"),

@@ -79,13 +79,13 @@ class Pipeline:
         Raises:
             GanError: Whatever cannot be done, in a line; what was done is kept.
         """
-        with self._notifying(configuration, name or stem, dry_run) as progress:
+        with self._notifying(configuration, name or stem, dry_run) as active:
             run = self._created(configuration, stem, name, continue_from, overridden)
-            progress.run = run.name
+            active.run = run.name
             if name is None and not run.exists:
                 for other in of_other_code(run, any_seed=configuration.seed == "name")[-1:]:
                     self.log(f"run    {other} is of this configuration, by other code: --name {other} goes on with it")
-            return self._do(run, stages or run.stages, progress, dry_run, skip_unchanged)
+            return self._do(run, stages or run.stages, active, dry_run, skip_unchanged)
 
     def finish(self, run: Run, stages: tuple[str, ...]) -> Outcome:
         """Do the last stages of a run that is in the storage.
@@ -93,16 +93,16 @@ class Pipeline:
         Raises:
             GanError: Whatever cannot be done, in a line; what was done is kept.
         """
-        with self._notifying(run.configuration, run.name) as progress:
-            return self._do(run, stages, progress)
+        with self._notifying(run.configuration, run.name) as active:
+            return self._do(run, stages, active)
 
     def _notifying(
         self, configuration: Configuration, name: str, dry_run: bool = False
-    ) -> contextlib.AbstractContextManager[notifications.Progress]:
-        progress = notifications.Progress(name, self.storage.uri)
+    ) -> contextlib.AbstractContextManager[notifications.ActiveRun]:
+        active = notifications.ActiveRun(name, self.storage.uri)
         if dry_run:
-            return contextlib.nullcontext(progress)
-        return notifications.notify_on_failure(configuration.notify, progress, self.log_warning)
+            return contextlib.nullcontext(active)
+        return notifications.notify_on_failure(configuration.notify, active, self.log_warning)
 
     def _created(
         self,
@@ -125,7 +125,7 @@ class Pipeline:
         self,
         run: Run,
         stages: tuple[str, ...],
-        progress: notifications.Progress,
+        active: notifications.ActiveRun,
         dry_run: bool = False,
         skip_unchanged: bool = False,
     ) -> Outcome:
@@ -151,7 +151,7 @@ class Pipeline:
             if tracked:
                 flow.open_registry()
             for stage in stages:
-                progress.stage = stage
+                active.stage = stage
                 flow.do(stage)
         if "evaluate" in stages and len(done) < len(stages):
             apply_retention(run, flow.tracking_uri, self.log, self.log_warning)
@@ -160,12 +160,12 @@ class Pipeline:
             score = run.records()["evaluate"]
             promotion = {key: registered[key] for key in ("model", "version", "reason")}
             promotion |= {key: score[key] for key in ("log_likelihood", "standard_error")}
-            notifications.notify(run.configuration.notify, "promoted", progress, self.log_warning, **promotion)
+            notifications.notify(run.configuration.notify, "promoted", active, self.log_warning, **promotion)
         failure = None
         if registered.get("collapsed"):
             failure = collapsed_model(f"{registered['model']}/{registered['version']}", registered["reason"])
-            how = {"stage": progress.stage, "exit_code": failure.exit_code, "error": str(failure)}
-            notifications.notify(run.configuration.notify, "failed", progress, self.log_warning, **how)
+            how = {"stage": active.stage, "exit_code": failure.exit_code, "error": str(failure)}
+            notifications.notify(run.configuration.notify, "failed", active, self.log_warning, **how)
         return ended("done", done, failure=failure)
 
 

@@ -63,7 +63,7 @@ def submit(
             {"run": run.name, "entrypoint": entry, "environment": sorted(environment)}, f"would submit: {entry}"
         )
         return
-    cluster = ray_jobs.Cluster(address)
+    cluster = ray_jobs.JobServer(address)
     job = cluster.submit(run.name, entry, environment, working_dir)
     result = {"run": run.name, "job": job.id, "attached": job.attached}
     if job.done:
@@ -73,7 +73,7 @@ def submit(
     _follow(context, cluster, address, result)
 
 
-def _follow(context: Context, cluster: "ray_jobs.Cluster", address: str, result: dict[str, Any]) -> None:
+def _follow(context: Context, cluster: "ray_jobs.JobServer", address: str, result: dict[str, Any]) -> None:
     """Show the job's log until it ends, or until Ctrl-C, which leaves it running."""
     job = result["job"]
 

@@ -48,7 +48,7 @@ def load(settings: DataSettings, storage: Storage, log: Callable[[str], None], r
     chunks, listing = _chunks(settings)
     made_from = [list(settings.size), settings.channels, listing]
     name = config.digest(made_from)[:32]
-    folder, about = storage.child(image_cache.ROWS, name), image_cache.known(storage, name, reader)
+    folder, about = storage.child(image_cache.ROWS, name), image_cache.description(storage, name, reader)
     if about is None:
         log(f"data   decoding {settings.root} once, by {len(chunks)} Ray Data tasks, into {folder.uri}")
         files = _decode(chunks, settings, folder)
@@ -62,10 +62,10 @@ def _chunks(settings: DataSettings) -> tuple[list[dict[str, Any]], list[list[Any
     address = uri.checked_address(settings.root)
     filesystem, root = uri.open_place(address)
     with uri.answering(address):
-        found = filesystem.get_file_info(root)
-        if found.type == pyarrow.fs.FileType.NotFound:
+        info = filesystem.get_file_info(root)
+        if info.type == pyarrow.fs.FileType.NotFound:
             raise DataError("no images", settings.root, "no such folder", "a folder of PNG, JPEG or Parquet files")
-        infos = [found] if found.is_file else filesystem.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
+        infos = [info] if info.is_file else filesystem.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
     files = sorted((info for info in infos if info.is_file), key=lambda info: str(info.path))
     parquet = [info for info in files if info.path.endswith(".parquet")]
     used = parquet or [info for info in files if info.path.lower().endswith(SUFFIXES)]
@@ -107,7 +107,7 @@ def _decode(chunks: list[dict[str, Any]], settings: DataSettings, folder: Storag
                 errors.last_line(error),
                 "tasks that live; the same command tries again",
             ) from error
-    return [file for one in sorted(made, key=lambda one: int(one["number"])) for file in one["files"]]
+    return [file for answer in sorted(made, key=lambda answer: int(answer["number"])) for file in answer["files"]]
 
 
 def _answer(row: Mapping[str, str], settings: DataSettings, folder: Storage) -> dict[str, str]:

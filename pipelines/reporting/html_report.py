@@ -94,13 +94,13 @@ def render(
         {"name": whose, **_row(score["cross_validated"])},
         *({"name": name, "protocol": "paper", **row} for name, row in score["references"].items()),
     ]
-    seen = {whose: score["quality"] or {"coverage": score["coverage"]}, **score["references"]}
+    qualities = {whose: score["quality"] or {"coverage": score["coverage"]}, **score["references"]}
     embedded = {
         name: "data:image/png;base64," + base64.b64encode(content).decode() for name, content in pictures.items()
     }
     page = Environment(autoescape=True).from_string(TEMPLATE)
     return page.render(
-        qualities=seen.items(), measured=MEASURES, measures=described_measures(score["extension"]),
+        qualities=qualities.items(), measured=MEASURES, measures=described_measures(score["extension"]),
         run=run, data=data, score=score, rows=rows, pictures=embedded, table=PAPER_TABLE_1.get(data), configuration=configuration, commit=commit, neighbours=neighbours,
         trained=records["train"], searched=records.get("tune"), inferred=records.get("infer"), registered=records.get("register"),
     )  # fmt: skip

@@ -46,18 +46,18 @@ def status(run: Run) -> dict[str, Any]:
 
 def entries(storage: Storage) -> list[tuple[dict[str, Any], str]]:
     """Every run's status, and the same in a line; of one that cannot be read, why, as its `reason`."""
-    found = []
+    listed = []
     for name in run_names(storage):
         try:
             # A folder without run.json is that of a command killed before it had begun.
             if storage.child("runs", name).read(run_layout.RUN) is not None:
-                known = status(Run.open(name, storage))
-                found.append((known, progress(known)))
+                state = status(Run.open(name, storage))
+                listed.append((state, progress(state)))
         except (GanError, *MALFORMED) as error:
             reason = str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {visible(error)}"
-            known = {"run": name, "state": "unreadable", "reason": reason}
-            found.append((known, f"{visible(name):<40} unreadable  {reason}"))
-    return found
+            state = {"run": name, "state": "unreadable", "reason": reason}
+            listed.append((state, f"{visible(name):<40} unreadable  {reason}"))
+    return listed
 
 
 def saved_step(run: Run) -> int | None:
@@ -69,18 +69,21 @@ def saved_step(run: Run) -> int | None:
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """The settings in which runs differ, by dotted name (a search's choice included), and their scores."""
     settings = [config.flat(config.to_plain(run.chosen())) for run in runs]
-    names = sorted({name for one in settings for name in one})
-    values = {name: [one.get(name) for one in settings] for name in names}
+    names = sorted({name for plain in settings for name in plain})
+    values = {name: [plain.get(name) for plain in settings] for name in names}
     records = [run.records() for run in runs]
-    scores = {name: [one.get("evaluate", {}).get(name) for one in records] for name in SCORES}
+    evaluated = [of_run.get("evaluate", {}) for of_run in records]
+    scores = {name: [record.get(name) for record in evaluated] for name in SCORES}
     scores["cross_validated_log_likelihood"] = [
-        one.get("evaluate", {}).get("cross_validated", {}).get("log_likelihood") for one in records
+        record.get("cross_validated", {}).get("log_likelihood") for record in evaluated
     ]
-    trained = {name: [one.get("train", {}).get(name) for one in records] for name in ("step", "seconds")}
+    trained = {name: [of_run.get("train", {}).get(name) for of_run in records] for name in ("step", "seconds")}
     return {
         "runs": [run.name for run in runs],
-        "settings": {name: found for name, found in values.items() if any(value != found[0] for value in found)},
-        "scores": {**scores, **{f"training_{name}": found for name, found in trained.items()}},
+        "settings": {
+            name: of_runs for name, of_runs in values.items() if any(value != of_runs[0] for value in of_runs)
+        },
+        "scores": {**scores, **{f"training_{name}": of_runs for name, of_runs in trained.items()}},
     }
 
 
@@ -103,13 +106,13 @@ def prunable(
     runs: Sequence[Run], leaving: PruneCriteria, protection: Callable[[Run], str | None] = lambda run: None
 ) -> list[dict[str, Any]]:
     """Every run that the conditions name, with its bytes and age, and why it is kept if it is."""
-    found = []
+    newest_first = []
     for run in runs:
         size, written = run.folder.size_and_mtime()
-        found.append((written, run, size))
-    found.sort(key=lambda item: (-item[0], item[1].name))
+        newest_first.append((written, run, size))
+    newest_first.sort(key=lambda item: (-item[0], item[1].name))
     now, chosen = time.time(), []
-    for written, run, size in found[leaving.keep or 0 :]:
+    for written, run, size in newest_first[leaving.keep or 0 :]:
         state = status(run)["state"]
         if leaving.state not in (None, state) or now - written < (leaving.older_than or 0):
             continue
@@ -158,12 +161,12 @@ class Protection:
             return "its version holds an alias"
         if (record := run.record("register")) is None:
             return None
-        known = self.registry.version(record["model"], record["version"]) if self.registry else None
-        if known is not None and known.aliases:
+        version = self.registry.version(record["model"], record["version"]) if self.registry else None
+        if version is not None and version.aliases:
             return "its version holds an alias"
         where = record["tracking_uri"]
         asked = self.registry is not None and where == address.recorded(self.uri)
-        if asked or (where is None and known is not None and known.tags.get("run") == run.name):
+        if asked or (where is None and version is not None and version.tags.get("run") == run.name):
             return None
         return f"registered in {where or 'a registry it does not name'}, which has not answered: --tracking-uri asks it"
 
@@ -187,10 +190,10 @@ def seconds(text: str) -> float:
     Raises:
         ConfigurationError: If it is not one.
     """
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smhdw])", text)
-    if not found:
+    parts = re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smhdw])", text)
+    if not parts:
         raise ConfigurationError("not a time", "--older-than", repr(text)[:40], "a number and s, m, h, d or w: 30d")
-    return float(found[1]) * UNITS[found[2]]
+    return float(parts[1]) * UNITS[parts[2]]
 
 
 def bytes_text(size: float) -> str:
@@ -202,15 +205,15 @@ def bytes_text(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def progress(found: Mapping[str, Any]) -> str:
+def progress(state: Mapping[str, Any]) -> str:
     """A status in one line."""
-    parts = [f"{visible(found['run']):<40} {found['state']:<8}"]
-    if found["state"] == "running":
-        parts.append(str(found["stage"]))
-    if found["state"] != "done" and found["step"] is not None:
-        parts.append(f"step {found['step']}/{found['steps']}")
-    if found["images_per_second"] is not None:
-        parts.append(f"{found['images_per_second']:,.0f} images/s  about {found['seconds_left']:.0f} s left")
-    if found["log_likelihood"] is not None:
-        parts.append(f"{found['log_likelihood']:.1f} nats")
+    parts = [f"{visible(state['run']):<40} {state['state']:<8}"]
+    if state["state"] == "running":
+        parts.append(str(state["stage"]))
+    if state["state"] != "done" and state["step"] is not None:
+        parts.append(f"step {state['step']}/{state['steps']}")
+    if state["images_per_second"] is not None:
+        parts.append(f"{state['images_per_second']:,.0f} images/s  about {state['seconds_left']:.0f} s left")
+    if state["log_likelihood"] is not None:
+        parts.append(f"{state['log_likelihood']:.1f} nats")
     return "  ".join(parts)

@@ -21,7 +21,7 @@ SHOWN = 200  # characters of what a command said about its failure
 
 
 @dataclass
-class Progress:
+class ActiveRun:
     """What is known of a run while it is worked on, for those who are notified if it ends badly."""
 
     run: str
@@ -44,12 +44,12 @@ def message(event: Event, run: str, storage: str, **more: Any) -> dict[str, Any]
 
 
 def notify(
-    settings: NotifySettings, event: Event, progress: Progress, log_warning: Callable[[str], None], **more: Any
+    settings: NotifySettings, event: Event, active: ActiveRun, log_warning: Callable[[str], None], **more: Any
 ) -> None:
     """Send the message of an event, if it is one of the settings'. What goes wrong is logged, in a line, and no more."""
     if event not in settings.events:
         return
-    content = json.dumps(message(event, progress.run, progress.storage, **more)).encode()
+    content = json.dumps(message(event, active.run, active.storage, **more)).encode()
     for name, send in (("command", _run_command), ("webhook", _post)):
         try:
             problem = send(settings, content)
@@ -61,19 +61,19 @@ def notify(
 
 @contextlib.contextmanager
 def notify_on_failure(
-    settings: NotifySettings, progress: Progress, log_warning: Callable[[str], None]
-) -> Iterator[Progress]:
+    settings: NotifySettings, active: ActiveRun, log_warning: Callable[[str], None]
+) -> Iterator[ActiveRun]:
     """Notify whom the configuration names if the block fails or is preempted. Ctrl-C is news to nobody."""
     try:
-        yield progress
+        yield active
     except SystemExit:  # of SIGTERM; Ray turns ours into its own
         code, line = exit_codes.PREEMPTED, exit_codes.PREEMPTED_LINE
-        notify(settings, "preempted", progress, log_warning, stage=progress.stage, exit_code=code, error=line)
+        notify(settings, "preempted", active, log_warning, stage=active.stage, exit_code=code, error=line)
         raise
     except Exception as error:
         if (failure := exit_codes.failure(error)) is not None:
             code, line = failure
-            notify(settings, "failed", progress, log_warning, stage=progress.stage, exit_code=code, error=line)
+            notify(settings, "failed", active, log_warning, stage=active.stage, exit_code=code, error=line)
         raise
 
 

@@ -30,7 +30,7 @@ class Job:
     done: bool
 
 
-class Cluster:
+class JobServer:
     """The job server of a Ray cluster."""
 
     def __init__(self, address: str, reconnect_seconds: float = RECONNECT_SECONDS) -> None:

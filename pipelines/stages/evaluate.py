@@ -44,7 +44,7 @@ def evaluate_generator(
     log(f"score  paper protocol: {_nats(paper)}")
     refined = cross_validated_protocol(log_density, validation, points, len(samples), settings.folds)
     log(f"score  cross-validated: {_nats(refined)}")
-    seen = _quality(samples, dataset, settings)
+    quality = _quality(samples, dataset, settings)
     drawn = {name: other.draw(settings.samples, seed) for name, other in (beside or {}).items()}
     rows_of = {
         **{name: images.reshape(len(images), -1) for name, images in drawn.items()},
@@ -55,7 +55,7 @@ def evaluate_generator(
         log(
             f"score  reference, {name}: {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats, coverage {row['coverage']:.2f} (of {row['count']})"
         )
-    log(f"score  {described(**asdict(seen))}")
+    log(f"score  {described(**asdict(quality))}")
     measures = extension_measures(model, dataset, settings.samples, seed)
     for line in described_measures(measures):
         log(f"score  {line}")
@@ -65,12 +65,12 @@ def evaluate_generator(
         sigma=paper.sigma,
         paper=asdict(paper),
         cross_validated=asdict(refined),
-        coverage=seen.coverage,
+        coverage=quality.coverage,
         references=references,
         data_digest=dataset.digest,
         generator_sha256=model.sha256,
         seconds=time.monotonic() - started,
-        quality=asdict(seen),
+        quality=asdict(quality),
         weights=settings.weights or "last",
         extension=measures,
     )

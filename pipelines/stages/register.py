@@ -16,7 +16,7 @@ from pipelines.runs import code_version, warm_start
 from pipelines.runs.records import RegisterRecord
 from pipelines.runs.run import Run
 from pipelines.runs.trained_models import trained_inference
-from pipelines.stages.mlflow_runs import mlflow_runs
+from pipelines.stages.run_tracking import run_tracking
 from pipelines.storage import run_layout
 from pipelines.storage.metric_log import read_history
 
@@ -31,7 +31,7 @@ def publish(run: Run, registry: Registry, dataset: Dataset, log: Callable[[str],
     """
     settings = run.configuration
     records = run.records()
-    runs = mlflow_runs(run, registry)
+    runs = run_tracking(run, registry)
     chosen = records["tune"]["chosen"] if "tune" in records else {}
     runs.describe(
         config.to_yaml(settings), {"seed": settings.seed, **_headline(run), **chosen}, dataset, f"`{run.name}`"

@@ -18,7 +18,7 @@ from pipelines.reporting import figures, html_report
 from pipelines.runs.records import ReportRecord
 from pipelines.runs.run import Run
 from pipelines.runs.trained_models import trained_inference
-from pipelines.stages.mlflow_runs import mlflow_runs
+from pipelines.stages.run_tracking import run_tracking
 from pipelines.storage import run_layout
 from pipelines.storage.metric_log import read_history
 
@@ -50,7 +50,7 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
         run.folder.child(run_layout.REPORT).write(name, content)
     if registry is not None:
         score = records["evaluate"]
-        mlflow_runs(run, registry).finish(
+        run_tracking(run, registry).finish(
             {key: score[key] for key in ("log_likelihood", "standard_error", "sigma", "coverage")},
             {run_layout.PAGE: page, **pictures},
         )

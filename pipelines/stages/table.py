@@ -87,7 +87,7 @@ def _train_inputs(context: Context) -> Any:
 
 def _train(context: Context) -> TrainRecord:
     """Train G and D with the chosen settings."""
-    from pipelines.stages.mlflow_runs import curves_follower
+    from pipelines.stages.run_tracking import curves_follower
     from pipelines.stages.train import train_run
 
     run = context.run
@@ -144,7 +144,7 @@ def _register(context: Context) -> RegisterRecord:
             "not registered",
             run.name,
             str(error),
-            f"that mended; all else is kept, and gan register {run.name} completes it",
+            f"a registry that takes it; the run is kept, and gan register {run.name} completes it",
         ) from error
 
 

@@ -26,7 +26,7 @@ def names(storage: Storage) -> list[str]:
     return [name for name in storage.child(ROWS).names() if not name.startswith(".")]
 
 
-def known(storage: Storage, name: str, reader: str) -> Any:
+def description(storage: Storage, name: str, reader: str) -> Any:
     """What is noted of the rows, None if they are to be made; and from now on the run `reader` reads them."""
     while True:
         with storage.child(ROWS).lock() as free:
@@ -42,25 +42,25 @@ def unread(storage: Storage, runs: Collection[str], older_than: float | None = N
 
     Rows without any reader are of an earlier version, which noted none: they count if they are older than asked.
     """
-    found = []
+    rows = []
     for name in names(storage):
         size, written = storage.child(ROWS, name).size_and_mtime()
         age = time.time() - written
         if age >= max(UNUSED_SECONDS, older_than or 0.0) and not _wanted(storage.child(ROWS, name), runs, older_than):
-            found.append(Unread(name, size, age))
-    return found
+            rows.append(Unread(name, size, age))
+    return rows
 
 
 def remove_unread(storage: Storage, runs: Collection[str], older_than: float | None = None) -> Iterator[Unread]:
     """Remove such rows. On a disk, where a lock tells, a run that asks for them meanwhile decodes its images again."""
-    for one in unread(storage, runs, older_than):
-        rows = storage.child(ROWS, one.rows)
+    for unused in unread(storage, runs, older_than):
+        rows = storage.child(ROWS, unused.rows)
         with storage.child(ROWS).lock() as free:
             gone = free and not _wanted(rows, runs, older_than)
             if gone:
                 rows.remove()
         if gone:
-            yield one
+            yield unused
 
 
 def _wanted(rows: Storage, runs: Collection[str], older_than: float | None) -> bool:

@@ -21,7 +21,7 @@ def make(storage, name, readers=(), hours=2.0):
     folder = storage.child("rows", name)
     folder.write("000000-000", b"12345")
     for reader in readers:
-        image_cache.known(storage, name, reader)
+        image_cache.description(storage, name, reader)
     aged(folder, hours)
     return folder
 
@@ -38,9 +38,9 @@ def names(found):
 def test_rows_are_known_once_whole_and_askers_are_readers(storage):
     """Cached rows are known once they are whole, and whoever asks is their reader."""
     folder = make(storage, "a")
-    assert image_cache.known(storage, "a", "one") is None
+    assert image_cache.description(storage, "a", "one") is None
     folder.write_json("about.json", {"files": []})
-    assert image_cache.known(storage, "a", "two") == {"files": []}
+    assert image_cache.description(storage, "a", "two") == {"files": []}
     assert folder.child("readers").names() == ["one", "two"]
 
 
@@ -50,7 +50,7 @@ def test_unread_rows_have_no_reader_and_no_user(storage):
     make(storage, "of-none", ["gone", "gone-too"])
     make(storage, "new", ["gone"], hours=0.5)
     aged(make(storage, "asked-for-again", ["gone"]), 2)
-    image_cache.known(storage, "asked-for-again", "begins-now")
+    image_cache.description(storage, "asked-for-again", "begins-now")
     (found,) = image_cache.unread(storage, ["kept"])
     assert (found.rows, found.bytes) == ("of-none", 5)
     assert found.age_seconds == pytest.approx(2 * HOUR, abs=60)  # the test itself may take a minute
@@ -74,7 +74,7 @@ def test_only_rows_still_unread_are_removed(storage):
         make(storage, name, ["gone"])
     removing = image_cache.remove_unread(storage, [])
     assert next(removing).rows == "a"
-    image_cache.known(storage, "b", "begins-now")
+    image_cache.description(storage, "b", "begins-now")
     with storage.child("rows").lock() as free:
         assert free
         assert list(removing) == []
@@ -87,7 +87,7 @@ def test_asking_during_removal_waits_and_finds_none(storage):
     folder = make(storage, "a", ["gone"])
     folder.write_json("about.json", {"files": []})
     answers = []
-    asking = threading.Thread(target=lambda: answers.append(image_cache.known(storage, "a", "new")))
+    asking = threading.Thread(target=lambda: answers.append(image_cache.description(storage, "a", "new")))
     with storage.child("rows").lock() as free:
         assert free
         asking.start()

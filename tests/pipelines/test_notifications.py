@@ -64,7 +64,7 @@ def server():
 def tell(failed=FAILED, **settings):
     """What is said about the telling, and the seconds it took."""
     said, started = [], time.monotonic()
-    progress = notifications.Progress("night", "/runs")
+    progress = notifications.ActiveRun("night", "/runs")
     notifications.notify(NotifySettings(**settings), "failed", progress, said.append, **failed)
     return said, time.monotonic() - started
 

@@ -82,7 +82,7 @@ def test_simultaneous_submissions_share_one_job(head, monkeypatch):
     """Of submissions of a name at once one is a job, and the others are attached to it."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    clusters = [ray_jobs.Cluster(head) for _ in range(4)]
+    clusters = [ray_jobs.JobServer(head) for _ in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         jobs = list(pool.map(lambda cluster: cluster.submit("at-once", "sleep 60", {}), clusters))
     assert {job.id for job in jobs} == {"gan-at-once"}

@@ -107,7 +107,7 @@ def test_cached_rows_go_with_their_last_reader(nights, registry):
     for folder, readers in read_by.items():
         nights.storage.child("rows", folder).write("000000-000", b"rows")
         for reader in readers:
-            image_cache.known(nights.storage, folder, reader)
+            image_cache.description(nights.storage, folder, reader)
     for path in (nights.storage.local / "rows").rglob("*"):
         os.utime(path, (time.time() - 7200,) * 2)
     said, warned = tidied(nights("night-4", **{"retention.keep_runs": 2}), registry)

@@ -280,7 +280,7 @@ def test_prune_removes_cached_rows_without_readers(storage, small, here):
     for name in ("a", "b"):
         aged(make(storage, name, small), 1 if name == "a" else 10)
         storage.child("rows", name).write("000000-000", b"rows")
-        image_cache.known(storage, name, name)
+        image_cache.description(storage, name, name)
     for path in (storage.local / "rows").rglob("*"):
         os.utime(path, (time.time() - 7200,) * 2)
     command = ("runs", "prune", "--keep", 1, "--storage", storage.uri, "--json")

@@ -30,13 +30,13 @@ def curves_follower(run: Run, registry: "Future[Registry]") -> Callable[[], None
             )
             rows = [row for row in read_history(run.folder.child(run_layout.HISTORY)) if copied < row["step"] <= kept]
             if rows and registry.done():
-                mlflow_runs(run, registry.result()).curves(run.name, rows)
+                run_tracking(run, registry.result()).curves(run.name, rows)
                 copied = int(rows[-1]["step"])
 
     return copy
 
 
-def mlflow_runs(run: Run, registry: Registry) -> Tracking:
+def run_tracking(run: Run, registry: Registry) -> Tracking:
     """The MLflow runs of a run of ours, under its model's experiment."""
     model = run.configuration.registry.model
     return Tracking(registry.backend, model, run.name, run.storage.child("mlartifacts"))

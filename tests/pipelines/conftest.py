@@ -111,6 +111,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
     def run(*arguments: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["gan", *map(str, arguments)])
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # `main` sets another
         handler = signal.getsignal(signal.SIGTERM)
         with pytest.raises(SystemExit) as ended:
             main()

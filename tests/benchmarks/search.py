@@ -18,6 +18,7 @@ from scipy.stats import ttest_rel, wilcoxon
 
 from gan_core import datasets
 from gan_core.algorithm1 import AlgorithmSettings
+from gan_core.conditions.base import UNCONDITIONAL
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
 from gan_core.metrics.parzen import paper_protocol, parzen_log_density
@@ -30,7 +31,8 @@ from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
 from pipelines.config import Configuration
 from pipelines.config.candidates import draw_candidates
-from pipelines.search.trial import DIVERGED_SCORE, score
+from pipelines.search.scores import rung_score
+from pipelines.search.trial import DIVERGED_SCORE
 from tests.paper.schemes import PUBLISHED, wider_than_published
 
 LOOK_EVERY = 50  # steps between looks at the clock
@@ -68,7 +70,9 @@ class Training:
         """The score that decides a rung."""
         if self.diverged:
             return DIVERGED_SCORE
-        found = score(self.generator, self.settings, self.data, self.configuration.tune.samples)
+        found, _ = rung_score(
+            self.generator, self.settings, self.data.validation, UNCONDITIONAL, self.configuration.tune.samples
+        )
         return found["log_likelihood"] if found["coverage"] >= self.configuration.tune.min_coverage else DIVERGED_SCORE
 
     def test_score(self) -> tuple[float, float]:
@@ -98,7 +102,9 @@ class Training:
 def searched(configuration: Configuration, data: Dataset, seed: int) -> Training:
     """The winner of a search of the configuration's, trained anew to the configuration's last step."""
     tune = configuration.tune
-    candidates = [config.override(configuration, values) for values in draw_candidates(tune, seed)]
+    candidates = [
+        config.override(configuration, values) for values in draw_candidates(replace(configuration, seed=seed))
+    ]
     alive = {number: Training(candidate, data, seed) for number, candidate in enumerate(candidates)}
     for rung in tune.rungs:
         scores = {number: training.to(rung).rung_score() for number, training in alive.items()}
@@ -144,7 +150,7 @@ def main(path: str, overrides: tuple[str, ...], seeds: int, first_seed: int) -> 
         started = time.process_time()
         trained = {"search": searched(configuration, data, seed)}
         seconds = time.process_time() - started
-        pick = config.override(configuration, draw_candidates(configuration.tune, seed)[0])
+        pick = config.override(configuration, draw_candidates(replace(configuration, seed=seed))[1])
         trained["random pick"] = Training(pick, data, seed).for_seconds(seconds)
         trained["published recipe"] = Training(
             published(configuration, data.train.images.shape[1]), data, seed

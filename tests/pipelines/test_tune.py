@@ -59,7 +59,7 @@ def alone(configuration, seed, step, digits):
 
 def test_space_here_has_finite_and_diverging_candidates(settings):
     """The space of these tests draws candidates that train and candidates that diverge."""
-    rates = [candidate[RATE] for candidate in draw_candidates(settings.tune, settings.seed)]
+    rates = [candidate[RATE] for candidate in draw_candidates(settings)]
     assert rates.count(1.0e20) in (1, 2)
     assert {0.02, 0.2} < set(rates)
 
@@ -67,7 +67,7 @@ def test_space_here_has_finite_and_diverging_candidates(settings):
 def test_table_has_all_candidates_then_the_survivors(settings, searched):
     """The table has every candidate at the first rung, and the survivors at the second."""
     (record, table, _), _ = searched
-    rates = [candidate[RATE] for candidate in draw_candidates(settings.tune, settings.seed)]
+    rates = [candidate[RATE] for candidate in draw_candidates(settings)]
     search = table[table.stage == "search"]
     first = search[search.step == RUNGS[0]]
     assert sorted(first.candidate) == list(range(5))
@@ -84,7 +84,7 @@ def test_table_has_all_candidates_then_the_survivors(settings, searched):
 
 def test_the_table_holds_each_candidates_own_settings(settings, searched):
     (_, table, _), _ = searched
-    candidates = draw_candidates(settings.tune, settings.seed)
+    candidates = draw_candidates(settings)
     for row in table.to_dict("records"):
         assert {key: row[key] for key in SPACE} == candidates[row["candidate"]]
 
@@ -110,7 +110,7 @@ def test_best_is_confirmed_over_seeds_and_wins_by_mean(settings, searched):
         [RUNGS[1]],
     )
     assert record.candidate == best.candidate
-    assert record.chosen == draw_candidates(settings.tune, settings.seed)[record.candidate]
+    assert record.chosen == draw_candidates(settings)[record.candidate]
     mean = (best.log_likelihood + confirmed.log_likelihood.iloc[0]) / 2
     assert record.log_likelihood == pytest.approx(mean, abs=1e-12)
     assert record.coverage == pytest.approx((best.coverage + confirmed.coverage.iloc[0]) / 2, abs=1e-12)

@@ -92,12 +92,11 @@ def _rows(segment: TrainingSegment, job: dict[str, Any], search: Search, dataset
     tune, averaged = search.configuration.tune, candidate.scored_weights == "averaged"
     started = time.monotonic()
     try:
-        reports = train(
-            settings, dataset.train, state, rungs[-1], lambda step: step in kept or step % CHECK_EVERY == 0,
-            conditions=conditions,
-        )  # fmt: skip
-        for report in reports:
-            segment.note({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
+        every = search.configuration.train.report_every
+        due = lambda step: step in kept or step % every == 0 or step % CHECK_EVERY == 0  # noqa: E731
+        for report in train(settings, dataset.train, state, rungs[-1], due, conditions=conditions):
+            if report.step in kept or report.step % every == 0:
+                segment.note({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
             if report.step in rungs and report.step > last:
                 generator = state.averaged if averaged and state.averaged else state.generator
                 scores, log_densities = rung_score(

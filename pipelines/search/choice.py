@@ -1,6 +1,6 @@
 """The choice of a search: its best candidate replaces the configuration only if a paired test finds it better."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,6 @@ import numpy as np
 from gan_core.metrics.paired_test import Comparison, compare
 from pipelines.config import ResolvedConfiguration
 from pipelines.search.ranking import mean_over_seeds
-from pipelines.search.results_store import TrainingSegment
-from pipelines.storage import Storage
 
 Row = Mapping[str, Any]
 
@@ -19,15 +17,15 @@ Row = Mapping[str, Any]
 class Contest:
     """The configuration (`default`, or None) against a search's best few, at one step, over the seeds that there are.
 
-    Rows are results of `results`; those of other seeds are added as they come. A seed at which one of two diverged
-    decides for the other.
+    `log_densities` gives a finite row's at the step: of sets of samples by validation points, in nats. A seed at which
+    one of two diverged decides for the other.
     """
 
     configuration: ResolvedConfiguration
-    results: Storage
     step: int
     default: int | None
-    rows: list[dict[str, Any]]
+    rows: Sequence[Row]
+    log_densities: Callable[[Row], np.ndarray]
 
     def merit(self, candidate: int) -> tuple[bool, float]:
         """What the winner has most of, over its seeds: enough coverage, then log-likelihood (nats)."""
@@ -48,7 +46,7 @@ class Contest:
         seeds = sorted(mine.keys() & theirs.keys())
         if not seeds or any(row["status"] == "diverged" for row in (*mine.values(), *theirs.values())):
             return None
-        first, second = ([self._log_densities(of[seed]) for seed in seeds] for of in (mine, theirs))
+        first, second = ([self.log_densities(of[seed]) for seed in seeds] for of in (mine, theirs))
         if len(seeds) > 1:
             first, second = ([np.stack([sets.mean(axis=0) for sets in of])] for of in (first, second))
         if len(first[0]) < 2:
@@ -85,9 +83,6 @@ class Contest:
             for row in self.rows
             if row["candidate"] == candidate and (row["step"] == self.step or row["status"] == "diverged")
         }
-
-    def _log_densities(self, row: Row) -> np.ndarray:
-        return TrainingSegment(self.results, row["stretch"]).log_densities(self.step)
 
 
 def described(comparison: Comparison, seeds: int) -> str:

@@ -1,7 +1,7 @@
 """Who leads a search: the rows that can be compared, means over seeds, and how well a rung predicts the end."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ def best_rows(rows: Rows, count: int) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["log_likelihood"], row["candidate"]))[:count]
 
 
-def mean_over_seeds(candidate: int, rows: Rows, step: int) -> tuple[float, float]:
+def mean_over_seeds(candidate: int, rows: Sequence[Mapping[str, Any]], step: int) -> tuple[float, float]:
     """Mean log-likelihood and coverage over a candidate's seeds; a seed that diverged counts as the worst."""
     mine = [
         row for row in rows if row["candidate"] == candidate and (row["step"] == step or row["status"] == "diverged")

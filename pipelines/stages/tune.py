@@ -16,10 +16,12 @@ one more candidate. `schedule` is what the winner was really trained with, step 
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
 
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
@@ -112,7 +114,7 @@ class Choice:
     """The row that won, the rows that decided, how its best compares with the configuration, and why."""
 
     row: dict[str, Any]
-    rows: list[dict[str, Any]]
+    rows: Sequence[Mapping[str, Any]]
     reason: str
     comparison: dict[str, Any] | None = None
     segment: str | None = None  # of the results store, whose training the run's goes on from
@@ -139,10 +141,13 @@ def _choose(trials: Trials, step: int, log: Callable[[str], None]) -> Choice:
     if not others and (default is None or population):
         _nothing_usable(trials, log)
 
+    def log_densities(row: Mapping[str, Any]) -> np.ndarray:
+        return TrainingSegment(trials.results, row["stretch"]).log_densities(step)
+
     def contest() -> Contest:
         rows = trials.rows[searched:] if population and len(trials.rows) > searched else trials.rows
         number = None if default is None else default["candidate"]
-        return Contest(configuration, trials.results, step, number, rows)
+        return Contest(configuration, step, number, rows, log_densities)
 
     going = list(contenders)
     for extra in range(1, settings.confirm.seeds):

@@ -89,6 +89,11 @@ class State:
             load_tensors(mine, tensors.get(group, {}), f"{where}: {group}")
 
 
+def step_of(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+    """The step of a state's tensors."""
+    return int(tensors["optimizer"]["step"])
+
+
 @torch.no_grad()
 def load_tensors(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], where: object) -> None:
     """Copy `theirs` into `mine`.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gan_core.datasets import Dataset
-from gan_core.errors import Collapsed
+from gan_core.errors import Collapsed, GanError
 from pipelines import config
 from pipelines.config import Configuration
 from pipelines.data.streaming import load
@@ -206,7 +206,12 @@ class Flow:
         work = partial(self._work, stage)
         if stage.on_cluster:
             work = partial(self.cluster.call, work)
-        return self.run.stage(name, stage.record, stage.inputs(self), work)
+        while True:
+            try:
+                return self.run.stage(name, stage.record, stage.inputs(self), work)
+            except GanError as error:
+                if not stage.recover(self, error):
+                    raise
 
     def _work(self, stage: Stage) -> Any:
         if not stage.on_cluster:

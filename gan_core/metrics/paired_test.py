@@ -19,6 +19,11 @@ class Comparison:
     points: int
     sample_sets: int
 
+    @property
+    def upper_bound(self) -> float:
+        """The upper bound, at the same confidence."""
+        return 2 * self.difference - self.lower_bound
+
     def better_by(self, margin: float) -> bool:
         """Whether the challenger is better by more than `margin` nats, at the test's confidence."""
         return self.lower_bound > margin
@@ -45,7 +50,16 @@ def compare(
         )
     differences = challenger.astype(np.float64) - champion.astype(np.float64)
     sets, points = differences.shape
-    variance = differences.mean(axis=0).var(ddof=1) / points + differences.mean(axis=1).var(ddof=1) / sets
-    mean, error = float(differences.mean()), math.sqrt(variance)
+    mean, error = float(differences.mean()), standard_error(differences)
     bound = mean - float(stats.t.ppf(confidence, sets - 1)) * error
     return Comparison(mean, error, bound, confidence, points, sets)
+
+
+def standard_error(log_densities: Float[np.ndarray, "sets points"]) -> float:
+    """The standard error of their mean, in nats, from both sources of chance; of one set from the points' alone."""
+    values = log_densities.astype(np.float64)
+    sets, points = values.shape
+    variance = values.mean(axis=0).var(ddof=1) / points
+    if sets > 1:
+        variance += values.mean(axis=1).var(ddof=1) / sets
+    return math.sqrt(variance)

@@ -7,29 +7,67 @@ from typing import Any
 
 import numpy as np
 
+from gan_core.errors import ConfigurationError
 from gan_core.randomness import stream
 from pipelines import config
 from pipelines.config.schema import ResolvedConfiguration
 from pipelines.config.tune_schema import TuneSettings, grid_values
 
 
-def draw_candidates(settings: TuneSettings, seed: int) -> list[dict[str, Any]]:
+def draw_candidates(configuration: ResolvedConfiguration) -> list[dict[str, Any]]:
     """The candidates, by configuration key, as a function of the seed: the same on every machine.
 
-    More candidates leave the first ones as they were. Those of `tpe` are not known up front: of it,
-    this draws what it might suggest.
+    First the configuration itself (with `tune.include_default`), then `tune.points`, then the searcher's. More
+    candidates leave the first ones as they were. Those of `tpe` are not known up front: of it, this draws what it
+    might suggest.
+
+    Raises:
+        ConfigurationError: If a grid has too few points, or the configuration no value of a searched setting.
     """
+    settings, seed = configuration.tune, configuration.seed
+    known = known_candidates(configuration)
     if settings.searcher == "grid":
         keys = sorted(settings.space)
-        points = itertools.product(*(grid_values(settings.space[key]) for key in keys))
-        return [dict(zip(keys, point, strict=True)) for point in itertools.islice(points, settings.candidates)]
-    return [
+        product = itertools.product(*(grid_values(settings.space[key]) for key in keys))
+        points = (point for values in product if (point := dict(zip(keys, values, strict=True))) not in known)
+        candidates = [*known, *itertools.islice(points, settings.candidates - len(known))]
+        if len(candidates) < settings.candidates:
+            raise ConfigurationError(
+                "too many candidates", "tune.candidates", f"{settings.candidates}",
+                f"at most {len(candidates)}, the grid's points and those given that are none of them",
+            )  # fmt: skip
+        return candidates
+    drawn = [
         {
             key: draw_value(dict(distribution), stream(seed, f"candidate {key}", index))
             for key, distribution in settings.space.items()
         }
-        for index in range(settings.candidates)
+        for index in range(len(known), settings.candidates)
     ]
+    return [*known, *drawn]
+
+
+def known_candidates(configuration: ResolvedConfiguration) -> list[dict[str, Any]]:
+    """The candidates that are given: the configuration itself and `tune.points`, each with every searched setting.
+
+    Raises:
+        ConfigurationError: If the configuration has no value of a searched setting.
+    """
+    settings = configuration.tune
+    if not settings.known_points:
+        return []
+    default = {}
+    for key in settings.space:
+        value: Any = config.to_plain(configuration)
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                raise ConfigurationError(
+                    "not a setting of the configuration", "tune.space", f"{key} has no value of its own to start from",
+                    "one in the configuration, or tune.include_default false and no tune.points",
+                )  # fmt: skip
+            value = value[part]
+        default[key] = value
+    return [*([default] if settings.include_default else []), *({**default, **point} for point in settings.points)]
 
 
 def draw_value(distribution: Mapping[str, list[Any]], random: np.random.Generator) -> Any:
@@ -63,9 +101,7 @@ def candidate_configurations(configuration: ResolvedConfiguration) -> list[Resol
     validated too, one at a time.
     """
     settings = configuration.tune
-    candidates = [
-        config.override(configuration, candidate) for candidate in draw_candidates(settings, configuration.seed)
-    ]
+    candidates = [config.override(configuration, candidate) for candidate in draw_candidates(configuration)]
     if settings.searcher == "tpe" or settings.scheduler == "population_based":
         for key, value in _ends(settings):
             config.override(configuration, {key: value})

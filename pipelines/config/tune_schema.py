@@ -1,4 +1,4 @@
-"""What the search can be told: candidates, searcher, scheduler, rungs, space, budget, resources."""
+"""What the search can be told: candidates, known points, searcher, scheduler, rungs, space, budget, resources."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,11 @@ PER_UPDATE = (
 
 @dataclass(frozen=True)
 class ConfirmSettings:
-    """How many of the search's best are trained again, and over how many seeds in all."""
+    """How many of the search's best stand against the configuration, and over how many seeds in all, at most.
+
+    One seed compares the trained nets themselves. With more, a seed is one of the test's sample: the contenders are
+    trained again, seed by seed, and those that are out by then are not.
+    """
 
     best: int = 2
     seeds: int = 2
@@ -51,6 +55,10 @@ class ResourceSettings:
 class TuneSettings:
     """Ray Tune: which candidates there are, when they are cut, and how the best few are confirmed.
 
+    The first candidate is the configuration itself (`include_default`), which no rung cuts, and another is chosen
+    only if it is better by the promotion gate's test; the next are `points`, whose other settings are the
+    configuration's; the searcher gives the rest.
+
     `space` maps a configuration key to a distribution: {choice: [..]}, {uniform: [a, b]},
     {log_uniform: [a, b]} or {integer: [a, b]}, bounds included.
 
@@ -67,7 +75,9 @@ class TuneSettings:
     decides.
     """
 
-    candidates: int = 0  # 0: no search
+    candidates: int = 0  # the configuration and `points` among them; 0: no search
+    include_default: bool = True
+    points: tuple[Mapping[str, Any], ...] = ()  # candidates by hand: values of settings of the space
     searcher: Literal["random", "grid", "tpe"] = "random"
     scheduler: Literal["synchronous_halving", "asha", "median_stopping", "population_based", "none"] = (
         "synchronous_halving"
@@ -78,6 +88,7 @@ class TuneSettings:
     confirm: ConfirmSettings = field(default_factory=ConfirmSettings)
     min_coverage: float = 0.0  # of the validation points, by a candidate that may be chosen
     samples: int = 2000  # of G, for a score
+    sample_sets: int = 4  # of so many samples each, for a score and its standard error
     time_budget_s: float | None = None  # of the search and its confirmations together, each time it is started
     max_concurrent: int | None = None  # default: what the cluster's CPUs and GPUs have room for
     resources_per_trial: ResourceSettings = field(default_factory=ResourceSettings)
@@ -86,6 +97,7 @@ class TuneSettings:
     def __post_init__(self) -> None:
         at_least(0, "tune.candidates", self.candidates)
         at_least(10, "tune.samples", self.samples)
+        at_least(1, "tune.sample_sets", self.sample_sets)
         at_least(0, "tune.max_failures", self.max_failures)
         if self.max_concurrent is not None:
             at_least(1, "tune.max_concurrent", self.max_concurrent)
@@ -102,6 +114,7 @@ class TuneSettings:
         for key, distribution in self.space.items():
             check_distribution(f"tune.space.{key}", distribution)
         if self.candidates:
+            self._check_points()
             self._check_searcher()
             self._check_scheduler()
 
@@ -116,6 +129,25 @@ class TuneSettings:
         """Points of the product of the space's choices and integers."""
         return math.prod(len(grid_values(distribution)) for distribution in self.space.values())
 
+    @property
+    def known_points(self) -> int:
+        """Candidates before the searcher's: the configuration and `points`."""
+        return int(self.include_default) + len(self.points)
+
+    def _check_points(self) -> None:
+        if self.known_points > self.candidates:
+            raise ValueError(
+                f"tune.candidates {self.candidates} is less than the configuration and tune.points, {self.known_points}; "
+                f"use {self.known_points} or more"
+            )
+        for number, point in enumerate(self.points):
+            foreign = [key for key in point if key not in self.space]
+            if foreign or not point:
+                raise ValueError(
+                    f"tune.points {number} {', '.join(foreign) or 'is empty'}: not searched; tune.space has "
+                    f"{', '.join(self.space)}"
+                )
+
     def _check_searcher(self) -> None:
         if self.searcher == "grid":
             for key, distribution in self.space.items():
@@ -123,10 +155,12 @@ class TuneSettings:
                     raise ValueError(
                         f"tune.space.{key} {dict(distribution)} has no grid; tune.searcher grid takes choice or integer"
                     )
-            if self.candidates > self.grid_size:
+            most = self.grid_size + self.known_points
+            if self.candidates > most:
                 raise ValueError(
-                    f"tune.candidates {self.candidates} is more than the grid's {self.grid_size} points; "
-                    f"use {self.grid_size}, or fewer to take the grid's first points only"
+                    f"tune.candidates {self.candidates} is more than the grid's {self.grid_size} points"
+                    + (f" and {self.known_points} that are given" if self.known_points else "")
+                    + f"; use {most}, or fewer to take the grid's first points only"
                 )
         if self.searcher == "tpe" and self.scheduler in ("synchronous_halving", "population_based"):
             raise ValueError(
@@ -144,6 +178,11 @@ class TuneSettings:
             raise ValueError(
                 f"tune.space {', '.join(fixed)} cannot change during a training; tune.scheduler population_based "
                 f"takes {', '.join(key + '*' if key.endswith('.') else key for key in PER_UPDATE)}"
+            )
+        if self.include_default and self.confirm.seeds < 2:
+            raise ValueError(
+                "tune.confirm.seeds 1 with tune.scheduler population_based, which compares the configuration with its "
+                "winner's last settings by further seeds: use 2 or more, or tune.include_default false"
             )
         if len(self.rungs) < 2 or self.candidates < 2:
             raise ValueError(

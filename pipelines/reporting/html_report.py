@@ -68,7 +68,12 @@ with a random z {{ '%.3g' | format(inferred.reconstruction.random_distance) }}.<
 <h2>Training</h2><p>{{ trained.step }} steps on {{ trained.device }} in {{ trained.seconds | round | int }} s.</p>
 <img alt="Training curves" src="{{ pictures['curves.png'] }}">
 {% if searched %}<h2>Search</h2><p>{{ searched.candidates }} candidates, {{ searched.diverged }} diverged; chosen:
-{% for key, value in searched.chosen.items() %}{{ key }} {{ value }}{{ ", " if not loop.last }}{% endfor %}.</p>
+{% for key, value in searched.chosen.items() %}{{ key }} {{ value }}{{ ", " if not loop.last }}{% endfor %}{% if searched.reason %}: {{ searched.reason }}{% endif %}.
+{% if searched.against_configuration %}{% set test = searched.against_configuration %}The best candidate, {{ test.candidate }}, against the
+configuration at step {{ searched.step }}: {{ '%+.1f' | format(test.difference) }} ± {{ '%.1f' | format(test.standard_error) }} nats over
+{% if test.seeds > 1 %}{{ test.seeds }} seeds{% else %}{{ test.sample_sets }} sets of samples of one seed{% endif %} and
+{{ test.points }} validation points, at least {{ '%+.1f' | format(test.lower_bound) }} at {{ '%.0f' | format(100 * test.confidence) }} %.{% endif %}
+{% for failed in searched.failed_trainings %}The training of candidate {{ failed.candidate }} failed ({{ failed.error }}).{% endfor %}</p>
 <img alt="Search results" src="{{ pictures['search.png'] }}">{% endif %}
 <h2>Made from</h2><table><tr><td>weights</td><td><code>{{ trained.weights_sha256 }}</code></td></tr>
 <tr><td>data</td><td><code>{{ score.data_digest }}</code></td></tr><tr><td>commit</td><td><code>{{ commit }}</code></td></tr></table>

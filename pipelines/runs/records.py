@@ -23,6 +23,12 @@ class TuneRecord:
         default_factory=dict
     )  # earlier rung -> rank correlation with the last
     schedule: Sequence[Mapping[str, Any]] = ()  # of population based training: from which step on, which settings
+    rung_correlation_interval: Mapping[str, Sequence[float]] = field(default_factory=dict)  # 95 %, low and high
+    against_configuration: Mapping[str, Any] | None = None  # the best candidate's paired test, gan_core's Comparison
+    reason: str = ""  # of the choice
+    segment: str | None = None  # of the search's results, at whose `step` the training goes on
+    finalists: Sequence[Mapping[str, Any]] = ()  # the choice and, the best first, those that could go on in its place
+    failed_trainings: Sequence[Mapping[str, Any]] = ()  # of earlier choices: candidate, chosen, error
 
 
 @dataclass(frozen=True)

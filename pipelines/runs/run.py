@@ -39,6 +39,8 @@ RECORDS: dict[str, Any] = {
 }
 STAGES = tuple(RECORDS)
 CANDIDATES = "tune.candidates"
+# Settings of a search that versions before 0.3 did not have, with the values of which it does as it did then.
+BEFORE_0_3 = {"include_default": False, "points": [], "sample_sets": 1}
 RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,127}")
 Record = TypeVar("Record")
 
@@ -112,7 +114,10 @@ class Run:
             raise ConfigurationError("no such run", name, f"not in {storage.uri}", f"one of: {names}")
         try:
             origin = Origin(**known["origin"]) if known.get("origin") else None
-            return cls(name, config.resolve(config.build(known["configuration"], name), name), storage, origin)
+            document = dict(known["configuration"])
+            if document.get("tune", {}).get("candidates"):
+                document["tune"] = {**BEFORE_0_3, **document["tune"]}
+            return cls(name, config.resolve(config.build(document, name), name), storage, origin)
         except MALFORMED as error:
             raise CheckpointError(
                 "damaged file",
@@ -213,6 +218,11 @@ class Run:
         document = {"inputs": inputs_digest, "record": dataclasses.asdict(record)}  # type: ignore[call-overload]
         self.folder.write_json(run_layout.record(stage), document)
         return kind(**json.loads(json.dumps(document["record"])))
+
+    def revise(self, stage: str, **changes: Any) -> None:
+        """Change what a finished stage's record says."""
+        known = self.folder.read_json(run_layout.record(stage))
+        self.folder.write_json(run_layout.record(stage), {**known, "record": {**known["record"], **changes}})
 
     def generator(self, weights: Weights | None = None) -> PortableGenerator:
         """G of the run's last verified checkpoint, with its last or its averaged weights (default: as evaluated).

@@ -1,6 +1,6 @@
 """Synchronous successive halving as a Ray Tune scheduler: a rung is cut when all have reached it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -14,6 +14,7 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
     results arrive changes who survives. A trial that has reached its rung gives its resources to
     one that has not, and waits, paused, on its checkpoint. One that ends early (it diverged or
     failed) is out of the comparison; one whose coverage is too small ranks behind all others.
+    A trial of which `protected` is true is cut by no rung.
     """
 
     def __init__(
@@ -23,11 +24,13 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
         population: int = 0,
         max_concurrent: int | None = None,
         min_coverage: float = 0.0,
+        protected: Callable[[Trial], bool] = lambda trial: False,
     ) -> None:
         """`population` is how many candidates there will be: no rung is cut before all were added."""
         super().__init__()
         self.rungs, self.keep = list(rungs), keep
         self.population, self.max_concurrent, self.min_coverage = population, max_concurrent, min_coverage
+        self.protected = protected
         self.added: set[Trial] = set()
         self.rung = 0
         # candidates still in; whether their coverage is enough, and their score, at this rung
@@ -80,7 +83,8 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
             return TrialScheduler.PAUSE  # type: ignore[no-any-return]
         last = self.rung == len(self.rungs) - 1
         ranked = sorted(scores, key=lambda trial: scores[trial], reverse=True)
-        survivors = set() if last else set(ranked[: max(1, int(len(ranked) * self.keep + 0.5))])
+        kept = ranked[: max(1, int(len(ranked) * self.keep + 0.5))]
+        survivors = set() if last else {*kept, *filter(self.protected, ranked)}
         for trial in ranked:
             if trial in survivors:
                 self.running[trial] = None

@@ -1,6 +1,7 @@
 """Candidates that Optuna suggests one after another, from the scores of those before."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -8,8 +9,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from pipelines.config.candidates import within
-from pipelines.config.tune_schema import TuneSettings
+from pipelines.config import ResolvedConfiguration
+from pipelines.config.candidates import known_candidates, within
 from pipelines.storage import Storage
 
 SUGGESTED = "suggested"
@@ -18,36 +19,51 @@ SUGGESTED = "suggested"
 class Suggestions(Searcher):  # type: ignore[misc]
     """Optuna's tree-structured Parzen estimator, its suggestions numbered and kept as they are made.
 
-    A search that is started again makes the same suggestions under the same numbers, and goes on from there.
+    A search that is started again makes the same suggestions under the same numbers, and goes on from there. The
+    candidates that are given come first, and Optuna learns from those that are in the space.
     """
 
-    def __init__(self, settings: TuneSettings, seed: int, results: Storage) -> None:
+    def __init__(self, configuration: ResolvedConfiguration, results: Storage) -> None:
         super().__init__(metric="log_likelihood", mode="max")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.settings, self.seed, self.folder = settings, seed, results.child(SUGGESTED)
+        self.settings, self.seed, self.folder = configuration.tune, configuration.seed, results.child(SUGGESTED)
         self.number = 0
+        self.given = known_candidates(configuration)
+        self.points = [_to_optuna(self.settings.space, values) for values in self.given]
+        self.unknown: set[str] = set()  # trials of candidates outside the space, of which Optuna hears nothing
+        suggested = [name for name in self.folder.names() if int(name.removesuffix(".json")) >= len(self.given)]
         self.inner = OptunaSearch(
-            space={key: optuna_distribution(dict(value)) for key, value in settings.space.items()},
+            space={key: optuna_distribution(dict(value)) for key, value in self.settings.space.items()},
             metric="log_likelihood",
             mode="max",
-            sampler=optuna.samplers.TPESampler(seed=seed % 2**32),
-            points_to_evaluate=[self.folder.read_json(name) for name in self.folder.names()],
+            sampler=optuna.samplers.TPESampler(seed=self.seed % 2**32),
+            points_to_evaluate=[point for point in self.points if point] + list(map(self.folder.read_json, suggested)),
         )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if self.number == self.settings.candidates:
             return Searcher.FINISHED  # type: ignore[no-any-return]
-        point = self.inner.suggest(trial_id)
         number, self.number = self.number, self.number + 1
+        if number < len(self.given) and self.points[number] is None:
+            self.unknown.add(trial_id)
+            return self._job(number, self.given[number])
+        point = self.inner.suggest(trial_id)
+        if number < len(self.given):
+            return self._job(number, self.given[number])
         self.folder.write_json(f"{number:06d}.json", point)
-        values = {key: from_optuna(dict(self.settings.space[key]), value) for key, value in point.items()}
-        return {"job": {"candidate": number, "seed": self.seed, **values}}
+        space = self.settings.space
+        return self._job(number, {key: from_optuna(dict(space[key]), value) for key, value in point.items()})
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self.inner.on_trial_result(trial_id, result)
+        if trial_id not in self.unknown:
+            self.inner.on_trial_result(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.inner.on_trial_complete(trial_id, result, error)
+        if trial_id not in self.unknown:
+            self.inner.on_trial_complete(trial_id, result, error)
+
+    def _job(self, number: int, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {"job": {"candidate": number, "seed": self.seed, **values}}
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the results store keeps the suggestions."""
@@ -72,3 +88,20 @@ def optuna_distribution(distribution: dict[str, list[Any]]) -> BaseDistribution:
 def from_optuna(distribution: dict[str, list[Any]], value: Any) -> Any:
     """The setting that Optuna's number stands for."""
     return distribution["choice"][value] if "choice" in distribution else within(distribution, value)
+
+
+def _to_optuna(space: Mapping[str, Mapping[str, list[Any]]], values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Settings as Optuna's numbers; None if one of them is not in the space."""
+    point: dict[str, Any] = {}
+    for key, distribution in space.items():
+        (kind, bounds), *_ = distribution.items()
+        value = values[key]
+        if kind == "choice":
+            if value not in bounds:
+                return None
+            point[key] = bounds.index(value)
+        elif not isinstance(value, int | float) or not bounds[0] <= value <= bounds[1]:
+            return None
+        else:
+            point[key] = value
+    return point

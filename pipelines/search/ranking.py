@@ -1,6 +1,8 @@
 """Who leads a search: the rows that can be compared, means over seeds, and how well a rung predicts the end."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ def best_rows(rows: Rows, count: int) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["log_likelihood"], row["candidate"]))[:count]
 
 
-def mean_over_seeds(candidate: int, rows: Rows, step: int) -> tuple[float, float]:
+def mean_over_seeds(candidate: int, rows: Sequence[Mapping[str, Any]], step: int) -> tuple[float, float]:
     """Mean log-likelihood and coverage over a candidate's seeds; a seed that diverged counts as the worst."""
     mine = [
         row for row in rows if row["candidate"] == candidate and (row["step"] == step or row["status"] == "diverged")
@@ -40,11 +42,23 @@ def mean_over_seeds(candidate: int, rows: Rows, step: int) -> tuple[float, float
     return float(np.mean([row["log_likelihood"] for row in mine])), float(np.mean([row["coverage"] for row in mine]))
 
 
-def rung_correlation(rows: Rows, rungs: Iterable[int]) -> dict[int, float]:
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's rank correlation over so many pairs, and its 95 % interval."""
+
+    rho: float
+    low: float
+    high: float
+    pairs: int
+
+
+def rung_correlation(rows: Rows, rungs: Iterable[int]) -> dict[int, RankCorrelation]:
     """Spearman's rank correlation of each earlier rung's scores with the last one's.
 
     Over the (candidate, seed) pairs that reached both; where a scheduler has cut, these are the better
     ones only, whose ranks agree less. A rung with fewer than three such pairs, or equal scores, is left out.
+    The interval is Fisher's, atanh(rho) +- 1.96 sqrt((1 + rho^2 / 2) / (n - 3)) (Bonett and Wright 2000,
+    Psychometrika 65); of three pairs it is all of [-1, 1].
     """
     from scipy.stats import spearmanr
 
@@ -60,5 +74,22 @@ def rung_correlation(rows: Rows, rungs: Iterable[int]) -> dict[int, float]:
             if at == step and (candidate, seed, last) in scores
         ]
         if len(pairs) >= 3 and all(len(set(side)) > 1 for side in zip(*pairs, strict=True)):
-            correlations[step] = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+            rho = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+            correlations[step] = RankCorrelation(rho, *_interval(rho, len(pairs)), len(pairs))
     return correlations
+
+
+def _interval(rho: float, pairs: int) -> tuple[float, float]:
+    if pairs <= 3 or abs(rho) >= 1:
+        return (-1.0, 1.0) if pairs <= 3 else (rho, rho)
+    half = 1.96 * math.sqrt((1 + rho**2 / 2) / (pairs - 3))
+    return math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)
+
+
+def seed_deviation(rows: Rows) -> dict[tuple[int, int], float]:
+    """By candidate and step, the standard deviation of the log-likelihood (nats) over its seeds, of two or more."""
+    scores: dict[tuple[int, int], dict[int, float]] = {}
+    for row in rows:
+        if row["status"] == "finite":
+            scores.setdefault((row["candidate"], row["step"]), {})[row["seed"]] = row["log_likelihood"]
+    return {key: float(np.std(list(of.values()), ddof=1)) for key, of in scores.items() if len(of) > 1}

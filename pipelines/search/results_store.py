@@ -7,10 +7,14 @@ and nothing else. This is the truth about a search; Ray Tune's own folder is onl
 In files a segment is called `stretch`, and the store `findings`: so older versions named them.
 """
 
+import io
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from gan_core.checkpoint import checkpoint_step, read_checkpoint
 from gan_core.errors import CheckpointError
@@ -19,7 +23,7 @@ from pipelines.storage import Storage, Tensors, checkpoint_names, local_copy, ru
 from pipelines.storage.metric_log import append_history, read_history
 
 logger = logging.getLogger(__name__)
-ABOUT, SEGMENT = "about.json", "stretch.json"
+ABOUT, SEGMENT, CURVE, LOG_DENSITIES = "about.json", "stretch.json", "curve", "log-densities"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class TrainingSegment:
     results: Storage
     name: str
     kept: int = 2  # checkpoints: the newest, and what remains if it is damaged
+    noted: list[dict[str, Any]] = field(default_factory=list, compare=False)  # metrics since the last row
 
     @property
     def folder(self) -> Storage:
@@ -41,14 +46,54 @@ class TrainingSegment:
         return dict(self.folder.read_json(SEGMENT))
 
     def rows(self) -> list[dict[str, Any]]:
-        """The scores so far, by step."""
-        return read_history(self.folder)
+        """The scores so far, by step, up to the first whose log-densities are not there whole."""
+        rows = []
+        for row in read_history(self.folder):
+            try:
+                if row["status"] == "finite":
+                    self.log_densities(row["step"])
+            except CheckpointError as error:
+                logger.warning(f"{error}; training that part again")
+                break
+            rows.append(row)
+        return rows
 
-    def commit(self, row: Mapping[str, Any], weights: Tensors | None) -> None:
-        """Keep a row, and first the weights that it scores: a row is there only if its weights are."""
+    def commit(self, row: Mapping[str, Any], weights: Tensors | None, log_densities: np.ndarray | None = None) -> None:
+        """Keep a row, and first the weights that it scores and the log-densities: it is there only if they are."""
+        append_history(self.folder.child(CURVE), self.noted)
+        self.noted.clear()
         if weights is not None:
             self.keep(row["step"], weights)
+        if log_densities is not None:
+            content = io.BytesIO()
+            np.save(content, log_densities, allow_pickle=False)
+            self.folder.child(LOG_DENSITIES).write(f"{row['step']:08d}.npy", content.getvalue())
         append_history(self.folder, [row])
+
+    def note(self, metrics: Mapping[str, Any]) -> None:
+        """Note a step's metrics, which the next row keeps."""
+        self.noted.append(dict(metrics))
+
+    def curve(self) -> list[dict[str, Any]]:
+        """The metrics along the training, by step."""
+        return read_history(self.folder.child(CURVE))
+
+    def log_densities(self, step: int) -> Float[np.ndarray, "sets points"]:
+        """The validation points' log-densities behind a step's score, in nats.
+
+        Raises:
+            CheckpointError: If they are not there whole.
+        """
+        folder, name = self.folder.child(LOG_DENSITIES), f"{step:08d}.npy"
+        try:
+            return np.asarray(np.load(io.BytesIO(folder.read(name) or b""), allow_pickle=False))
+        except (ValueError, EOFError) as error:
+            raise CheckpointError(
+                "damaged file",
+                folder.child(name).uri,
+                str(error),
+                "a search's; remove its folder, and it is done again",
+            ) from error
 
     def keep(self, step: int, weights: Tensors) -> None:
         """Keep weights to go on from."""

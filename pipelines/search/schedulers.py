@@ -1,6 +1,7 @@
 """Ray Tune's schedulers as `tune.scheduler` names them, and how many candidates run at a time."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -21,27 +22,45 @@ from pipelines.search.halving import SynchronousHalving
 def make_scheduler(settings: TuneSettings, rungs: tuple[int, ...], seed: int, max_concurrent: int) -> Any:
     """The scheduler of a search over these rungs, counted in the trials' own steps."""
     first, last = rungs[0], rungs[-1]
+    protected = is_default if settings.include_default else lambda trial: False
     if settings.scheduler == "synchronous_halving" and len(rungs) > 1:
-        return SynchronousHalving(rungs, settings.keep, settings.candidates, max_concurrent, settings.min_coverage)
+        return SynchronousHalving(
+            rungs, settings.keep, settings.candidates, max_concurrent, settings.min_coverage, protected
+        )
     if settings.scheduler == "asha":
-        return Halving(time_attr="step", grace_period=first, max_t=last, reduction_factor=1 / settings.keep)
+        halving = Halving(time_attr="step", grace_period=first, max_t=last, reduction_factor=1 / settings.keep)
+        halving.protected = protected
+        return halving
     if settings.scheduler == "median_stopping":
-        return MedianStopping(time_attr="step", grace_period=first, min_samples_required=min(3, settings.candidates))
+        stopping = MedianStopping(
+            time_attr="step", grace_period=first, min_samples_required=min(3, settings.candidates)
+        )
+        stopping.protected = protected
+        return stopping
     if settings.scheduler == "population_based":
         return Population(settings, seed)
     return FIFOScheduler()
 
 
+def is_default(trial: Trial) -> bool:
+    """Whether a trial is the configuration itself, candidate 0, which no rung cuts."""
+    return bool(trial.config["job"]["candidate"] == 0)
+
+
 class EndsDiverged(TrialScheduler):  # type: ignore[misc]
     """Ends a trial that has diverged, and leaves it out of what the others are compared with.
 
-    A score of its own, be it NaN or very low, would spoil a percentile or a mean.
+    A score of its own, be it NaN or very low, would spoil a percentile or a mean. A trial of which `protected` is true
+    is compared, but not ended.
     """
+
+    protected: Callable[[Trial], bool] = staticmethod(lambda trial: False)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if result.get("status") == "diverged":
             return TrialScheduler.STOP  # type: ignore[no-any-return]
-        return super().on_trial_result(tune_controller, trial, result)  # type: ignore[no-any-return]
+        decision = super().on_trial_result(tune_controller, trial, result)
+        return TrialScheduler.CONTINUE if self.protected(trial) else decision  # type: ignore[no-any-return]
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         if result.get("status") != "diverged":

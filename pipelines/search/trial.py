@@ -13,14 +13,10 @@ import torch
 from gan_core.conditions.settings import conditions_of
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, Diverged
-from gan_core.metrics.parzen import paper_protocol, parzen_log_density
-from gan_core.metrics.sample_quality import coverage
-from gan_core.networks.base import GeneratorNet
-from gan_core.noise import draw_noise
-from gan_core.randomness import stream
-from gan_core.training import TrainingSettings, initial_state, sample, train
+from gan_core.training import initial_state, train
 from pipelines.config import ResolvedConfiguration, override
 from pipelines.search.results_store import TrainingSegment, open_segment
+from pipelines.search.scores import rung_score
 from pipelines.storage import Storage, Tensors
 
 DIVERGED_SCORE = -1e30  # finite, so that the table stays a table of numbers; below any model's
@@ -83,7 +79,7 @@ def _rows(segment: TrainingSegment, job: dict[str, Any], search: Search, dataset
         return
     values = {key: value for key, value in job.items() if key not in ("candidate", "seed")}
     candidate = override(search.configuration, values)
-    settings = replace(candidate.training(), seed=job["seed"], virtual_shards=1)
+    settings = replace(candidate.training(), seed=job["seed"])
     device = torch.device("cuda" if search.configuration.tune.resources_per_trial.gpu else "cpu")
     conditions = conditions_of(settings.extension, dataset)
     state = initial_state(settings, dataset.train, dataset.shape, conditions).to(device)
@@ -91,31 +87,42 @@ def _rows(segment: TrainingSegment, job: dict[str, Any], search: Search, dataset
     weights = _starting_weights(segment, before=min(rung for rung in rungs if rung > last))
     if weights is not None:
         state.load(weights, segment.name)
+    # The search's own seed is the training's, which goes on from the winner's last rung; confirmations end at theirs.
+    goes_on = job["seed"] == search.configuration.seed
+    tune, averaged = search.configuration.tune, candidate.scored_weights == "averaged"
     started = time.monotonic()
     try:
-        reports = train(
-            settings, dataset.train, state, rungs[-1], lambda step: step in kept or step % CHECK_EVERY == 0,
-            conditions=conditions,
-        )  # fmt: skip
-        for report in reports:
+        every = search.configuration.train.report_every
+        due = lambda step: step in kept or step % every == 0 or step % CHECK_EVERY == 0  # noqa: E731
+        for report in train(settings, dataset.train, state, rungs[-1], due, conditions=conditions):
+            if report.step in kept or report.step % every == 0:
+                segment.note({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
             if report.step in rungs and report.step > last:
-                averaged = candidate.scored_weights == "averaged"
                 generator = state.averaged if averaged and state.averaged else state.generator
+                scores, log_densities = rung_score(
+                    generator, settings, dataset.validation, conditions, tune.samples, tune.sample_sets
+                )
                 row: dict[str, Any] = {
                     "step": report.step,
                     "status": "finite",
-                    **score(generator, settings, dataset, search.configuration.tune.samples),
+                    **scores,
                     "value": report.metrics.get("value"),  # none, of an objective that has no V
                     "seconds": time.monotonic() - started,
                 }
-                segment.commit(row, state.tensors() if report.step < rungs[-1] else None)
+                segment.commit(row, state.tensors() if goes_on or report.step < rungs[-1] else None, log_densities)
                 yield row
             elif report.step in kept and report.step not in rungs:
                 segment.keep(report.step, state.tensors())
             if search.deadline is not None and time.time() > search.deadline:
                 return
     except Diverged:
-        no_score = {"log_likelihood": DIVERGED_SCORE, "sigma": 0.0, "coverage": 0.0, "value": 0.0}
+        no_score = {
+            "log_likelihood": DIVERGED_SCORE,
+            "standard_error": 0.0,
+            "sigma": 0.0,
+            "coverage": 0.0,
+            "value": 0.0,
+        }
         row = {"step": int(state.step), "status": "diverged", **no_score, "seconds": time.monotonic() - started}
         segment.commit(row, None)
         yield row
@@ -132,19 +139,6 @@ def _starting_weights(segment: TrainingSegment, before: int) -> Tensors | None:
             "no weights to go on from", segment.folder.uri, f"none whole of {origin['stretch']}", "its checkpoint"
         )
     return weights
-
-
-def score(generator: GeneratorNet, settings: TrainingSettings, dataset: Dataset, samples: int) -> dict[str, float]:
-    """A rung's score: the validation points' Parzen log-likelihood at the grid's best sigma, and coverage."""
-    noise = draw_noise(stream(settings.seed, "rung samples"), samples, settings.noise)
-    device = next(generator.parameters()).device
-    conditions = conditions_of(settings.extension, dataset).sample_prior(
-        samples, stream(settings.seed, "rung samples' conditions")
-    )
-    generated = sample(generator, noise.to(device), conditions.to(device)).cpu().numpy()
-    points = dataset.validation.images
-    parzen = paper_protocol(lambda p, sigmas: parzen_log_density(p, generated, sigmas), points, points, samples)
-    return {"log_likelihood": parzen.log_likelihood, "sigma": parzen.sigma, "coverage": coverage(points, generated)}
 
 
 def _pointer(checkpoint: Any) -> dict[str, Any] | None:

@@ -53,28 +53,21 @@ class Trials:
         if settings.searcher == "tpe":
             self._run("search", None, settings.rungs, scheduler)
             return
-        candidates = draw_candidates(settings, seed)
+        candidates = draw_candidates(self.configuration)
         jobs = [{"candidate": index, "seed": seed, **values} for index, values in enumerate(candidates)]
         self._run("search", jobs, settings.rungs, scheduler)
 
-    def confirm(self, best: list[dict[str, Any]], step: int) -> None:
-        """Train the best again, with other seeds, to the step they were compared at.
+    def confirm(self, contenders: list[dict[str, Any]], seed: int, step: int) -> None:
+        """Train contenders (rows) again, with another seed, to the step they were compared at.
 
         They are scored at all rungs where the search cuts none: then the ranks of rungs and end can be
         compared over every candidate and seed.
         """
-        settings, seed = self.configuration.tune, self.configuration.seed
+        settings = self.configuration.tune
         jobs = [
-            {"candidate": row["candidate"], "seed": seed + extra, **{key: row[key] for key in settings.space}}
-            for row in best
-            for extra in range(1, settings.confirm.seeds)
+            {"candidate": row["candidate"], "seed": seed, **{key: row[key] for key in settings.space}}
+            for row in contenders
         ]
-        if not jobs:
-            return
-        if self.out_of_time:
-            self.log("tune   no time is left to confirm the best over seeds")
-            return
-        self.log(f"tune   confirming the best {len(best)} over {settings.confirm.seeds} seeds")
         self._run("confirm", jobs, (step,) if settings.cuts else settings.rungs, None)
 
     def _run(self, stage: str, jobs: list[dict[str, Any]] | None, rungs: tuple[int, ...], scheduler: Any) -> None:
@@ -86,7 +79,7 @@ class Trials:
         from pipelines.search.placement import place_patiently
         from pipelines.search.schedulers import Variants
 
-        settings, seed = self.configuration.tune, self.configuration.seed
+        settings = self.configuration.tune
         folder = self.run.child(run_layout.TUNE)
         folder.child(stage).remove()  # Ray's own working memory, which may be damaged; ours is the truth
         limits = {"cpu": settings.resources_per_trial.cpu, "gpu": settings.resources_per_trial.gpu}
@@ -94,7 +87,8 @@ class Trials:
         watcher = _watcher(shortage, self.configuration.train.start_timeout_s, Losses("tune", self.log))
         searcher: Any = Variants(self.max_concurrent)
         if jobs is None:
-            searcher = ConcurrencyLimiter(Suggestions(settings, seed, self.results), max_concurrent=self.max_concurrent)
+            suggestions = Suggestions(self.configuration, self.results)
+            searcher = ConcurrencyLimiter(suggestions, max_concurrent=self.max_concurrent)
         place_patiently()
         tuner = tune.Tuner(
             tune.with_resources(self._trainable(rungs), limits),
@@ -192,7 +186,17 @@ def _collector(
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
-            kept = ("step", "status", "log_likelihood", "sigma", "coverage", "value", "seconds", "stretch")
+            kept = (
+                "step",
+                "status",
+                "log_likelihood",
+                "standard_error",
+                "sigma",
+                "coverage",
+                "value",
+                "seconds",
+                "stretch",
+            )
             row = {"stage": stage, **result["config"]["job"], **{name: result[name] for name in kept}}
             identity = [row[name] for name in ("candidate", "seed", "step", "stretch")]
             if any(identity == [other[name] for name in ("candidate", "seed", "step", "stretch")] for other in rows):
@@ -202,7 +206,10 @@ def _collector(
             if row["status"] == "diverged":
                 log(f"{place}  diverged")
             else:
-                log(f"{place}  log-likelihood {row['log_likelihood']:.1f} nats  coverage {row['coverage']:.2f}")
+                log(
+                    f"{place}  log-likelihood {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats  "
+                    f"coverage {row['coverage']:.2f}"
+                )
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             check_storage()

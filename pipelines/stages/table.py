@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from gan_core.datasets import Dataset
-from gan_core.errors import CheckpointError, RegistryError
+from gan_core.errors import CheckpointError, GanError, RegistryError
 from gan_core.portable import PortableGenerator
 from pipelines import config
 from pipelines.config import EvaluateSettings, Weights
@@ -19,7 +19,7 @@ from pipelines.runs.records import (
     TrainRecord,
     TuneRecord,
 )
-from pipelines.runs.run import Run
+from pipelines.runs.run import BEFORE_0_3, Run
 
 # What a stage works with is imported when it works: Ray, MLflow and the pictures take seconds.
 
@@ -60,11 +60,16 @@ class Stage:
     inputs: Callable[[Context], Any]
     run: Callable[[Context], Any]
     on_cluster: bool = True
+    recover: Callable[[Context, GanError], bool] = lambda context, error: (
+        False
+    )  # whether to do it again, and how is set
 
 
 def _tune_inputs(context: Context) -> Any:
     plain = config.to_plain(context.run.configuration)
     keys = ("seed", "data", "noise", "network", "algorithm", "extension", "tune")
+    unknown_then = [key for key, value in BEFORE_0_3.items() if plain["tune"][key] == value]
+    plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in unknown_then}
     return [[plain[key] for key in keys], context.dataset.digest]
 
 
@@ -92,7 +97,15 @@ def _train(context: Context) -> TrainRecord:
 
     run = context.run
     follow = curves_follower(run, context.opening_registry) if context.opening_registry else None
-    return train_run(run.chosen(), context.dataset, run.folder, context.log, follow)
+    searched = run.record("tune") if run.configuration.tune.candidates else None
+    return train_run(run.chosen(), context.dataset, run.folder, context.log, follow, searched)
+
+
+def _recover_training(context: Context, error: GanError) -> bool:
+    """Let the search's runner-up go on where the training of its choice has failed."""
+    from pipelines.stages.train import runner_up_goes_on
+
+    return runner_up_goes_on(context.run, error, context.log)
 
 
 def _infer_inputs(context: Context) -> Any:
@@ -160,7 +173,7 @@ STAGES = {
     stage.name: stage
     for stage in (
         Stage("tune", TuneRecord, _tune_inputs, _tune),
-        Stage("train", TrainRecord, _train_inputs, _train),
+        Stage("train", TrainRecord, _train_inputs, _train, recover=_recover_training),
         Stage("infer", InferRecord, _infer_inputs, _infer),
         Stage("evaluate", EvaluateRecord, _evaluate_inputs, _evaluate),
         Stage("register", RegisterRecord, _register_inputs, _register, on_cluster=False),

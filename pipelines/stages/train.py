@@ -1,22 +1,32 @@
 """The training of G and D by Algorithm 1, data-parallel, from its last verified checkpoint or the run's origin."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gan_core.checkpoint import tensors_digest
 from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.conditions.settings import conditions_of, described
 from gan_core.data_parallel import Shards
 from gan_core.datasets import Dataset, Examples
-from gan_core.errors import CheckpointError
-from gan_core.state import AVERAGED, State
+from gan_core.errors import CheckpointError, Diverged, GanError
+from gan_core.state import AVERAGED, State, step_of
 from gan_core.training import Report, TrainingSettings, initial_state, train
 from pipelines import config
 from pipelines.config import ResolvedConfiguration, TrainSettings
 from pipelines.runs.records import TrainRecord
 from pipelines.runs.resume import TrainingSpec, begin
-from pipelines.stages.training_driver import run_training
-from pipelines.storage import Storage, latest_checkpoint, run_layout
+from pipelines.runs.run import Run
+from pipelines.search.results_store import TrainingSegment
+from pipelines.search.scores import rung_score
+from pipelines.stages.training_driver import run_training, uses_gpu
+from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, run_layout, save_checkpoint
+from pipelines.storage.metric_log import append_history
+
+CHECKS = 4  # of a training's score after a search
+CHANCE = 2.0  # standard errors
 
 
 def gan_training(
@@ -26,6 +36,7 @@ def gan_training(
     data_digest: str,
     image_shape: tuple[int, ...],
     conditions: Conditions = UNCONDITIONAL,
+    validation: "Validation | None" = None,
 ) -> TrainingSpec:
     """Algorithm 1 on a data set, for the training driver."""
     algorithm = training.algorithm
@@ -34,7 +45,13 @@ def gan_training(
         data: Examples, state: State, report_due: Callable[[int], bool], rank: int, workers: int
     ) -> Iterator[Report]:
         shards = Shards(algorithm.batch_size, training.virtual_shards, workers, rank)
-        return train(training, data, state, algorithm.steps, report_due, shards, conditions)
+        if validation is None:
+            yield from train(training, data, state, algorithm.steps, report_due, shards, conditions)
+            return
+        due = lambda step: report_due(step) or step in validation.steps  # noqa: E731
+        for report in train(training, data, state, algorithm.steps, due, shards, conditions):
+            measures = validation.check(report.state) if report.step in validation.steps else {}
+            yield replace(report, metrics={**report.metrics, **measures})
 
     return TrainingSpec(
         stage="train",
@@ -58,6 +75,47 @@ def gan_training(
     )
 
 
+@dataclass(frozen=True)
+class Validation:
+    """Scores of a training on its way, at `steps`: one that falls behind the search's runner-up is ended.
+
+    Every worker computes the same score of the same bits, and ends at the same step.
+    """
+
+    steps: tuple[int, ...]
+    configuration: ResolvedConfiguration
+    examples: Examples
+    conditions: Conditions
+    rival: Mapping[str, Any]  # the runner-up, as it was at its last rung
+
+    def check(self, state: State) -> dict[str, float]:
+        """The validation points' log-likelihood (nats) and coverage, as at a rung.
+
+        Raises:
+            Diverged: If the score is below the runner-up's by more than chance, or coverage is below `tune.min_coverage`.
+        """
+        tune, rival = self.configuration.tune, self.rival
+        averaged = self.configuration.scored_weights == "averaged" and state.averaged
+        scores, _ = rung_score(
+            state.averaged if averaged and state.averaged else state.generator,
+            self.configuration.training(),
+            self.examples,
+            self.conditions,
+            tune.samples,
+            tune.sample_sets,
+        )
+        chance = CHANCE * math.hypot(scores["standard_error"], rival["standard_error"])
+        if scores["log_likelihood"] + chance < rival["log_likelihood"] or scores["coverage"] < tune.min_coverage:
+            raise Diverged(
+                "failing training",
+                f"step {int(state.step)}",
+                f"validation log-likelihood {scores['log_likelihood']:.1f} nats, coverage {scores['coverage']:.2f}",
+                f"at least what candidate {rival['candidate']} had at its last rung, {rival['log_likelihood']:.1f} nats, "
+                f"and coverage of {tune.min_coverage:g}",
+            )
+        return {"validation_log_likelihood": scores["log_likelihood"], "validation_coverage": scores["coverage"]}
+
+
 def progress_line(row: Mapping[str, float], steps: int) -> str:
     """A report of a training of so many steps, for people: V(D, G), or D's loss where the objective has no V."""
     left = (steps - row["step"]) / row["steps_per_second"]
@@ -74,10 +132,12 @@ def train_run(
     run: Storage,
     log: Callable[[str], None],
     on_progress: Callable[[], None] | None = None,
+    searched: Mapping[str, Any] | None = None,
 ) -> TrainRecord:
     """Train G and D on the cluster and return where the weights are.
 
-    `on_progress` is called now and then while the workers train, to copy the history elsewhere.
+    `on_progress` is called now and then while the workers train, to copy the history elsewhere. `searched` is the
+    record of the search that chose the settings, whose training of them goes on.
 
     Raises:
         Diverged: If the losses stopped being finite; the last finite checkpoint is kept.
@@ -86,8 +146,11 @@ def train_run(
     """
     started = time.monotonic()
     training, conditions = configuration.training(), conditions_of(configuration.extension, dataset)
-    spec = gan_training(run, training, configuration.train, dataset.digest, dataset.shape, conditions)
+    validation = _validation(configuration, dataset, conditions, searched)
+    spec = gan_training(run, training, configuration.train, dataset.digest, dataset.shape, conditions, validation)
     begin(spec, dataset.train)
+    if searched and searched["segment"] and not checkpoint_names(spec.checkpoints):
+        _go_on(spec, searched, configuration, log)
     device = run_training(spec, dataset.train, log, on_progress)
     saved = latest_checkpoint(spec.checkpoints)
     if saved is None:
@@ -103,3 +166,67 @@ def train_run(
         seconds=time.monotonic() - started,
         averaged_sha256=tensors_digest(tensors[AVERAGED]) if AVERAGED in tensors else None,
     )
+
+
+def _validation(
+    configuration: ResolvedConfiguration, dataset: Dataset, conditions: Conditions, searched: Mapping[str, Any] | None
+) -> Validation | None:
+    """At four steps from the search's last rung to the end; none where no runner-up could go on instead."""
+    rival = next(iter(runners_up(searched)), None) if searched else None
+    if searched is None or rival is None:
+        return None
+    first, last = min(searched["step"], configuration.algorithm.steps), configuration.algorithm.steps
+    steps = sorted({first + (last - first) * part // CHECKS for part in range(1, CHECKS + 1)} - {first})
+    return Validation(tuple(steps), configuration, dataset.validation, conditions, rival)
+
+
+def runners_up(searched: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A search's finalists that have not been trained to the end yet, the best first."""
+    tried = [searched["candidate"], *(failed["candidate"] for failed in searched["failed_trainings"])]
+    return [finalist for finalist in searched["finalists"] if finalist["candidate"] not in tried]
+
+
+def runner_up_goes_on(run: Run, error: GanError, log: Callable[[str], None]) -> bool:
+    """Where the training of a search's choice has failed, make the runner-up the choice; whether there is one.
+
+    The failed training is noted in the search's record, and its checkpoints are removed.
+    """
+    searched = run.record("tune") if run.configuration.tune.candidates else None
+    following = next(iter(runners_up(searched)), None) if searched and isinstance(error, Diverged) else None
+    if searched is None or following is None:
+        return False
+    log(f"train  {error}")
+    log(f"train  candidate {following['candidate']} goes on instead of candidate {searched['candidate']}")
+    for folder in (run_layout.CHECKPOINTS, run_layout.HISTORY):  # first: they are no training's of the new choice
+        run.folder.child(folder).remove()
+    failed = {"candidate": searched["candidate"], "chosen": searched["chosen"], "error": str(error)}
+    kept = {key: following[key] for key in ("candidate", "chosen", "segment", "log_likelihood", "coverage")}
+    reason = f"the training of candidate {searched['candidate']} failed"
+    run.revise("tune", **kept, reason=reason, failed_trainings=[*searched["failed_trainings"], failed])
+    return True
+
+
+def _go_on(
+    spec: TrainingSpec, searched: Mapping[str, Any], configuration: ResolvedConfiguration, log: Callable[[str], None]
+) -> None:
+    """Make the winner's weights at its last rung the training's first checkpoint, and its curve the history's beginning.
+
+    Bits are those of an undisturbed training: one trial is a worker that has all shards. Only threads, and whether
+    there is a GPU, must be the same; where they are not, the training starts over.
+    """
+    trials, workers = configuration.tune.resources_per_trial, (spec.train.threads_per_worker, uses_gpu(spec.train))
+    if (max(1, int(trials.cpu)), bool(trials.gpu)) != workers:
+        log(
+            f"train  starts at step 0: trials had {trials.cpu:g} threads and {trials.gpu:g} GPUs, workers have "
+            f"{workers[0]} and {int(workers[1])}, which changes the last bits"
+        )
+        return
+    segment = TrainingSegment(spec.run.child(run_layout.TUNE, run_layout.RESULTS), searched["segment"])
+    weights = segment.weights(min(searched["step"], spec.steps))
+    if weights is None:
+        log("train  starts at step 0: the search's weights are not there any more")
+        return
+    step = step_of(weights)
+    append_history(spec.folder.child(run_layout.HISTORY), [row for row in segment.curve() if row["step"] <= step])
+    save_checkpoint(spec.checkpoints, step, weights, spec.about, spec.train.keep_checkpoints)
+    log(f"train  goes on from step {step} of candidate {searched['candidate']}")

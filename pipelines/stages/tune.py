@@ -1,31 +1,44 @@
-"""Ray Tune: candidates searched, cut at rungs, the best few confirmed over seeds; resumed from earlier results.
+"""Ray Tune: candidates searched, cut at rungs, the best compared with the configuration; resumed from earlier results.
+
+The first candidate is the configuration itself, and the search's best replaces it only if a paired test at the last
+rung finds it better (`search.choice`): over further seeds, as many as decide and `tune.confirm` allows, or between the
+trained nets themselves.
 
 With `tune.time_budget_s` the search ends in time. If no candidate has then reached the last rung, those that have come
 farthest are compared, at that rung; confirmations get the time that is left.
 
 With population based training, `chosen` are the winner's last settings: a training that follows uses these from its
-first step on, and so do the confirmations, whose mean alone decides where there are any. `schedule` is what the winner
-was really trained with, step by step, and the run's `perturbations.json` has every change of every candidate.
+first step on, and so do the confirmations, which alone decide where there are any; the configuration is among them as
+one more candidate. `schedule` is what the winner was really trained with, step by step, and the run's
+`perturbations.json` has every change of every candidate.
 """
 
+import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
 
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
 from pipelines import config
-from pipelines.config import ResolvedConfiguration, TuneSettings
+from pipelines.config import ResolvedConfiguration
+from pipelines.config.candidates import known_candidates
 from pipelines.runs.records import TuneRecord
 from pipelines.runtime import autoscaler
+from pipelines.search.choice import Contest, described
 from pipelines.search.ranking import (
+    RankCorrelation,
     at_step,
     best_rows,
     deciding_step,
     mean_over_seeds,
     rung_correlation,
+    seed_deviation,
     without_diverged,
 )
 from pipelines.search.results_store import TrainingSegment, lineage, open_results, segments
@@ -33,7 +46,10 @@ from pipelines.search.trials import Trials
 from pipelines.storage import Storage, run_layout
 
 # What may differ when a search is started again and reuses its earlier results.
-NOT_IN_A_SCORE = ("candidates", "scheduler", "keep", "confirm", "min_coverage", "time_budget_s", "max_concurrent", "max_failures")  # fmt: skip
+NOT_IN_A_SCORE = (
+    "candidates", "include_default", "points", "scheduler", "keep", "confirm", "min_coverage", "time_budget_s",
+    "max_concurrent", "max_failures",
+)  # fmt: skip
 
 
 def tune_run(
@@ -56,21 +72,22 @@ def tune_run(
     if trials.out_of_time:
         _log_what_was_cut(trials.rows, configuration, log)
     step = deciding_step(trials.rows, settings.rungs, trials.out_of_time)
-    last = trials.rows if settings.scheduler == "population_based" else without_diverged(trials.rows)
-    best = best_rows(at_step(last, step, settings.min_coverage), settings.confirm.best)
-    if not best:
-        _nothing_usable(trials, log)
     searched = list(trials.rows)
-    trials.confirm(best, step)
-    winner, log_likelihood, covered = _winner(best, trials.rows, len(searched), step, settings)
-    chosen = {key: winner[key] for key in settings.space}
+    choice = _choose(trials, step, log)
     correlation = rung_correlation(trials.rows, settings.rungs)
     _write_table(trials.rows, correlation, run)
-    schedule = _write_perturbations(trials.results, winner, run) if settings.scheduler == "population_based" else []
-    for rung, rho in correlation.items():
-        log(f"tune   rank correlation of scores at step {rung} with those at step {settings.rungs[-1]}: {rho:.2f}")
-    number = winner["candidate"]
+    schedule = []
+    if settings.scheduler == "population_based":
+        schedule = _write_perturbations(trials.results, choice.row, run)
+    for rung, found in correlation.items():
+        log(
+            f"tune   rank correlation of scores at step {rung} with those at step {settings.rungs[-1]}: {found.rho:.2f} "
+            f"(95 % interval {found.low:.2f} to {found.high:.2f}, {found.pairs} pairs)"
+        )
+    chosen = {key: choice.row[key] for key in settings.space}
+    number = choice.row["candidate"]
     log(f"tune   chosen: candidate {number}, {', '.join(f'{key} {value}' for key, value in chosen.items())}")
+    log_likelihood, covered = mean_over_seeds(number, choice.rows, step)
     return TuneRecord(
         chosen=chosen,
         candidate=number,
@@ -82,9 +99,114 @@ def tune_run(
         seconds=time.monotonic() - started,
         finished=len({row["candidate"] for row in at_step(searched, settings.rungs[-1])}),
         step=step,
-        rung_correlation={str(rung): rho for rung, rho in correlation.items()},
+        rung_correlation={str(rung): found.rho for rung, found in correlation.items()},
+        rung_correlation_interval={str(rung): (found.low, found.high) for rung, found in correlation.items()},
         schedule=schedule,
+        against_configuration=choice.comparison,
+        reason=choice.reason,
+        segment=choice.segment,
+        finalists=_finalists(trials, choice, step),
     )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The row that won, the rows that decided, how its best compares with the configuration, and why."""
+
+    row: dict[str, Any]
+    rows: Sequence[Mapping[str, Any]]
+    reason: str
+    comparison: dict[str, Any] | None = None
+    segment: str | None = None  # of the results store, whose training the run's goes on from
+
+
+def _choose(trials: Trials, step: int, log: Callable[[str], None]) -> Choice:
+    """The configuration, unless the search's best is better: seed by seed, until that is clear.
+
+    Raises:
+        Diverged: If neither it nor a candidate is usable.
+    """
+    configuration, settings = trials.configuration, trials.configuration.tune
+    population, searched = settings.scheduler == "population_based", len(trials.rows)
+    usable = at_step(trials.rows if population else without_diverged(trials.rows), step, settings.min_coverage)
+    default = None
+    if settings.include_default and population:  # whose candidate 0 has other settings by now
+        default = {"candidate": settings.candidates, **known_candidates(configuration)[0]}
+    elif settings.include_default:
+        default = next((row for row in usable if row["candidate"] == 0), None)
+    others = [row for row in usable if default is None or row["candidate"] != default["candidate"]]
+    contenders = {
+        row["candidate"]: row for row in [*filter(None, [default]), *best_rows(others, settings.confirm.best)]
+    }
+    if not others and (default is None or population):
+        _nothing_usable(trials, log)
+
+    def log_densities(row: Mapping[str, Any]) -> np.ndarray:
+        return TrainingSegment(trials.results, row["stretch"]).log_densities(step)
+
+    def contest() -> Contest:
+        rows = trials.rows[searched:] if population and len(trials.rows) > searched else trials.rows
+        number = None if default is None else default["candidate"]
+        return Contest(configuration, step, number, rows, log_densities)
+
+    going = list(contenders)
+    for extra in range(1, settings.confirm.seeds):
+        going = contest().undecided(going) if extra > 1 else going
+        if len(going) < 2:
+            break
+        if trials.out_of_time:
+            log("tune   no time is left to confirm the best over seeds")
+            break
+        names = ", ".join(map(str, going))
+        log(f"tune   confirming candidates {names} with seed {extra + 1} of at most {settings.confirm.seeds}")
+        trials.confirm([contenders[number] for number in going], configuration.seed + extra, step)
+    return _verdict(contest(), contenders, population, log)
+
+
+def _verdict(
+    contest: Contest, contenders: dict[int, dict[str, Any]], population: bool, log: Callable[[str], None]
+) -> Choice:
+    """Who has won of the contenders, as the rows say by now."""
+    default, challengers = contest.default, [number for number in contenders if number != contest.default]
+    comparison = None
+    if default is None:
+        winner = contest.leader(challengers)
+        reason = "the best candidate; the configuration is not among those that are usable"
+    elif not challengers:
+        winner, reason = default, "no other candidate is usable: the configuration is kept"
+    else:
+        best = contest.leader(challengers)
+        compared, better = contest.compare(best, default), contest.better(best, default)
+        winner = best if better else default
+        worse = contest.better(default, best)
+        reason = "better than the configuration" if better else (
+            "worse than the configuration, which is kept" if worse else
+            "not distinguishable from the configuration, which is kept"
+        )  # fmt: skip
+        if compared:
+            seeds = contest.seeds(best, default)
+            comparison = {**dataclasses.asdict(compared), "candidate": best, "seeds": seeds}
+            log(f"tune   candidate {best} against the configuration: {described(compared, seeds)}: {reason}")
+    row = contenders[winner]
+    return Choice(row, contest.rows, reason, comparison, None if population else row["stretch"])
+
+
+def _finalists(trials: Trials, choice: Choice, step: int) -> list[dict[str, Any]]:
+    """The choice and, the best first, the candidates whose training could go on in its place.
+
+    None of population based training, whose settings have changed on the way.
+    """
+    if choice.segment is None:
+        return []
+    space, seed = trials.configuration.tune.space, trials.configuration.seed
+    usable = at_step(without_diverged(trials.rows), step, trials.configuration.tune.min_coverage)
+    ranked = best_rows([row for row in usable if row["seed"] == seed], len(usable))
+    ranked.sort(key=lambda row: row["candidate"] != choice.row["candidate"])
+    kept = ("candidate", "log_likelihood", "standard_error", "coverage")
+    return [
+        {**{key: row[key] for key in kept}, "chosen": {key: row[key] for key in space}, "segment": row["stretch"]}
+        for row in ranked
+    ]
 
 
 def _open_trials(
@@ -98,6 +220,7 @@ def _open_trials(
     settings, plain = configuration.tune, config.to_plain(configuration)
     plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in NOT_IN_A_SCORE}
     inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
+    inputs.append(configuration.train.shards)
     results, earlier = open_results(run, [inputs, configuration.scored_weights, dataset.digest])
     max_concurrent, limit = concurrency(settings, ray.cluster_resources(), autoscaler.present())
     of_grid = f" of the grid's {settings.grid_size}" if settings.searcher == "grid" else ""
@@ -108,27 +231,6 @@ def _open_trials(
     if earlier:
         log(f"tune   reusing {earlier} earlier results")
     return Trials(configuration, dataset, run, results, max_concurrent, log, started)
-
-
-def _winner(
-    best: list[dict[str, Any]], rows: list[dict[str, Any]], searched: int, step: int, settings: TuneSettings
-) -> tuple[dict[str, Any], float, float]:
-    """The best's row with the best mean over seeds at a step, and that mean: log-likelihood (nats) and coverage.
-
-    Of population based training, whose settings change on the way, the confirmations (the rows after the
-    `searched` ones) decide alone where there are any.
-    """
-    if settings.scheduler == "population_based" and len(rows) > searched:
-        rows = rows[searched:]
-        best = [row for row in best if any(row["candidate"] == other["candidate"] for other in rows)]
-    means = {row["candidate"]: mean_over_seeds(row["candidate"], rows, step) for row in best}
-    winner = max(best, key=lambda row: _merit(*means[row["candidate"]], settings.min_coverage))
-    return winner, *means[winner["candidate"]]
-
-
-def _merit(log_likelihood: float, covered: float, min_coverage: float) -> tuple[bool, float]:
-    """What the winner has most of: one whose mean coverage over seeds is too small is behind all others."""
-    return covered >= min_coverage, log_likelihood
 
 
 def _log_what_was_cut(
@@ -158,11 +260,16 @@ def _nothing_usable(trials: Trials, log: Callable[[str], None]) -> NoReturn:
     )  # fmt: skip
 
 
-def _write_table(rows: list[dict[str, Any]], correlation: dict[int, float], run: Storage) -> None:
+def _write_table(rows: list[dict[str, Any]], correlation: dict[int, RankCorrelation], run: Storage) -> None:
     import pandas
 
     table = pandas.DataFrame(rows).sort_values(["stage", "candidate", "seed", "step"])
-    table["rung_correlation"] = table["step"].map(correlation).astype(float)
+    deviation = seed_deviation(rows)
+    pairs = zip(table["candidate"], table["step"], strict=True)
+    table["seed_deviation"] = [deviation.get(pair, float("nan")) for pair in pairs]
+    table["rung_correlation"] = (
+        table["step"].map({step: found.rho for step, found in correlation.items()}).astype(float)
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
         table.to_parquet(path, index=False)
@@ -170,7 +277,10 @@ def _write_table(rows: list[dict[str, Any]], correlation: dict[int, float], run:
 
 
 def _write_perturbations(results: Storage, winner: dict[str, Any], run: Storage) -> list[dict[str, Any]]:
-    """Write every change of settings, by whom and from whose weights, and return the winner's own schedule."""
+    """Write every change of settings, by whom and from whose weights, and return the winner's own schedule.
+
+    The configuration, which has no row of the search, has none.
+    """
     abouts = [segment.about for segment in segments(results)]
     run.write_json(run_layout.PERTURBATIONS, [about for about in abouts if about["origin"] is not None])
-    return lineage(TrainingSegment(results, winner["stretch"]))
+    return lineage(TrainingSegment(results, winner["stretch"])) if "stretch" in winner else []

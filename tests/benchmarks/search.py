@@ -1,37 +1,40 @@
-"""Is a search worth its time: its winner, the published recipe and a random pick, at equal device-seconds, over seeds.
+"""Is a search worth its time: it, its configuration without it and for as long, and a random pick, over seeds.
 
-    python -m tests.benchmarks.search configs/digits.yaml --seeds 8
+    python -m tests.benchmarks.search configs/digits.yaml --seeds 10
 
-The search is synchronous halving as the configuration says, its best confirmed over seeds, and its winner then
-trained anew; the others train for as many seconds of one core as all of that took. Trials run in this process, so
-that a second is a second of training and scoring and of nothing else.
+The search is synchronous halving as the configuration says, its choice is a run's (`pipelines.search.choice`), and the
+choice's training goes on to the end. The configuration is trained as it is, and, as a random pick of the same space, for
+as many seconds of one core as all of the search took. Trials run in this process, so that a second is a second of
+training and scoring and of nothing else.
 """
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import click
 import numpy as np
 import torch
-from scipy.stats import ttest_rel, wilcoxon
+from scipy.stats import t, wilcoxon
 
 from gan_core import datasets
-from gan_core.algorithm1 import AlgorithmSettings
+from gan_core.conditions.base import UNCONDITIONAL
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
 from gan_core.metrics.parzen import paper_protocol, parzen_log_density
 from gan_core.metrics.sample_quality import coverage
-from gan_core.networks.dense import DenseDiscriminatorSettings
 from gan_core.noise import draw_noise
 from gan_core.randomness import stream
 from gan_core.state import State
 from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
-from pipelines.config import Configuration
-from pipelines.config.candidates import draw_candidates
-from pipelines.search.trial import DIVERGED_SCORE, score
-from tests.paper.schemes import PUBLISHED, wider_than_published
+from pipelines.config import ResolvedConfiguration
+from pipelines.config.candidates import candidate_configurations, draw_candidates
+from pipelines.search.choice import Contest
+from pipelines.search.ranking import at_step, best_rows
+from pipelines.search.scores import rung_score
+from pipelines.search.trial import DIVERGED_SCORE
 
 LOOK_EVERY = 50  # steps between looks at the clock
 ENDLESS = 10**9
@@ -41,12 +44,12 @@ ENDLESS = 10**9
 class Training:
     """A training under way, and what its G of the configuration's choice (last or averaged) is worth."""
 
-    configuration: Configuration
+    configuration: ResolvedConfiguration
     data: Dataset
     seed: int
 
     def __post_init__(self) -> None:
-        self.settings: TrainingSettings = replace(self.configuration.training(), seed=self.seed, virtual_shards=1)
+        self.settings: TrainingSettings = replace(self.configuration.training(), seed=self.seed)
         self.state: State = initial_state(self.settings, self.data.train)
         self.diverged = False
 
@@ -64,12 +67,16 @@ class Training:
                 break
         return self
 
-    def rung_score(self) -> float:
-        """The score that decides a rung."""
+    def row(self, candidate: int, step: int) -> dict[str, Any]:
+        """The row of the score at a rung, with its log-densities."""
+        row = {"candidate": candidate, "seed": self.seed, "step": step}
         if self.diverged:
-            return DIVERGED_SCORE
-        found = score(self.generator, self.settings, self.data, self.configuration.tune.samples)
-        return found["log_likelihood"] if found["coverage"] >= self.configuration.tune.min_coverage else DIVERGED_SCORE
+            return {**row, "status": "diverged", "log_likelihood": DIVERGED_SCORE, "coverage": 0.0}
+        tune = self.configuration.tune
+        scores, log_densities = rung_score(
+            self.generator, self.settings, self.data.validation, UNCONDITIONAL, tune.samples, tune.sample_sets
+        )
+        return {**row, "status": "finite", **scores, "log_densities": log_densities}
 
     def test_score(self) -> tuple[float, float]:
         """Log-likelihood of the test set by the paper's protocol, in nats, and coverage."""
@@ -95,39 +102,29 @@ class Training:
             self.diverged = True
 
 
-def searched(configuration: Configuration, data: Dataset, seed: int) -> Training:
-    """The winner of a search of the configuration's, trained anew to the configuration's last step."""
-    tune = configuration.tune
-    candidates = [config.override(configuration, values) for values in draw_candidates(tune, seed)]
+def searched(configuration: ResolvedConfiguration, data: Dataset) -> tuple[Training, int]:
+    """A search's choice, trained on to the configuration's last step, and its number."""
+    tune, seed = configuration.tune, configuration.seed
+    candidates = candidate_configurations(configuration)
     alive = {number: Training(candidate, data, seed) for number, candidate in enumerate(candidates)}
     for rung in tune.rungs:
-        scores = {number: training.to(rung).rung_score() for number, training in alive.items()}
-        ranked = sorted(scores, key=lambda number: -scores[number])
-        if rung != tune.rungs[-1]:
-            alive = {number: alive[number] for number in ranked[: max(1, int(len(ranked) * tune.keep + 0.5))]}
-    best = {number: [scores[number]] for number in ranked[: tune.confirm.best]}
-    for number, found in best.items():
-        for extra in range(1, tune.confirm.seeds):
-            found.append(Training(candidates[number], data, seed + extra).to(tune.rungs[-1]).rung_score())
-    winner = max(best, key=lambda number: np.mean(best[number]))
-    return Training(candidates[winner], data, seed).to(configuration.algorithm.steps)
-
-
-def published(configuration: Configuration, pixels: int) -> Configuration:
-    """The published algorithm, rates, dropout and first weights, on the configuration's networks, noise and average of G."""
-    average, discriminator = configuration.algorithm.generator_average, configuration.network.discriminator
-    assert isinstance(discriminator, DenseDiscriminatorSettings)
-    init_range = PUBLISHED["init_range"] * wider_than_published(pixels, discriminator.units[0])
-    recipe = replace(configuration, algorithm=AlgorithmSettings(generator_average=average))
-    dropout = DenseDiscriminatorSettings()
-    return config.override(
-        recipe,
-        {
-            "network.discriminator.init_range": init_range,
-            "network.discriminator.input_keep": dropout.input_keep,
-            "network.discriminator.hidden_keep": dropout.hidden_keep,
-        },
-    )
+        rows = [training.to(rung).row(number, rung) for number, training in alive.items()]
+        usable = at_step(rows, rung, tune.min_coverage)
+        ranked = [row["candidate"] for row in best_rows(usable, len(usable))]
+        kept = ranked if rung == tune.rungs[-1] else ranked[: max(1, int(len(rows) * tune.keep + 0.5))]
+        alive = {number: alive[number] for number in {*kept, *({0} & set(ranked))}}
+    default = 0 if 0 in alive else None
+    contenders = [*([0] if 0 in alive else []), *[number for number in ranked if number][: tune.confirm.best]]
+    contest = Contest(configuration, rung, default, rows, lambda row: row["log_densities"])
+    going = contenders
+    for extra in range(1, tune.confirm.seeds):
+        going = contest.undecided(going) if extra > 1 else going
+        if len(going) < 2:
+            break
+        rows += [Training(candidates[number], data, seed + extra).to(rung).row(number, rung) for number in going]
+    best = contest.leader([number for number in contenders if number] or [0])
+    choice = best if default is None or contest.better(best, default) else default
+    return alive[choice].to(configuration.algorithm.steps), choice
 
 
 @click.command(help=__doc__)
@@ -137,22 +134,29 @@ def published(configuration: Configuration, pixels: int) -> Configuration:
 @click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True)
 def main(path: str, overrides: tuple[str, ...], seeds: int, first_seed: int) -> None:
     torch.set_num_threads(1)
-    configuration = config.load(path, overrides)
-    data = datasets.load(configuration.data)
-    arms: dict[str, list[tuple[float, float]]] = {"search": [], "random pick": [], "published recipe": []}
+    loaded = config.resolve(config.load(path, overrides), "benchmark")
+    data = datasets.load(loaded.data)
+    arms: dict[str, list[tuple[float, float]]] = {
+        name: [] for name in ("search", "configuration", "for as long", "random pick")
+    }
     for seed in range(first_seed, first_seed + seeds):
+        configuration = replace(loaded, seed=seed)
         started = time.process_time()
-        trained = {"search": searched(configuration, data, seed)}
+        training, choice = searched(configuration, data)
         seconds = time.process_time() - started
-        pick = config.override(configuration, draw_candidates(configuration.tune, seed)[0])
-        trained["random pick"] = Training(pick, data, seed).for_seconds(seconds)
-        trained["published recipe"] = Training(
-            published(configuration, data.train.images.shape[1]), data, seed
-        ).for_seconds(seconds)
+        pick = config.override(configuration, draw_candidates(configuration)[1])
+        trained = {
+            "search": training,
+            "configuration": Training(configuration, data, seed).to(configuration.algorithm.steps),
+            "for as long": Training(configuration, data, seed).for_seconds(seconds),
+            "random pick": Training(pick, data, seed).for_seconds(seconds),
+        }
         for name, training in trained.items():
             arms[name].append(training.test_score())
-        print(f"seed {seed}  {seconds:.0f} s each  ", end="")
-        print("  ".join(f"{n} {arms[n][-1][0]:.1f} (step {int(t.state.step)})" for n, t in trained.items()), flush=True)
+        print(f"seed {seed}  {seconds:.0f} s each, chose candidate {choice}  ", end="")
+        print(
+            "  ".join(f"{n} {arms[n][-1][0]:.1f} (step {int(of.state.step)})" for n, of in trained.items()), flush=True
+        )
     for name, found in arms.items():
         scores, covered = np.array(found).T
         error = scores.std(ddof=1) / np.sqrt(seeds)
@@ -160,12 +164,17 @@ def main(path: str, overrides: tuple[str, ...], seeds: int, first_seed: int) -> 
             f"{name:17s} {scores.mean():7.2f} ± {error:.2f} nats (standard error over seeds), coverage {covered.mean():.2f}"
         )
         if name != "search":
-            ours = [score for score, _ in arms["search"]]
+            differences = np.array([score for score, _ in arms["search"]]) - scores
+            half = t.ppf(0.975, seeds - 1) * differences.std(ddof=1) / np.sqrt(seeds)
             print(
-                f"  search - {name}: {np.mean(ours - scores):+.2f} nats, one-sided paired t test p = "
-                f"{ttest_rel(ours, scores, alternative='greater').pvalue:.3g}, "
-                f"Wilcoxon p = {wilcoxon(ours, scores, alternative='greater').pvalue:.3g}"
+                f"  search - {name}: {differences.mean():+.2f} ± {half:.2f} nats (95 %, paired), "
+                f"worst seed {differences.min():+.2f}, Wilcoxon p (one-sided) {_wilcoxon(differences):.3g}"
             )
+
+
+def _wilcoxon(differences: np.ndarray) -> float:
+    """1 where no difference is not 0: the search chose the configuration itself in every seed."""
+    return float(wilcoxon(differences, alternative="greater").pvalue) if np.any(differences) else 1.0
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gan_core.errors import ConfigurationError
 from pipelines import config
-from pipelines.config import TuneSettings
+from pipelines.config import ResolvedConfiguration, TuneSettings
 from pipelines.config.candidates import candidate_configurations, draw_candidates
 
 SPACE = {
@@ -20,8 +20,13 @@ SPACE = {
 }
 
 
-def drawn(seed, candidates=8, space=SPACE):
-    return draw_candidates(TuneSettings(candidates=candidates, space=space), seed)
+DRAWN_ALONE = {"include_default": False}
+
+
+def drawn(seed, candidates=8, space=SPACE, **more):
+    """The candidates of a search of this space, by default without the configuration itself."""
+    tune = TuneSettings(candidates=candidates, space=space, **{**DRAWN_ALONE, **more})
+    return draw_candidates(ResolvedConfiguration(seed=seed, tune=tune))
 
 
 @given(st.integers(0, 2**63 - 1))
@@ -62,10 +67,49 @@ def test_grid_is_every_combination_once_in_key_order(choices, width, data):
     }
     size = choices * (width + 2)
     count = data.draw(st.integers(1, size))
-    settings = TuneSettings(candidates=count, searcher="grid", space=space)
     every = [{"algorithm.discriminator_steps": k, "noise.size": z} for k in range(choices) for z in range(3, 5 + width)]
-    assert settings.grid_size == size == len(every)
-    assert draw_candidates(settings, data.draw(st.integers(0, 99))) == every[:count]
+    assert TuneSettings(candidates=count, searcher="grid", space=space).grid_size == size == len(every)
+    assert drawn(data.draw(st.integers(0, 99)), count, space, searcher="grid") == every[:count]
+
+
+DEFAULT = {key: config.flat(config.to_plain(ResolvedConfiguration()))[key] for key in SPACE}
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(3, 12))
+def test_the_configuration_and_the_points_come_first(seed, count):
+    """The configuration is candidate 0, then the points; the drawn ones are those of a search without them."""
+    points = ({"noise.size": 5}, {"algorithm.generator_learning_rate": 0.5, "noise.size": 6})
+    candidates = drawn(seed, count, include_default=True, points=points)
+    assert candidates[:3] == [DEFAULT, {**DEFAULT, **points[0]}, {**DEFAULT, **points[1]}]
+    assert candidates[3:] == drawn(seed, count)[3:]
+    assert len(candidates) == count
+
+
+def test_a_grid_has_no_point_twice():
+    """The configuration is one of this grid's three points: there are three candidates, and no fourth."""
+    space = {"noise.size": {"choice": [4, DEFAULT["noise.size"], 8]}}
+    candidates = drawn(0, 3, space, include_default=True, searcher="grid")
+    assert [candidate["noise.size"] for candidate in candidates] == [DEFAULT["noise.size"], 4, 8]
+    with pytest.raises(ConfigurationError, match=r"tune.candidates\): 4; expected at most 3"):
+        drawn(0, 4, space, include_default=True, searcher="grid")
+
+
+@pytest.mark.parametrize(
+    ("tune", "words"),
+    [
+        ({"candidates": 1, "points": [{"noise.size": 5}]}, "tune.candidates 1 is less than the configuration and"),
+        ({"candidates": 3, "points": [{"noise.sise": 5}]}, "tune.points 0 noise.sise: not searched; tune.space has"),
+        ({"candidates": 3, "points": [{}]}, "tune.points 0 is empty"),
+        ({"candidates": 3, "scheduler": "population_based", "confirm": {"seeds": 1}}, "tune.confirm.seeds 1 with"),
+        ({"candidates": 3, "sample_sets": 0}, "tune.sample_sets 0 is too small"),
+    ],
+)
+def test_points_that_cannot_be_are_refused(tune, words):
+    space = {"noise.size": {"choice": [4, 5]}}
+    if "scheduler" in tune:
+        space = {"algorithm.generator_learning_rate": {"uniform": [0.1, 0.2]}}
+    with pytest.raises(ConfigurationError, match=words):
+        config.build({"tune": {"space": space, **tune}})
 
 
 def test_draws_follow_their_distributions():
@@ -94,7 +138,8 @@ def test_candidates_differ_in_searched_settings_only(small):
     """Candidates are whole configurations that differ from the given one in the searched settings alone."""
     configurations = candidate_configurations(small)
     assert len(configurations) == small.tune.candidates
-    for configuration, candidate in zip(configurations, draw_candidates(small.tune, small.seed), strict=True):
+    assert configurations[0] == small
+    for configuration, candidate in zip(configurations[1:], draw_candidates(small)[1:], strict=True):
         rate = candidate["algorithm.generator_learning_rate"]
         assert configuration.algorithm.generator_learning_rate == rate != small.algorithm.generator_learning_rate
         assert config.override(configuration, {"algorithm.generator_learning_rate": 0.1}) == small
@@ -106,7 +151,7 @@ def test_candidates_differ_in_searched_settings_only(small):
         ("noise.size", [0], "noise.size 0"),
         ("algorithm.optimizer", ["sgd"], "algorithm.optimizer"),
         ("algorithm.batch_size", [51], "batch_size 51 cannot be shared by 2 shards"),
-        ("algorithm.steps.x", [1], "not a section"),
+        ("algorithm.steps.x", [1], "algorithm.steps.x has no value of its own"),
     ],
 )
 def test_space_out_of_range_is_refused_before_trials(key, values, words, small):
@@ -118,7 +163,7 @@ def test_space_out_of_range_is_refused_before_trials(key, values, words, small):
 def test_possible_bad_suggestion_is_refused_in_advance(small):
     """What a suggestion could be is refused before any trial, though no draw is out of range."""
     space = {"algorithm.batch_size": {"choice": [*[50] * 30, 51]}}
-    changed = {"tune.candidates": 1, "tune.scheduler": "none", "tune.space": space}
+    changed = {"tune.candidates": 1, "tune.scheduler": "none", "tune.space": space, "tune.include_default": False}
     assert len(candidate_configurations(config.override(small, changed))) == 1
     with pytest.raises(ConfigurationError, match="batch_size 51 cannot be shared by 2 shards"):
         candidate_configurations(config.override(small, {**changed, "tune.searcher": "tpe"}))

@@ -102,7 +102,7 @@ def test_space_fits_its_architecture_or_chooses_one(tmp_path):
     }
     document = {
         "network": {"architecture": "convolutional"},
-        "tune": {"candidates": 4, "searcher": "grid", "space": space},
+        "tune": {"candidates": 4, "searcher": "grid", "space": space, "include_default": False},
     }
     found = {
         (c.network.generator.channels, c.network.discriminator.spectral_norm)
@@ -199,8 +199,8 @@ def test_override_replaces_by_dotted_name_and_validates_again(small):
         ("tune: {time_budget_s: -1.5}", ["tune.time_budget_s -1.5", "not a positive"]),
         ("tune: {max_concurrent: 0}", ["tune.max_concurrent 0", "use 1 or more"]),
         ("tune: {resources_per_trial: {gpu: 1.5}}", ["tune.resources_per_trial.gpu 1.5", "part of one GPU or a whole number"]),
-        ("tune: {candidates: 3, searcher: grid, space: {noise.size: {choice: [1, 2]}}}",
-         ["tune.candidates 3", "the grid's 2 points", "use 2"]),
+        ("tune: {candidates: 4, searcher: grid, space: {noise.size: {choice: [1, 2]}}}",
+         ["tune.candidates 4", "the grid's 2 points and 1 that are given", "use 3"]),
         ("tune: {candidates: 3, searcher: grid, space: {algorithm.generator_learning_rate: {uniform: [0.1, 0.2]}}}",
          ["tune.space.algorithm.generator_learning_rate", "no grid", "choice or integer"]),
         ("tune: {candidates: 3, searcher: tpe, space: {noise.size: {choice: [1, 2]}}}",
@@ -391,7 +391,7 @@ def test_space_digest_ignores_spelling_of_fractions(key, one, other):
         config.build(config.parse_yaml(f"tune: {{candidates: 3, space: {{{key}: {text}}}}}", "it"))
         for text in (one, other)
     ]
-    assert len({json.dumps(draw_candidates(configuration.tune, 0)) for configuration in drawn}) == 1
+    assert len({json.dumps(draw_candidates(configuration)) for configuration in drawn}) == 1
 
 
 def test_integers_of_a_space_stay_integers():
@@ -399,6 +399,6 @@ def test_integers_of_a_space_stay_integers():
     space = {"noise.size": {"choice": [8, 16]}, "algorithm.steps": {"integer": [1, 3]}}
     assert config.build({"tune": {"space": space}}).tune.space == space
     assert "[8, 16]" in json.dumps(config.to_plain(config.build({"tune": {"space": space}})))
-    wrong = {"tune": {"candidates": 2, "searcher": "grid", "space": {"noise.size": {"choice": [8, "many"]}}}}
+    wrong = {"tune": {"candidates": 3, "searcher": "grid", "space": {"noise.size": {"choice": [8, "many"]}}}}
     with pytest.raises(ConfigurationError, match=r"noise.size\): the text 'many'"):
         candidate_configurations(config.build(wrong))

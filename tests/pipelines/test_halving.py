@@ -23,12 +23,13 @@ class Simulation:
 
     def __init__(
         self, scores, keep, order, diverges=None, fails=None, stumbles=None, slots=2, mode="max", at_a_time=None,
-        covered=None, min_coverage=0.0,
+        covered=None, min_coverage=0.0, protected=None,
     ):  # fmt: skip
         self.scores, self.order, self.slots = scores, order, slots
         self.covered = covered or [1.0] * len(scores)
         self.diverges, self.fails, self.stumbles = dict(diverges or {}), dict(fails or {}), dict(stumbles or {})
-        self.scheduler = SynchronousHalving(RUNGS, keep, len(scores), at_a_time, min_coverage)
+        is_protected = lambda trial: self.number[trial] == protected  # noqa: E731
+        self.scheduler = SynchronousHalving(RUNGS, keep, len(scores), at_a_time, min_coverage, is_protected)
         self.scheduler.set_search_properties("score", mode)
         self.at_a_time, self.most = at_a_time or len(scores), 0
         self.trials = [Trial("simulated", stub=True, trial_id=str(i)) for i in range(len(scores))]
@@ -95,14 +96,14 @@ class Simulation:
                 self.scheduler.on_trial_complete(self, trial, {})
 
 
-def survivors(scores, keep, out=None):
+def survivors(scores, keep, out=None, protected=None):
     """The reference: at each rung, who reaches it, by plain sorting. `out` are those that end early, by rung."""
     alive, reached = set(range(len(scores))), []
     for rung in range(len(RUNGS)):
         alive = {i for i in alive if (out or {}).get(i) != rung}
         reached.append(alive)
         ranked = sorted(alive, key=lambda i: -scores[i][rung])
-        alive = set(ranked[: max(1, int(len(ranked) * keep + 0.5))])
+        alive = set(ranked[: max(1, int(len(ranked) * keep + 0.5))]) | ({protected} & alive)
     return reached
 
 
@@ -122,6 +123,15 @@ shares = st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 0.67, 0.9])
 def test_survivors_are_the_best_in_any_arrival_order(scores, keep, order, slots):
     """The survivors of each rung are the best by score, in any order of arrival."""
     assert reached(Simulation(scores, keep, order, slots=slots).run()) == survivors(scores, keep)
+
+
+@given(populations, shares, st.randoms(use_true_random=False), st.data())
+def test_protected_trial_is_cut_by_no_rung(scores, keep, order, data):
+    """A protected trial goes on beside the best, unless it ends by itself; nobody loses a place to it."""
+    protected = data.draw(st.integers(0, len(scores) - 1))
+    ends = {protected: data.draw(st.integers(0, 2))} if data.draw(st.booleans()) else {}
+    simulation = Simulation(scores, keep, order, diverges=ends, protected=protected).run()
+    assert reached(simulation) == survivors(scores, keep, ends, protected)
 
 
 @given(populations, shares, st.randoms(use_true_random=False), st.data())

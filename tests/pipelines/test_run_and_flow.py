@@ -12,6 +12,7 @@ import pytest
 
 import pipelines
 from gan_core.checkpoint import tensors_digest
+from gan_core.datasets import load
 from gan_core.errors import CheckpointError, ConfigurationError, DataError
 from pipelines import config
 from pipelines.evaluation.scores import evaluate_arrays
@@ -327,6 +328,50 @@ def test_averaged_g_is_scored_beside_or_replaces_g(finished, digits):
     assert Run("small-run", unset, run.storage).generator().sha256 == trained["averaged_sha256"]
     with pytest.raises(ConfigurationError, match=r"evaluate.weights averaged, but algorithm.generator_average is 0"):
         config.override(chosen, {"algorithm.generator_average": 0.0})
+
+
+def test_the_runner_up_goes_on_where_a_training_fails(small, tmp_path):
+    """A training that falls behind the search's runner-up is ended, and the runner-up's goes on, to its own bits.
+
+    The fault is put into the search's record: a runner-up that is better by a thousand nats than it was.
+    """
+    said, storage = [], Storage.at(tmp_path)
+    configuration = config.override(small, {"tune.confirm.seeds": 1, "train.workers": 1, "train.virtual_shards": 2})
+    how = {"name": "it", "storage": tmp_path, "log": said.append}
+    pipelines.run(configuration, stages=("tune",), **how)
+    run = Run.open("it", storage)
+    first, second = run.record("tune")["finalists"]
+    run.revise("tune", finalists=[first, {**second, "log_likelihood": 1000.0}])
+    done = pipelines.run(configuration, stages=("tune", "train"), **how)
+    searched = done.records["tune"]
+    assert (searched["candidate"], searched["chosen"]) == (second["candidate"], second["chosen"])
+    (failed,) = searched["failed_trainings"]
+    assert (failed["candidate"], failed["chosen"]) == (first["candidate"], first["chosen"])
+    assert "failing training (step 80)" in failed["error"]
+    assert f"train  candidate {second['candidate']} goes on instead of candidate {first['candidate']}" in said
+    settings = config.override(configuration, second["chosen"])
+    tensors = trained_alone(settings.training(), load(settings.data), 200).tensors()
+    assert done.records["train"]["weights_sha256"] == tensors_digest(tensors["generator"], tensors["discriminator"])
+    said.clear()
+    assert pipelines.run(configuration, stages=("tune", "train"), **how).done_before == ("tune", "train")
+    assert not [line for line in said if line.startswith("train")]
+
+
+def test_a_search_begun_before_0_3_stays_as_it_was(small, storage):
+    """A run of an earlier version searched without its configuration: it is opened so, and not gone on with unasked."""
+    old = config.to_plain(small)
+    for key in ("include_default", "points", "sample_sets"):
+        del old["tune"][key]
+    storage.child("runs", "old").write_json("run.json", {"run": "old", "configuration": old})
+    tune = Run.open("old", storage).configuration.tune
+    assert (tune.include_default, tune.points, tune.sample_sets) == (False, (), 1)
+    with pytest.raises(
+        ConfigurationError, match=r"run of another configuration \(old\): tune.include_default was False"
+    ):
+        create(small, storage, "old")
+    without = config.override(small, {"tune.candidates": 0})
+    storage.child("runs", "plain").write_json("run.json", {"run": "plain", "configuration": config.to_plain(without)})
+    assert create(without, storage, "plain").exists
 
 
 def stop(process, sign, happened):

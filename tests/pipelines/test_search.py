@@ -2,17 +2,17 @@
 
 import io
 import json
-from dataclasses import replace
 
 import pandas
 import pytest
 from scipy.stats import spearmanr
 
+from gan_core.conditions.base import UNCONDITIONAL
 from gan_core.errors import Diverged
 from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config
-from pipelines.search.trial import score
+from pipelines.search.scores import rung_score
 from pipelines.stages.tune import tune_run
 from pipelines.storage import Storage
 from pipelines.storage.run_layout import PERTURBATIONS, TABLE
@@ -26,7 +26,7 @@ def search(small, digits, ray_cluster, tmp_path_factory):
     """A search with some settings replaced: its record, its table, what it said and its folder."""
 
     def run(settings, folder=None):
-        base = {"seed": 7, "tune.rungs": list(RUNGS), "tune.confirm.seeds": 1}
+        base = {"seed": 7, "tune.rungs": list(RUNGS), "tune.confirm.seeds": 1, "tune.include_default": False}
         configuration = config.override(small, {**base, **{f"tune.{key}": value for key, value in settings.items()}})
         folder, said = folder or Storage.at(tmp_path_factory.mktemp("search")), []
         record = tune_run(configuration, digits, folder, said.append)
@@ -48,11 +48,14 @@ def scored_along(schedule, steps, small, digits):
         state, training = None, None
         for part, end in zip(schedule, [*(later["step"] for later in schedule[1:]), steps], strict=True):
             training = config.override(small, {"seed": 7, **part["settings"]}).training()
-            training = replace(training, virtual_shards=1)
             state = state or initial_state(training, digits.train)
             for _ in train(training, digits.train, state, end, lambda step: False):
                 pass
-        return score(state.generator, training, digits, small.tune.samples)
+        tune = small.tune
+        found, _ = rung_score(
+            state.generator, training, digits.validation, UNCONDITIONAL, tune.samples, tune.sample_sets
+        )
+        return found
 
 
 @pytest.mark.slow
@@ -138,8 +141,42 @@ def test_repeated_suggestion_search_trains_nothing_twice(suggested):
     for row in again.to_dict("records"):
         before = known.get((row["candidate"], row["step"]))
         if before is not None:  # ASHA's cuts depend on who arrives first: a row may be new
-            assert {**before, "rung_correlation": 0} == {**row, "rung_correlation": 0}  # seconds too
+            of_all = {"rung_correlation": 0, "seed_deviation": 0}  # of rows that may be new
+            assert {**before, **of_all} == {**row, **of_all}  # seconds too
     assert set(again.candidate) == set(first.candidate)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inside", [True, False])
+def test_suggestions_begin_with_the_configuration(search, small, inside):
+    """Optuna's first candidate is the configuration, from which it learns if it is in the space; then the points."""
+    low, high = (0.001, 0.5) if inside else (0.2, 0.5)
+    space = {RATE: {"log_uniform": [low, high]}, "noise.size": {"integer": [3, 9]}}
+    settings = {"searcher": "tpe", "scheduler": "none", "candidates": 4, "space": space, "rungs": [20]}
+    given = {"include_default": True, "points": [{RATE: 0.25}]}
+    _, table, _, folder = search({**settings, **given})
+    rows = table.sort_values("candidate")[[RATE, "noise.size"]].to_dict("records")
+    own = {RATE: small.algorithm.discriminator_learning_rate, "noise.size": small.noise.size}
+    assert rows[:2] == [own, {**own, RATE: 0.25}]
+    assert all(low <= row[RATE] <= high for row in rows[1:])
+    assert sorted((folder.local / "tune" / "findings" / "suggested").iterdir())[0].name == "000002.json"
+    again = search({**settings, **given}, folder)
+    assert again[1].equals(table)  # seconds too: nothing was trained twice
+
+
+@pytest.mark.slow
+def test_population_is_compared_with_the_configuration(search, small):
+    """The configuration is the population's first member, and at its end one more candidate of the confirmations."""
+    space = {RATE: {"log_uniform": [0.02, 0.5]}}
+    settings = {"scheduler": "population_based", "candidates": 2, "space": space, "include_default": True}
+    record, table, said, _ = search({**settings, "confirm.seeds": 2})
+    own = small.algorithm.discriminator_learning_rate
+    first = table[(table.stage == "search") & (table.step == RUNGS[0])]
+    assert first[first.candidate == 0][RATE].tolist() == [own]
+    confirmed = table[table.stage == "confirm"]
+    assert confirmed[confirmed.candidate == 2][RATE].unique().tolist() == [own]
+    assert any("against the configuration" in line for line in said)
+    assert record.segment is None
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +214,9 @@ def test_rung_correlation_covers_candidates_and_seeds(uncut):
         rho = spearmanr(scores[step], scores[RUNGS[-1]]).statistic
         assert record.rung_correlation[str(step)] == pytest.approx(rho, abs=1e-12)
         assert (table[table.step == step].rung_correlation == record.rung_correlation[str(step)]).all()
-        assert f"tune   rank correlation of scores at step {step} with those at step 60: {rho:.2f}" in said
+        low, high = record.rung_correlation_interval[str(step)]
+        line = f"step {step} with those at step 60: {rho:.2f} (95 % interval {low:.2f} to {high:.2f}, 6 pairs)"
+        assert f"tune   rank correlation of scores at {line}" in said
     assert table[table.step == RUNGS[-1]].rung_correlation.isna().all()
 
 
@@ -204,7 +243,7 @@ def test_budget_over_before_any_score_is_an_error(search):
 def test_budget_over_chooses_among_the_farthest(search):
     """A budget that is over chooses among the candidates that came farthest."""
     space = {RATE: {"choice": [0.02, 0.2]}}
-    settings = {"candidates": 2, "rungs": [20, 10_000_000], "space": space, "confirm.seeds": 2}
+    settings = {"candidates": 2, "rungs": [20, 10_000_000], "space": space, "confirm.seeds": 2, "confirm.best": 2}
     record, table, said, _ = search({**settings, "time_budget_s": 60})
     assert (record.step, record.finished) == (20, 0)
     assert record.candidate == table.loc[table.log_likelihood.idxmax()].candidate

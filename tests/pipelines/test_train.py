@@ -15,6 +15,7 @@ from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config
 from pipelines.runs.resume import resume
+from pipelines.search.results_store import open_segment
 from pipelines.stages.train import gan_training, train_run
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
 from pipelines.storage.metric_log import read_history
@@ -63,6 +64,35 @@ def stopped(one_worker, digits, ray_cluster, tmp_path_factory):
     newest.write("generator.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
     run.child("ray-train").write("checkpoint_manager_snapshot.json", b'{"checkpoint_results": [')
     return first, kept, train_run(one_worker, digits, run, silent), run
+
+
+@pytest.mark.parametrize(
+    ("cpu", "line"), [(1, "goes on from step 60 of candidate 3"), (2, "starts at step 0: trials had 2")]
+)
+def test_the_winners_training_goes_on_with_the_same_bits(cpu, line, one_worker, digits, ray_cluster, tmp_path):
+    """A training goes on from a search's last rung, with its curve, to the bits of one that nothing disturbed.
+
+    Trials with other threads have other bits: then it starts over.
+    """
+    configuration = config.override(
+        one_worker, {"algorithm.steps": 100, "tune.resources_per_trial.cpu": cpu, "train.report_every": 20}
+    )
+    run = Storage.at(tmp_path)
+    segment = open_segment(run.child("tune", "findings"), {"candidate": 3, "seed": 0}, None)
+    state = trained_alone(configuration.training(), digits, 60)
+    for step in (20, 40, 60):
+        segment.note({"step": step, "value": 0.5})
+    segment.commit({"step": 60, "status": "diverged"}, state.tensors())
+    searched = {
+        "candidate": 3, "segment": segment.name, "step": 60, "finalists": [], "failed_trainings": [],
+    }  # fmt: skip
+    said = []
+    record = train_run(configuration, digits, run, said.append, searched=searched)
+    assert (record.weights_sha256, record.generator_sha256) == digests(configuration.training(), digits, 100)
+    assert [text for text in said if line in text]
+    history = read_history(run.child("history"))
+    assert [row["step"] for row in history] == [20, 40, 60, 80, 100]
+    assert [row["value"] for row in history[:3]].count(0.5) == (3 if cpu == 1 else 0)
 
 
 def test_one_worker_has_the_bits_of_gan_core_alone(stopped, one_worker, digits):

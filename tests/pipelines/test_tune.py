@@ -7,11 +7,12 @@ from dataclasses import replace
 import pandas
 import pytest
 
+from gan_core.conditions.base import UNCONDITIONAL
 from gan_core.errors import Diverged
 from gan_core.threads import one_thread
 from pipelines import config
 from pipelines.config.candidates import candidate_configurations, draw_candidates
-from pipelines.search.trial import score
+from pipelines.search.scores import rung_score
 from pipelines.stages.tune import tune_run
 from pipelines.storage import Storage
 from pipelines.storage.run_layout import TABLE
@@ -21,7 +22,7 @@ RATE = "algorithm.discriminator_learning_rate"
 RUNGS = (20, 60)
 # Two of these rates train; with the third D's logits overflow within a few updates.
 SPACE = {RATE: {"choice": [0.02, 0.2, 1.0e20]}, "noise.size": {"choice": [4, 8]}}
-NUMBERS = ["candidate", "seed", "step", "log_likelihood", "sigma", "coverage", "value"]
+NUMBERS = ["candidate", "seed", "step", "log_likelihood", "standard_error", "sigma", "coverage", "value"]
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +52,18 @@ def searched(settings, digits, ray_cluster, tmp_path_factory):
 
 def alone(configuration, seed, step, digits):
     """What a candidate must score at a rung: gan_core's own training, without Ray, scored."""
-    training = replace(configuration.training(), seed=seed, virtual_shards=1)
+    training, tune = replace(configuration.training(), seed=seed), configuration.tune
     state = trained_alone(training, digits, step)
     with one_thread():
-        return score(state.generator, training, digits, configuration.tune.samples)
+        found, _ = rung_score(
+            state.generator, training, digits.validation, UNCONDITIONAL, tune.samples, tune.sample_sets
+        )
+    return found
 
 
 def test_space_here_has_finite_and_diverging_candidates(settings):
     """The space of these tests draws candidates that train and candidates that diverge."""
-    rates = [candidate[RATE] for candidate in draw_candidates(settings.tune, settings.seed)]
+    rates = [candidate[RATE] for candidate in draw_candidates(settings)]
     assert rates.count(1.0e20) in (1, 2)
     assert {0.02, 0.2} < set(rates)
 
@@ -67,7 +71,7 @@ def test_space_here_has_finite_and_diverging_candidates(settings):
 def test_table_has_all_candidates_then_the_survivors(settings, searched):
     """The table has every candidate at the first rung, and the survivors at the second."""
     (record, table, _), _ = searched
-    rates = [candidate[RATE] for candidate in draw_candidates(settings.tune, settings.seed)]
+    rates = [candidate[RATE] for candidate in draw_candidates(settings)]
     search = table[table.stage == "search"]
     first = search[search.step == RUNGS[0]]
     assert sorted(first.candidate) == list(range(5))
@@ -76,15 +80,16 @@ def test_table_has_all_candidates_then_the_survivors(settings, searched):
     ]
     finite = first[first.status == "finite"].sort_values(["log_likelihood", "candidate"], ascending=[False, True])
     left = max(1, int(len(finite) * 0.5 + 0.5))
-    assert sorted(search[search.step == RUNGS[1]].candidate) == sorted(finite.candidate[:left])
-    assert len(search) == 5 + left
+    survivors = {*finite.candidate[:left], 0}  # the configuration is cut by no rung
+    assert set(search[search.step == RUNGS[1]].candidate) == survivors
+    assert len(search) == 5 + len(survivors)
     assert record.candidates == 5
     assert (record.diverged, record.failed) == (rates.count(1.0e20), 0)
 
 
 def test_the_table_holds_each_candidates_own_settings(settings, searched):
     (_, table, _), _ = searched
-    candidates = draw_candidates(settings.tune, settings.seed)
+    candidates = draw_candidates(settings)
     for row in table.to_dict("records"):
         assert {key: row[key] for key in SPACE} == candidates[row["candidate"]]
 
@@ -95,25 +100,44 @@ def test_a_candidate_that_diverges_is_named_and_never_wins(settings, searched):
         assert f"tune   search candidate {row['candidate']} seed 7 step 20  diverged" in said
         assert row["log_likelihood"] < -1e20
         assert row["candidate"] != record.candidate
-    assert record.chosen[RATE] in (0.02, 0.2)
+    assert record.chosen[RATE] < 1.0e20
 
 
-def test_best_is_confirmed_over_seeds_and_wins_by_mean(settings, searched):
-    """The best of the last rung is confirmed over seeds, and wins with their mean."""
-    (record, table, _), _ = searched
+def test_the_best_is_compared_with_the_configuration(settings, searched):
+    """The last rung's best and the configuration are trained with a second seed, and the paired test decides."""
+    (record, table, said), _ = searched
+    candidates = draw_candidates(settings)
+    own = config.flat(config.to_plain(settings))
+    assert candidates[0] == {key: own[key] for key in SPACE}
     last = table[(table.stage == "search") & (table.step == RUNGS[1])]
-    best = last.loc[last.log_likelihood.idxmax()]
+    others = last[last.candidate != 0]
+    best = others.loc[others.log_likelihood.idxmax()]
     confirmed = table[table.stage == "confirm"]
-    assert (list(confirmed.candidate), list(confirmed.seed), list(confirmed.step)) == (
-        [best.candidate],
-        [8],
-        [RUNGS[1]],
-    )
-    assert record.candidate == best.candidate
-    assert record.chosen == draw_candidates(settings.tune, settings.seed)[record.candidate]
-    mean = (best.log_likelihood + confirmed.log_likelihood.iloc[0]) / 2
-    assert record.log_likelihood == pytest.approx(mean, abs=1e-12)
-    assert record.coverage == pytest.approx((best.coverage + confirmed.coverage.iloc[0]) / 2, abs=1e-12)
+    assert sorted(zip(confirmed.candidate, confirmed.seed, confirmed.step, strict=True)) == [
+        (0, 8, RUNGS[1]),
+        (best.candidate, 8, RUNGS[1]),
+    ]
+    scores = table[table.step == RUNGS[1]].set_index(["candidate", "seed"]).log_likelihood
+    differences = [scores[best.candidate, seed] - scores[0, seed] for seed in (7, 8)]
+    found = record.against_configuration
+    assert (found["candidate"], found["seeds"]) == (best.candidate, 2)
+    assert found["difference"] == pytest.approx(sum(differences) / 2, abs=1e-9)
+    assert record.candidate == (best.candidate if found["lower_bound"] > 0 else 0)
+    assert record.chosen == candidates[record.candidate]
+    assert record.log_likelihood == pytest.approx(scores[record.candidate].mean(), abs=1e-12)
+    assert any(f"candidate {best.candidate} against the configuration" in line for line in said)
+    assert record.finalists[0]["candidate"] == record.candidate
+    assert {finalist["candidate"] for finalist in record.finalists} == set(last.candidate)
+
+
+def test_the_table_has_both_kinds_of_chance(searched):
+    """A score's standard error (points and sets) is in every row, a candidate's deviation over seeds where it has two."""
+    (_, table, _), _ = searched
+    finite = table[table.status == "finite"]
+    assert finite.standard_error.between(0.01, 5).all()  # nats, of 200 points whose log-densities differ by a few
+    for row in finite.to_dict("records"):
+        of_seeds = finite[(finite.candidate == row["candidate"]) & (finite.step == row["step"])].log_likelihood
+        assert row["seed_deviation"] == pytest.approx(of_seeds.std(), abs=1e-12, nan_ok=True)
 
 
 def test_a_search_repeats_to_the_bit(searched):
@@ -130,7 +154,7 @@ def test_candidate_trains_at_its_own_rate_throughout(settings, searched, digits)
         for row in search[search.candidate == index].to_dict("records"):
             expected = alone(configuration, 7, row["step"], digits)
             assert {key: row[key] for key in expected} == expected  # to the bit, resumed from its rung or not
-    survivor = int(search[search.step == RUNGS[1]].candidate.iloc[0])
+    survivor = int(search[(search.step == RUNGS[1]) & (search.candidate != 0)].candidate.iloc[0])
     own = config.override(
         candidate_configurations(settings)[survivor], {RATE: settings.algorithm.discriminator_learning_rate}
     )
@@ -141,7 +165,13 @@ def test_candidate_trains_at_its_own_rate_throughout(settings, searched, digits)
 def test_search_without_usable_candidate_is_an_error(settings, digits, ray_cluster, tmp_path):
     """A search with no usable candidate is an error that says so."""
     hopeless = config.override(
-        settings, {"tune.candidates": 1, "tune.space": {RATE: {"choice": [1.0e20]}}, "tune.max_failures": 0}
+        settings,
+        {
+            "tune.candidates": 1,
+            "tune.include_default": False,
+            "tune.space": {RATE: {"choice": [1.0e20]}},
+            "tune.max_failures": 0,
+        },
     )
     with pytest.raises(Diverged, match=r"no candidate is usable \(tune\): 1 candidates, none finite"):
         tune_run(hopeless, digits, Storage.at(tmp_path), lambda line: None)

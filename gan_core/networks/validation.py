@@ -5,13 +5,18 @@ from typing import Any
 # Each takes a section's name, its settings and which of them to look at; one that is None is not set.
 
 
+MOST_LAYERS = 100  # a description is read before there are weights: it is not to build for minutes
+
+
 def check_widths(section: str, settings: Any, *names: str) -> None:
     """Refuse what is no list of layer widths.
 
     Raises:
-        ValueError: If it is empty, or a width is not positive.
+        ValueError: If it is empty or endless, or a width is not positive.
     """
     for name, widths in _given(settings, names):
+        if len(widths) > MOST_LAYERS:
+            raise ValueError(f"{section}.{name} has {len(widths)} layers; use {MOST_LAYERS} or fewer")
         if not widths or min(widths) < 1:
             raise ValueError(
                 f"{section}.{name} {list(widths)} is not a list of layer widths; use one or more positive numbers"

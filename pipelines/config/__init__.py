@@ -13,7 +13,6 @@ from pipelines.config.loader import (
     identity,
     load,
     override,
-    parse_yaml,
     resolve,
     to_plain,
     to_yaml,
@@ -31,6 +30,7 @@ from pipelines.config.schema import (
     Weights,
 )
 from pipelines.config.tune_schema import TuneSettings
+from pipelines.config.yaml_text import parse_yaml
 
 __all__ = [
     "ENVIRONMENT_NAME",

@@ -63,6 +63,19 @@ def check_names(kind: Any, document: Any, where: object, prefix: str = "") -> No
         check_names(_section_of(hints[key], value), value, where, f"{prefix}{key}.")
 
 
+def without_empty_sections(kind: Any, document: Any) -> Any:
+    """The document without sections of which nothing is left, all their lines being comments: they are their defaults."""
+    if not dataclasses.is_dataclass(kind) or not isinstance(document, Mapping):
+        return document
+    hints = typing.get_type_hints(kind)
+    kept = {}
+    for key, value in document.items():
+        section = _section_of(hints[key], value) if key in hints else None
+        if value is not None or section is None or type(None) in typing.get_args(hints[key]):
+            kept[key] = without_empty_sections(section, value)
+    return kept
+
+
 def type_of(name: str, architecture: str) -> Any:
     """The type of the setting of this dotted name, which there is with this architecture; any, of a part of a setting."""
     hint: Any = Configuration

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import typing
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,8 +13,16 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from gan_core.errors import ConfigurationError
-from pipelines.config.keys import ARCHITECTURES, architecture, as_typed, check_name, check_names
+from pipelines.config.keys import (
+    ARCHITECTURES,
+    architecture,
+    as_typed,
+    check_name,
+    check_names,
+    without_empty_sections,
+)
 from pipelines.config.schema import AFTERWARDS, Configuration, ResolvedConfiguration
+from pipelines.config.yaml_text import as_number, parse_yaml, read_text
 
 Settings = TypeVar("Settings", bound=Configuration)
 SEARCHABLE = ("noise", "network", "algorithm")  # sections: what a candidate can differ in
@@ -28,13 +35,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
         ConfigurationError: If the file is missing or not YAML, a key is unknown or given twice, or
             a value has the wrong type or is out of range.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            "unreadable configuration", path, getattr(error, "strerror", None) or str(error), "a YAML file"
-        ) from error
-    document = parse_yaml(text, path)
+    document = parse_yaml(read_text(path), path)
     if document is None:
         document = {}
     if not isinstance(document, dict):
@@ -50,6 +51,7 @@ def build(document: Mapping[str, Any], where: object = "configuration") -> Confi
     Raises:
         ConfigurationError: If a key is unknown, or a value has the wrong type or is out of range.
     """
+    document = without_empty_sections(Configuration, document)
     check_names(Configuration, document, where)
     if isinstance(document.get("network"), dict):
         document = {**document, "network": {"architecture": architecture(document), **document["network"]}}
@@ -142,40 +144,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def parse_yaml(text: str, where: object) -> Any:
-    """Safe YAML, with duplicate keys refused.
-
-    Raises:
-        ConfigurationError: With line and column.
-    """
-    try:
-        return _StrictLoader(text).get_single_data()  # type: ignore[no-untyped-call]
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigurationError("not valid YAML", place, problem, "plain YAML, each key once") from error
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
-        # What PyYAML's own constructors raise for 2020-13-45, 0x_, !!bool x or a thousand brackets.
-        raise ConfigurationError("not valid YAML", where, str(error), "plain YAML, each key once") from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            if isinstance(key, str):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def apply_override(document: dict[str, Any], text: str) -> None:
     """Put an `a.b=c` text into plain data."""
     key, equals, value = text.partition("=")
@@ -217,22 +185,12 @@ def _readable(error: ValidationError, where: object) -> ConfigurationError:
         )
     shown = f"the text {given!r}" if isinstance(given, str) else repr(given)
     expected = first["msg"].removeprefix("Input should be ")
-    if isinstance(given, str) and _is_number(given):
-        expected = f"a number, in YAML with a dot: {_with_dot(given)}"
+    if isinstance(given, str) and (number := as_number(given)) is not None:
+        expected = f"a number, without quotes: {number}"
+    if first["type"] == "missing":
+        expected = "one value more, or several"
     kind = "not one of the choices" if first["type"] == "literal_error" else "wrong type"
     return ConfigurationError(kind, place, shown, expected)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _with_dot(text: str) -> str:
-    mantissa, _, exponent = text.partition("e")
-    return f"{mantissa}{'' if '.' in mantissa else '.0'}" + (f"e{exponent}" if exponent else "")
 
 
 def _to_json(document: Any, where: object) -> str:

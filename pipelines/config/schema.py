@@ -19,7 +19,7 @@ from pipelines.config.tune_schema import TuneSettings, at_least
 
 Weights = Literal["last", "averaged"]
 Event = Literal["failed", "preempted", "promoted"]
-MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+MODEL_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,128}")  # not . or .., which would be a folder
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 AFTERWARDS = ("notify", "retention")  # sections: what follows a run, not what it is; a run's digest leaves them out
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+MOST_CANDIDATES = 10_000  # all are drawn, and checked, before the first is trained
+
 # What population based training may change in the middle of a training: settings read anew by every
 # update. Others would need another network, other moments, or another count of updates and batches.
 PER_UPDATE = (
@@ -96,6 +98,8 @@ class TuneSettings:
 
     def __post_init__(self) -> None:
         at_least(0, "tune.candidates", self.candidates)
+        if self.candidates > MOST_CANDIDATES:
+            raise ValueError(f"tune.candidates {self.candidates} is too many; use {MOST_CANDIDATES} or fewer")
         at_least(10, "tune.samples", self.samples)
         at_least(1, "tune.sample_sets", self.sample_sets)
         at_least(0, "tune.max_failures", self.max_failures)

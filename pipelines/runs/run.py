@@ -27,6 +27,7 @@ from pipelines.runs.records import (
     TuneRecord,
 )
 from pipelines.runs.resume import training_settings_from_manifest
+from pipelines.runs.run_name import checked_run_name, slug
 from pipelines.storage import Storage, Tensors, latest_checkpoint, run_layout, save_checkpoint
 
 RECORDS: dict[str, Any] = {
@@ -41,7 +42,6 @@ STAGES = tuple(RECORDS)
 CANDIDATES = "tune.candidates"
 # Settings of a search that versions before 0.3 did not have, with the values of which it does as it did then.
 BEFORE_0_3 = {"include_default": False, "points": [], "sample_sets": 1}
-RUN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,127}")
 Record = TypeVar("Record")
 
 
@@ -75,7 +75,7 @@ class Run:
         """
         made_from: list[Any] = [config.identity(configuration), code_version.digest()]
         identity = config.digest([*made_from, origin.digest] if origin else made_from)
-        name = checked_run_name(name or f"{stem}-{identity[:8]}")
+        name = checked_run_name(name or f"{slug(stem)}-{identity[:8]}")
         run = cls(name, config.resolve(configuration, name), storage, origin)
         if run.exists:
             known = cls.open(name, storage)
@@ -280,19 +280,6 @@ def of_other_code(run: Run, any_seed: bool) -> list[str]:
 def _raises(ours: Any, theirs: Any) -> bool:
     """Whether a search of candidates that are known up front is to have more of them."""
     return bool(ours["tune"]["searcher"] != "tpe" and ours["tune"]["candidates"] > theirs["tune"]["candidates"] > 0)
-
-
-def checked_run_name(name: str) -> str:
-    """A name that is one folder everywhere.
-
-    Raises:
-        ConfigurationError: If it is not.
-    """
-    if not RUN_NAME.fullmatch(name):
-        raise ConfigurationError(
-            "not a run name", "--name", repr(name)[:80], "1 to 128 of A-Z a-z 0-9 _ . = -, not starting with . = or -"
-        )
-    return name
 
 
 def run_names(storage: Storage) -> list[str]:

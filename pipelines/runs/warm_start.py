@@ -22,7 +22,8 @@ from pipelines.registry import Registry
 from pipelines.registry.reference import is_model_reference
 from pipelines.runs.records import Origin
 from pipelines.runs.resume import GENERATOR, LAYERS, WHOLE_STATE, replaced, training_settings_from_manifest
-from pipelines.runs.run import Run, checked_run_name
+from pipelines.runs.run import Run
+from pipelines.runs.run_name import checked_run_name
 from pipelines.storage import Storage, Tensors, latest_checkpoint, run_layout
 
 # Functions of the step, and the number of steps: in these a continued training may differ.

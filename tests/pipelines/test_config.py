@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import math
 import typing
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gan_core.errors import ConfigurationError
@@ -14,6 +15,7 @@ from pipelines import config
 from pipelines.config import Configuration, ResolvedConfiguration
 from pipelines.config.candidates import candidate_configurations, draw_candidates
 from pipelines.config.keys import type_of
+from pipelines.config.yaml_text import as_number
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 LEAVES = [
@@ -150,7 +152,16 @@ def test_override_replaces_by_dotted_name_and_validates_again(small):
         ("algorithm: 5", ["wrong type", "algorithm", "5; expected"]),
         ("tune: {metric: loss}", ["unknown setting", "tune.metric"]),
         # not a value
-        ("algorithm: {generator_learning_rate: 1e-3}", ["algorithm.generator_learning_rate", "'1e-3'", "a number, in YAML with a dot: 1.0e-3"]),
+        ("algorithm: {steps: '500'}", ["algorithm.steps", "the text '500'", "a number, without quotes: 500"]),
+        ("algorithm: {generator_learning_rate: '1E-3'}", ["the text '1E-3'", "a number, without quotes: 0.001"]),
+        ("algorithm: {steps: 1.5e0}", ["wrong type", "algorithm.steps", "1.5", "integer"]),
+        ("data: {name: images, size: [28]}", ["wrong type", "data.size", "[28]", "one value more"]),
+        ("a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+            f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in zip("abcdefgh", "bcdefghi", strict=True)),
+         ["not a configuration", "over 100000 values"]),
+        ("network: {generator: {hidden: [" + ", ".join(["1"] * 101) + "]}}", ["network.generator.hidden has 101 layers"]),
+        ("tune: {candidates: 1000000000, space: {noise.size: {choice: [1, 2]}}}", ["tune.candidates 1000000000", "10000 or"]),
+        ("registry: {model: ..}", ["registry.model '..'", "is not a model name"]),
         ("algorithm: {steps: 1.5}", ["wrong type", "algorithm.steps", "1.5", "integer"]),
         ("algorithm: {steps: true}", ["wrong type", "algorithm.steps", "True", "integer"]),
         ("data: {name: minst}", ["not one of the choices", "data.name", "'minst'", "'digits', 'mnist'"]),
@@ -242,10 +253,54 @@ def test_bad_configuration_is_refused_in_one_line(text, words, tmp_path, monkeyp
     assert not Path("canary").exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e3", 1000), ("1E3", 1000), ("1.0e3", 1000), ("+1e+3", 1000), ("1_0e2", 1000), ("500", 500)],
+)
+def test_every_number_a_person_writes_is_one(text, value, tmp_path):
+    """YAML 1.1 takes 1e3 for text; a whole number may be written so too."""
+    (tmp_path / "it.yaml").write_text(f"algorithm: {{steps: {text}}}")
+    assert config.load(tmp_path / "it.yaml").algorithm.steps == value
+    assert config.load(tmp_path / "it.yaml", [f"algorithm.steps={text}"]).algorithm.steps == value
+    assert config.parse_yaml("[1e-3, -.5e1, 1E-3, 1e999, 0x1e3, e3, 1e]", "it") == [
+        0.001, -5, 0.001, math.inf, 483, "e3", "1e",
+    ]  # fmt: skip
+
+
+@given(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(["{!r}", "{:e}", "{:E}", "{:.3g}", "{:+.2e}", "{:.0f}"]),
+)
+def test_advice_for_a_number_in_quotes_works(value, form):
+    """What the error says to write instead is read as that number."""
+    text = form.format(value)
+    assume(math.isfinite(float(text)))  # rounded up, the largest are endless
+    advice = as_number(text)
+    assert config.parse_yaml(advice, "it") == float(text)
+
+
+def test_sections_may_be_empty_or_merged(tmp_path):
+    """A section whose lines are all comments is its defaults; `<<` merges another."""
+    (tmp_path / "it.yaml").write_text(
+        "tune:\n  # candidates: 3\nalgorithm:\n  adam:\nnetwork:\n  generator: &g {init_range: 0.1}\n  discriminator: {<<: *g}\n"
+    )
+    assert config.load(tmp_path / "it.yaml") == config.build(
+        {"network": {"generator": {"init_range": 0.1}, "discriminator": {"init_range": 0.1}}}
+    )
+    with pytest.raises(ConfigurationError, match=r"algorithm.steps\): None; expected"):
+        config.build({"algorithm": {"steps": None}})
+
+
 def test_unreadable_configuration_file_is_named(tmp_path):
     """A file that is missing, a folder or not text is named in the error."""
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name, says in [("none.yaml", "No such file"), ("", "Is a directory"), ("binary", "decode")]:
+    (tmp_path / "long").write_bytes(b"#" * 2**20 + b"#")
+    for name, says in [
+        ("none.yaml", "No such file"),
+        ("", "Is a directory"),
+        ("binary", "decode"),
+        ("long", "over 1 MiB"),
+    ]:
         with pytest.raises(ConfigurationError, match=says) as caught:
             config.load(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)

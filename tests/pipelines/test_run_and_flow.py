@@ -19,7 +19,8 @@ from pipelines.evaluation.scores import evaluate_arrays
 from pipelines.flow import Flow, Pipeline
 from pipelines.registry import Registry
 from pipelines.runs.records import ReportRecord, TuneRecord
-from pipelines.runs.run import RECORDS, STAGES, Run, checked_run_name, run_names
+from pipelines.runs.run import RECORDS, STAGES, Run, run_names
+from pipelines.runs.run_name import checked_run_name, slug
 from pipelines.stages import table
 from pipelines.storage import Storage, checkpoint_names
 from pipelines.storage.metric_log import read_history
@@ -46,6 +47,19 @@ def test_unnamed_run_is_named_after_file_and_digest(small, storage):
     assert len(run.name) == len("stem-") + 8
     assert int(run.name[5:], 16) >= 0
     assert not storage.local.exists()  # making one writes nothing
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("digits", "digits"), ("tiny (1)", "tiny-1"), ("my conf", "my-conf"), ("été", "ete"), ("цифры", "run"),
+        ("..", "run"), ("-x", "x"), ("a/b\n", "a-b"), ("x" * 200, "x" * 100),
+    ],
+)  # fmt: skip
+def test_any_file_name_gives_a_run_name(stem, name, small, storage):
+    """A configuration may be called anything; its run's name is one folder everywhere."""
+    assert slug(stem) == name
+    assert Run.create(small, stem, None, storage).name.rpartition("-")[0] == name
 
 
 @pytest.mark.parametrize("name", ["a", "night-2026.11.24_x=1", "_", "x" * 128])

@@ -98,6 +98,6 @@ def check_images(images: np.ndarray, where: object) -> None:
     if not (np.isfinite(low) and np.isfinite(high)):
         raise DataError("pixels are not finite", where, f"a range of {low} to {high}", "numbers in [0, 1]")
     if low < 0 or high > 1:
-        raise DataError("pixels out of range", where, f"{low:g} to {high:g}", "numbers in [0, 1]")
+        raise DataError("pixels out of range", where, f"{low:.9g} to {high:.9g}", "numbers in [0, 1]")
     if low == high:
         raise DataError("all images are constant", where, f"every pixel is {low:g}", "images that differ")

@@ -1,6 +1,8 @@
-"""The user's own images: a folder of PNG and JPEG files, or one .npy array; one size, grey or colour."""
+"""The user's own images: a folder of image files, or one .npy array; one size, grey or colour."""
 
 import io
+import os
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from gan_core.datasets.examples import Dataset, Examples, check_images
+from gan_core.datasets.image_listing import FORMATS, KINDS, list_folder
 from gan_core.errors import DataError, first_line
 from gan_core.randomness import stream
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 SHARES = {"validation": 0.04, "gate": 0.06, "test": 0.10}  # the rest trains
 SMALLEST = 10  # images of a split
 NEEDED = SMALLEST * (len(SHARES) + 1)
@@ -28,13 +30,15 @@ def load_images(root: str, size: Sequence[int] | None, channels: Channels | None
             does not say which one to give them all.
     """
     path = Path(root).expanduser()
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         return split_images(_array(path, size, channels), path)
     if not path.is_dir():
-        raise DataError("no images", path, "no such folder", _expected())
-    files = sorted((file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES), key=Path.as_posix)
-    if not files:
-        raise DataError("no images", path, "no PNG or JPEG file at any depth", _expected())
+        raise DataError("no images", path, "a file" if path.exists() else "no such folder", _expected())
+    listing = list_folder(path)
+    if not listing.images:
+        left_out = listing.described()
+        raise DataError("no images", path, f"no {KINDS} file at any depth{left_out and '; '}{left_out}", _expected())
+    files = map(Path, listing.images)
     return split_images(decode_all(((file, _content(file)) for file in files), size, channels), path)
 
 
@@ -97,34 +101,45 @@ def _examples(images: np.ndarray, where: object) -> Examples:
 
 
 def _decoded(content: bytes, where: object, size: Sequence[int] | None, channels: Channels | None) -> np.ndarray:
-    from PIL import Image, ImageOps  # only here
+    from PIL import Image, ImageOps, UnidentifiedImageError  # only here
 
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # its size is in its header
+            file = Image.open(io.BytesIO(content), formats=tuple(FORMATS))
+        with file:
             mode = file.mode
             if mode not in GREY_MODES + COLOUR_MODES:
                 raise ValueError(f"pixels of mode {mode}, not of 8 bits")
             upright = ImageOps.exif_transpose(file)  # as a camera says it was held
+            if mode.endswith("A") or "transparency" in file.info:  # what lies under it is not what one sees
+                seen = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
             grey = channels == "grey" or (channels is None and mode in GREY_MODES)
-            image = upright.convert("L" if grey else "RGB")  # transparency is left out
+            image = upright.convert("L" if grey else "RGB")
             if size is not None and image.size != (size[1], size[0]):
                 image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
             return np.asarray(image)
     except Exception as error:  # Pillow's decoders raise errors, and warnings, of many types
         reason = first_line(error)
-        raise DataError("unreadable image", where, reason, "a whole PNG or JPEG file of 8 bits a channel") from error
+        if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+            reason = f"over {Image.MAX_IMAGE_PIXELS:,} pixels"
+        if isinstance(error, UnidentifiedImageError):  # whose text names a buffer
+            reason = f"not recognised, it begins with {content[:12]!r}" if content else "an empty file"
+        raise DataError("unreadable image", where, reason, f"a whole {KINDS} file of 8 bits a channel") from error
 
 
 def _array(path: Path, size: Sequence[int] | None, channels: Channels | None) -> np.ndarray:
     """The array of a .npy file, which is used as it is."""
     expected = "(count, height, width[, 1 or 3]) of bytes, or of floats in [0, 1]"
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError("unreadable array", path, getattr(error, "strerror", None) or str(error), expected) from error
+    array = read_array(path, path, expected)
     fits = array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (1, 3))
     if not fits or not (array.dtype == np.uint8 or array.dtype.kind == "f"):
         raise DataError("not an array of images", path, f"{array.dtype} of shape {list(array.shape)}", expected)
+    if array.dtype == np.uint8 and array.size and array.max() == 1:
+        raise DataError(
+            "bytes of 0 and 1", path, "they would be nearly black", "bytes of 0 to 255, or floats in [0, 1]"
+        )
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     found: Channels = "grey" if array.ndim == 3 else "colour"
@@ -136,11 +151,32 @@ def _array(path: Path, size: Sequence[int] | None, channels: Channels | None) ->
     return array
 
 
+def read_array(path: str | Path, where: object, expected: str) -> np.ndarray:
+    """The array of a .npy file.
+
+    Raises:
+        DataError: If it cannot be read, needs code to be read, is no array, or is larger than the machine's memory.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        if (size := os.path.getsize(path)) > memory:
+            raise MemoryError(f"{size / 2**30:.1f} GiB where the machine has {memory / 2**30:.1f} GiB of memory")
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if "allow_pickle" in reason:
+            reason = "an array of Python objects, or no .npy file"
+        raise DataError("unreadable array", where, reason, expected) from error
+    if not isinstance(array, np.ndarray):
+        raise DataError("unreadable array", where, "an archive of several arrays (.npz)", expected)
+    return array
+
+
 def _content(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise DataError("unreadable image", file, error.strerror or str(error), "a PNG or JPEG file") from error
+        raise DataError("unreadable image", file, error.strerror or str(error), f"a {KINDS} file") from error
 
 
 def _size(image: np.ndarray) -> str:
@@ -148,4 +184,4 @@ def _size(image: np.ndarray) -> str:
 
 
 def _expected() -> str:
-    return "a folder of PNG, JPEG or Parquet files, or a .npy file: --set data.root=PATH"
+    return f"a folder of {KINDS} files, or of Parquet files, or a .npy file: --set data.root=PATH"

@@ -1,34 +1,44 @@
 """The data set of a run: gan_core's, or images in Parquet files, as Hugging Face's data sets have them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from gan_core import datasets
 from gan_core.datasets import Dataset, DataSettings
+from gan_core.datasets.image_listing import PARQUET, Listing, list_folder
 from gan_core.datasets.images import decode_all, split_images
 from gan_core.errors import DataError, first_line
 
 # Here and not in gan_core, whose import contract leaves Arrow to the pipeline.
 
 
-def load(settings: DataSettings) -> Dataset:
-    """The data set of the settings; `images` may also lie in Parquet files.
+def load(settings: DataSettings, log: Callable[[str], None] = lambda text: None) -> Dataset:
+    """The data set of the settings; `images` may also lie in Parquet files. How many are used is logged, and what is not.
 
     Raises:
         DataError: If its files are missing, damaged or not what they should be.
     """
-    files = _parquet_files(Path(settings.root).expanduser()) if settings.name == "images" else []
-    if not files:
+    if settings.name != "images":
         return datasets.load(settings)
-    encoded = (image for file in files for image in images(str(file)))
-    decoded = decode_all(encoded, settings.size, settings.channels)
-    return datasets.preprocessed(split_images(decoded, settings.root), settings)
+    root = Path(settings.root).expanduser()
+    parquet = (str(root),) if root.suffix.lower() == PARQUET else ()
+    listing = list_folder(root) if root.is_dir() else Listing((), parquet, {})
+    if listing.parquet:
+        encoded = (image for file in listing.parquet for image in images(file))
+        decoded = decode_all(encoded, settings.size, settings.channels)
+        dataset = datasets.preprocessed(split_images(decoded, settings.root), settings)
+    else:
+        dataset = datasets.load(settings)
+    log(used(sum(len(part) for part in dataset.splits().values()), listing))
+    return dataset
 
 
-def _parquet_files(root: Path) -> list[Path]:
-    return [root] if root.suffix == ".parquet" else sorted(root.rglob("*.parquet"), key=Path.as_posix)
+def used(images: int, listing: Listing) -> str:
+    """A line that says how many images a data set has, and which files have no part in it."""
+    left_out = listing.described()
+    return f"data   {images:,} images{left_out and ', '}{left_out}"
 
 
 def images(path: str, filesystem: Any = None, group: int | None = None) -> Iterator[tuple[str, bytes]]:
@@ -44,7 +54,7 @@ def images(path: str, filesystem: Any = None, group: int | None = None) -> Itera
             for value in batch.column(0).to_pylist():
                 content = value.get("bytes") if isinstance(value, dict) else value
                 if content is None:
-                    raise DataError("no image", f"{path}, row {row}", "a row without bytes", "an encoded PNG or JPEG")
+                    raise DataError("no image", f"{path}, row {row}", "a row without bytes", "an encoded image")
                 yield f"{path}, row {row}", content
                 row += 1
 

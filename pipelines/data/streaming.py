@@ -17,7 +17,8 @@ import pyarrow.fs
 from gan_core import errors
 from gan_core.datasets import Dataset, DataSettings
 from gan_core.datasets.examples import Examples, check_images
-from gan_core.datasets.images import SUFFIXES, decode_all, split_order
+from gan_core.datasets.image_listing import KINDS, Listing, list_folder, sort_out
+from gan_core.datasets.images import decode_all, split_order
 from gan_core.datasets.memory_mapped import StoredImages
 from gan_core.errors import DataError, GanError
 from pipelines import config
@@ -43,41 +44,49 @@ def load(settings: DataSettings, storage: Storage, log: Callable[[str], None], r
         DataError: If its files are missing, damaged or not what they should be.
     """
     if not settings.streaming:
-        return image_files.load(settings)
+        return image_files.load(settings, log)
     assert settings.size is not None  # DataSettings has seen to it
-    chunks, listing = _chunks(settings)
-    made_from = [list(settings.size), settings.channels, listing]
+    chunks, files, listing = _chunks(settings)
+    made_from = [list(settings.size), settings.channels, files]
     name = config.digest(made_from)[:32]
     folder, about = storage.child(image_cache.ROWS, name), image_cache.description(storage, name, reader)
     if about is None:
         log(f"data   decoding {settings.root} once, by {len(chunks)} Ray Data tasks, into {folder.uri}")
-        files = _decode(chunks, settings, folder)
-        about = {"files": files, **_statistics(settings, folder, files)}
+        rows = _decode(chunks, settings, folder)
+        about = {"files": rows, **_statistics(settings, folder, rows)}
         folder.write_json(image_cache.ABOUT, about)  # last: without it all is done again
+    log(image_files.used(sum(count for _, count, _ in about["files"]), listing))
     return _dataset(settings, folder, about)
 
 
-def _chunks(settings: DataSettings) -> tuple[list[dict[str, Any]], list[list[Any]]]:
-    """What each task decodes, in the order of the images, and what tells whether the files are still the same."""
+def _chunks(settings: DataSettings) -> tuple[list[dict[str, Any]], list[list[Any]], Listing]:
+    """What each task decodes, in the order of the images, what tells whether the files are still the same, and the listing."""
     address = uri.checked_address(settings.root)
     filesystem, root = uri.open_place(address)
     with uri.answering(address):
         info = filesystem.get_file_info(root)
         if info.type == pyarrow.fs.FileType.NotFound:
-            raise DataError("no images", settings.root, "no such folder", "a folder of PNG, JPEG or Parquet files")
-        infos = [info] if info.is_file else filesystem.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
-    files = sorted((info for info in infos if info.is_file), key=lambda info: str(info.path))
-    parquet = [info for info in files if info.path.endswith(".parquet")]
-    used = parquet or [info for info in files if info.path.lower().endswith(SUFFIXES)]
-    if not used:
-        raise DataError("no images", settings.root, "no PNG, JPEG or Parquet file at any depth", "some")
-    listing = [[info.path, info.size, info.mtime_ns] for info in used]
-    paths = [info.path for info in used]
-    if not parquet:
+            raise DataError(
+                "no images", settings.root, "no such folder", f"a folder of {KINDS} files, or of Parquet files"
+            )
+        if info.is_file:
+            listing = sort_out([(root, Path(root).name, True)], settings.root)
+        elif isinstance(filesystem, pyarrow.fs.LocalFileSystem):  # of which Arrow follows no links
+            listing = list_folder(Path(root))
+        else:
+            entries = filesystem.get_file_info(pyarrow.fs.FileSelector(root, recursive=True))
+            below = len(root) + 1
+            listing = sort_out(((e.path, e.path[below:], True) for e in entries if e.is_file), settings.root)
+        paths = list(listing.parquet or listing.images)
+        files = [[info.path, info.size, info.mtime_ns] for info in filesystem.get_file_info(paths)]
+    if not paths:
+        raise DataError("no images", settings.root, f"no {KINDS} file, and no Parquet file, at any depth", "some")
+    if not listing.parquet:
         groups = [paths[start : start + FILES_AT_A_TIME] for start in range(0, len(paths), FILES_AT_A_TIME)]
-        return [{"number": number, "paths": group} for number, group in enumerate(groups)], listing
+        return [{"number": number, "paths": group} for number, group in enumerate(groups)], files, listing
     parts = [(path, group) for path in paths for group in range(image_files.row_groups(filesystem, path))]
-    return [{"number": number, "paths": [path], "group": group} for number, (path, group) in enumerate(parts)], listing
+    chunks = [{"number": number, "paths": [path], "group": group} for number, (path, group) in enumerate(parts)]
+    return chunks, files, listing
 
 
 def _decode(chunks: list[dict[str, Any]], settings: DataSettings, folder: Storage) -> list[list[Any]]:

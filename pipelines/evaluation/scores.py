@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gan_core.datasets.images import read_array
 from gan_core.errors import DataError
 from gan_core.metrics.parzen import (
     cross_validated_protocol,
@@ -87,17 +88,12 @@ def load_array(path: str, where: str) -> np.ndarray:
     Raises:
         DataError: If the file is missing, not an array of numbers, or pickled.
     """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            "unreadable array", f"{where} {path}", str(error), "a .npy file of numbers, one image a row"
-        ) from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim < 2 or not array.size:
+    array = read_array(path, f"{where} {path}", "a .npy file of numbers, one image a row")
+    if array.dtype.kind not in "fiu" or array.ndim < 2 or not array.size:
         raise DataError(
             "not an array of images",
             f"{where} {path}",
-            f"{getattr(array, 'dtype', type(array).__name__)} of shape {list(getattr(array, 'shape', ()))}",
+            f"{array.dtype} of shape {list(array.shape)}",
             "numbers, one image a row",
         )
     return np.ascontiguousarray(array.reshape(len(array), -1), dtype=np.float32)

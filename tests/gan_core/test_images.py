@@ -1,6 +1,7 @@
 """The user's own images: read in order, made one size and one kind of colour, split; faults named by file."""
 
 import io
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from gan_core.datasets import DataSettings, load
+from gan_core.datasets.image_listing import list_folder
 from gan_core.datasets.images import decode_all, load_images, split_images
 from gan_core.errors import DataError
 
@@ -109,16 +111,85 @@ def test_channels_convert_and_default_to_colour_if_any():
     assert np.abs(as_grey[1] - luma).max() <= 1
 
 
-def test_jpeg_is_upright_and_alpha_is_dropped():
-    """A JPEG is turned as its EXIF entry says, and transparency is left out."""
+def test_jpeg_is_upright():
+    """A JPEG is turned as its EXIF entry says."""
     tall = np.repeat(np.repeat(RANDOM.integers(0, 256, (2, 4), dtype=np.uint8), 8, axis=0), 8, axis=1)
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate clockwise to see it
     found = decode_all([("here", encoded(tall, "jpeg", exif=exif, quality=95))], None, None)[0]
     assert found.shape == (32, 16)
     assert np.abs(found.astype(int) - np.rot90(tall, -1)).mean() < 5  # JPEG is not exact
-    transparent = np.dstack([COLOUR[0], RANDOM.integers(0, 256, (6, 4), dtype=np.uint8)])
-    assert np.array_equal(decode_all([("here", encoded(transparent))], None, None)[0], COLOUR[0])
+
+
+def test_transparency_is_what_one_sees_on_white():
+    """What lies under it is not trained on: a pixel is a * colour + (1 - a) * white, rounded."""
+    alpha = RANDOM.integers(0, 256, (6, 4), dtype=np.uint8)
+    alpha[0] = 255, 0, 255, 0
+    for image, colours in ((COLOUR[0], COLOUR[0]), (GREY[0], GREY[0][..., None])):
+        found = decode_all([("here", encoded(np.dstack([image, alpha])))], None, None)[0]
+        share = alpha[..., None] / 255
+        expected = (share * colours + (1 - share) * 255).reshape(image.shape)
+        assert found.shape == image.shape
+        assert np.abs(found - expected).max() <= 1
+        assert np.array_equal(found[0, ::2], image[0, ::2])  # where it is opaque, to the bit
+    palette = Image.fromarray(COLOUR[0]).quantize(8)
+    palette.info["transparency"] = palette.getpixel((0, 0))
+    buffer = io.BytesIO()
+    palette.save(buffer, "png")
+    assert decode_all([("here", buffer.getvalue())], None, None)[0, 0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "bmp", "gif", "tiff"])
+def test_pillows_formats_are_read_by_content(tmp_path, kind):
+    """Every format is read, whatever suffix of an image its file has; those without loss are the same data set."""
+    write(tmp_path, GREY[:59])
+    options = {"lossless": True} if kind == "webp" else {}
+    (tmp_path / "059.jfif").write_bytes(encoded(GREY[59], kind, **options))
+    dataset = load_images(str(tmp_path), None, "grey")
+    if kind != "jpeg":
+        assert dataset.digest == load_images(write(tmp_path / "png", GREY), None, None).digest
+
+
+def test_a_folder_is_what_one_sees_in_it(tmp_path):
+    """Links are followed, hidden files and what systems leave are skipped, a folder named a.png is none; all is counted."""
+    root = tmp_path / "root"
+    write(root, GREY[:20])
+    write(tmp_path / "elsewhere", GREY[20:])
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(root)  # a circle
+    (root / "a.png").mkdir()
+    write(root / ".thumbnails", GREY[:3])
+    write(root / "__MACOSX", GREY[:1], "._{:03}.png".format)
+    (root / "._000.png").write_bytes(b"not an image")
+    (root / "notes.txt").touch()
+    os.mkfifo(root / "endless.png")
+    (root / "zero.png").symlink_to("/dev/zero")
+    (root / "gone.png").symlink_to(tmp_path / "gone")
+    listing = list_folder(root)
+    assert len(listing.images) == 60
+    assert {reason: len(paths) for reason, paths in listing.left_out.items()} == {
+        "hidden": 5,
+        "no files": 3,
+        "not images": 1,
+    }
+    assert listing.described().startswith("9 files left out: 5 hidden (.")
+    assert rows(load_images(str(root), None, None)) == {
+        (image.reshape(-1) / np.float32(255)).tobytes() for image in GREY
+    }
+    (root / "table.parquet").touch()
+    with pytest.raises(
+        DataError, match=r"two kinds of data \(.*\): 60 image files and 1 Parquet files, table.parquet for one"
+    ):
+        list_folder(root)
+
+
+def test_an_image_too_large_to_be_one_is_refused_unread(tmp_path):
+    """Its size is in its header: 13,000 x 13,000 pixels of nothing are refused before they are decoded."""
+    write(tmp_path, GREY)
+    for side in (13_000, 20_000):
+        Image.new("1", (side, side)).save(tmp_path / "031.png")
+        with pytest.raises(DataError, match=r"unreadable image \(.*031.png\): over 89,478,485 pixels"):
+            load_images(str(tmp_path), (6, 4), None)
 
 
 whole = encoded(COLOUR[0])
@@ -128,7 +199,8 @@ BAD_FILES = {
     "cut": whole[: len(whole) // 2],
     "only a header": whole[:30],
     "a bit flipped": whole[:60] + bytes([whole[60] ^ 1]) + whole[61:],
-    "a GIF": encoded(GREY[0], "gif"),
+    "a page": b"<!DOCTYPE html><html>",
+    "an icon": encoded(COLOUR[0], "ico"),
     "16 bits": encoded(GREY[0].astype(np.uint16)),
 }
 
@@ -139,16 +211,24 @@ def test_unreadable_image_is_named(tmp_path, fault, channels):
     """An image that cannot be read is an error of exit code 3 that names its file."""
     write(tmp_path, COLOUR)
     (tmp_path / "031.png").write_bytes(BAD_FILES[fault])
-    with pytest.raises(DataError, match=r"unreadable image \(.*031.png\): .*; expected a whole PNG or JPEG") as raised:
+    with pytest.raises(
+        DataError, match=r"unreadable image \(.*031.png\): .*; expected a whole PNG, JPEG, WebP"
+    ) as raised:
         load_images(str(tmp_path), (6, 4), channels)
     assert raised.value.exit_code == 3
 
 
 def test_missing_or_empty_folder_says_what_is_expected(tmp_path):
     """No folder, no image in it, or constant images only: each error says what is expected."""
-    for root, message in ((tmp_path / "none", "no such folder"), (tmp_path, "no PNG or JPEG file at any depth")):
+    (tmp_path / "notes.txt").touch()
+    left_out = r"no PNG, .* at any depth; 1 files left out: 1 not images \(notes.txt\)"
+    for root, message in (
+        (tmp_path / "none", "no such folder"),
+        (tmp_path / "notes.txt", "a file"),
+        (tmp_path, left_out),
+    ):
         with pytest.raises(
-            DataError, match=rf"no images \(.*\): {message}; expected a folder of PNG, JPEG or Parquet .*data.root=PATH"
+            DataError, match=rf"no images \(.*\): {message}; expected a folder of PNG, JPEG, .*data.root=PATH"
         ):
             load_images(str(root), None, None)
     write(tmp_path, np.zeros((40, 2, 2), np.uint8))
@@ -188,13 +268,33 @@ def test_array_is_the_same_data_set_as_its_files(tmp_path, array, shape):
         (GREY / 100, "pixels out of range"),
         (np.where(GREY > 9, np.nan, 0.5), "pixels are not finite"),
         (GREY[:0], "too few images .*: 0"),
-        (np.array([{}], dtype=object), "unreadable array"),
+        (GREY / np.float32(255) * np.float32(1.0000001), r"pixels out of range \(.*\): 0 to 1.00000012"),
+        (GREY % 2, r"bytes of 0 and 1 \(.*\): .*; expected bytes of 0 to 255"),
+        (
+            np.array([{}], dtype=object),
+            r"unreadable array \(.*\): an array of Python objects, or no .npy file; expected \(count",
+        ),
     ],
 )
 def test_an_array_of_something_else_is_refused(tmp_path, array, message):
     np.save(tmp_path / "images.npy", array, allow_pickle=True)
     with pytest.raises(DataError, match=message):
         load_images(str(tmp_path / "images.npy"), None, None)
+
+
+def test_an_array_larger_than_memory_is_refused_unread(tmp_path):
+    """A sparse file of 2^43 bytes, and an archive and an upper-case name, are errors of one line at once."""
+    path = tmp_path / "images.NPY"
+    np.save(tmp_path / "images.npy", GREY)
+    (tmp_path / "images.npy").rename(path)
+    assert load_images(str(path), None, None).shape == (6, 4)
+    os.truncate(path, 2**43)
+    with pytest.raises(DataError, match=r"unreadable array \(.*NPY\): 8192.0 GiB where the machine has"):
+        load_images(str(path), None, None)
+    np.savez(tmp_path / "archive.npz", GREY)
+    (tmp_path / "archive.npz").rename(tmp_path / "archive.npy")
+    with pytest.raises(DataError, match=r"unreadable array \(.*\): an archive of several arrays"):
+        load_images(str(tmp_path / "archive.npy"), None, None)
 
 
 def test_array_is_neither_resized_nor_recoloured(tmp_path):

@@ -67,7 +67,7 @@ class RegistryError(GanError):
 
 
 class Diverged(GanError):
-    """A training whose losses stopped being finite."""
+    """A training whose losses stopped being finite, or that failed while another candidate of its search did better."""
 
     exit_code = 6
 

@@ -25,6 +25,8 @@ def draw_candidates(configuration: ResolvedConfiguration) -> list[dict[str, Any]
         ConfigurationError: If a grid has too few points, or the configuration no value of a searched setting.
     """
     settings, seed = configuration.tune, configuration.seed
+    if not settings.candidates:
+        return []
     known = known_candidates(configuration)
     if settings.searcher == "grid":
         keys = sorted(settings.space)

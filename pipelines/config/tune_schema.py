@@ -25,12 +25,12 @@ PER_UPDATE = (
 class ConfirmSettings:
     """How many of the search's best stand against the configuration, and over how many seeds in all, at most.
 
-    One seed compares the trained nets themselves. With more, a seed is one of the test's sample: the contenders are
-    trained again, seed by seed, and those that are out by then are not.
+    One seed compares the trained nets themselves. With three or more, the first chooses whom to compare, and each
+    other seed is one of the test's sample: the finalists are trained again, and those that are out by then are not.
     """
 
     best: int = 2
-    seeds: int = 2
+    seeds: int = 4
 
     def __post_init__(self) -> None:
         at_least(1, "tune.confirm.best", self.best)
@@ -119,6 +119,7 @@ class TuneSettings:
             check_distribution(f"tune.space.{key}", distribution)
         if self.candidates:
             self._check_points()
+            self._check_test()
             self._check_searcher()
             self._check_scheduler()
 
@@ -152,6 +153,21 @@ class TuneSettings:
                     f"{', '.join(self.space)}"
                 )
 
+    def _check_test(self) -> None:
+        """Refuse a comparison with the configuration that could tell nothing of chance."""
+        if not self.include_default or self.candidates == self.include_default:
+            return
+        if self.confirm.seeds == 2 or (self.confirm.seeds == 1 and self.scheduler == "population_based"):
+            raise ValueError(
+                f"tune.confirm.seeds {self.confirm.seeds}: the first chooses whom to compare with the configuration, and the "
+                "test is of the others; use 3 or more, or tune.include_default false"
+                + ("" if self.scheduler == "population_based" else ", or 1 to compare the trained nets")
+            )
+        if self.confirm.seeds == 1 and self.sample_sets == 1:
+            raise ValueError(
+                "tune.sample_sets 1 with tune.confirm.seeds 1 compares the configuration without a test; use 2 or more"
+            )
+
     def _check_searcher(self) -> None:
         if self.searcher == "grid":
             for key, distribution in self.space.items():
@@ -182,11 +198,6 @@ class TuneSettings:
             raise ValueError(
                 f"tune.space {', '.join(fixed)} cannot change during a training; tune.scheduler population_based "
                 f"takes {', '.join(key + '*' if key.endswith('.') else key for key in PER_UPDATE)}"
-            )
-        if self.include_default and self.confirm.seeds < 2:
-            raise ValueError(
-                "tune.confirm.seeds 1 with tune.scheduler population_based, which compares the configuration with its "
-                "winner's last settings by further seeds: use 2 or more, or tune.include_default false"
             )
         if len(self.rungs) < 2 or self.candidates < 2:
             raise ValueError(

@@ -23,8 +23,9 @@ class Tracking:
         self.experiment = store.experiment(experiment, artifacts)
         self.parent = store.run(self.experiment, run, {RUN_TAG: run, STAGE_TAG: "all"})
 
-    def _stage_run(self, run: str, stage: str) -> str:
-        """The id of a stage's run: the one there is, or a new one."""
+    def _stage_run(self, run: str, stage: str, failed: int = 0) -> str:
+        """The id of a stage's run: the one there is, or a new one; another after each attempt that failed."""
+        stage = f"{stage}.{failed + 1}" if failed else stage
         return self.store.run(self.experiment, f"{run}/{stage}", {RUN_TAG: run, STAGE_TAG: stage}, self.parent)
 
     def stage(
@@ -34,9 +35,12 @@ class Tracking:
         record: Mapping[str, Any],
         history: Sequence[Mapping[str, Any]] = (),
         files: Mapping[str, bytes] | None = None,
+        failed: int = 0,
     ) -> str:
-        """Copy a finished stage into its own child run; doing it again changes nothing."""
-        run_id = self._stage_run(run, name)
+        """Copy a finished stage into its own child run, which so many failed ones precede; again, it changes nothing."""
+        for attempt in range(failed):
+            self.store.end_run(self._stage_run(run, name, attempt), "FAILED")
+        run_id = self._stage_run(run, name, failed)
         self.store.log_metrics(run_id, [{"step": 0, **_numbers(record)}])
         self.store.log_metrics(run_id, history)
         self.store.log_metrics(self.parent, history)
@@ -44,9 +48,9 @@ class Tracking:
         self.store.end_run(run_id)
         return run_id
 
-    def curves(self, run: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Copy rows of a training that is under way into its stage's run."""
-        self.store.log_metrics(self._stage_run(run, "train"), rows)
+    def curves(self, run: str, rows: Sequence[Mapping[str, Any]], failed: int = 0) -> None:
+        """Copy rows of a training that is under way, after so many that failed, into its stage's run."""
+        self.store.log_metrics(self._stage_run(run, "train", failed), rows)
 
     def describe(
         self, configuration_yaml: str, parameters: Mapping[str, Any], dataset: Dataset, description: str

@@ -11,8 +11,8 @@ class TuneRecord:
 
     chosen: Mapping[str, Any]  # configuration key -> value; of population based training, its last settings
     candidate: int
-    log_likelihood: float  # validation, mean over the confirmed seeds
-    coverage: float
+    log_likelihood: float | None  # validation, mean over the seeds; none, of a configuration that was not scored
+    coverage: float | None
     candidates: int
     diverged: int
     failed: int

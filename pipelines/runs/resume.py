@@ -22,7 +22,7 @@ WHOLE_STATE, GENERATOR, LAYERS = "state", "generator", "layers"  # what is taken
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """What the training driver trains, and where; its workers are sent it, so it holds settings and no state."""
+    """What the training driver trains, and where; its workers are sent it, so it holds no state."""
 
     stage: str  # the first word of each log line
     title: str  # in errors

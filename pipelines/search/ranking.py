@@ -1,7 +1,7 @@
 """Who leads a search: the rows that can be compared, means over seeds, and how well a rung predicts the end."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,16 @@ def at_step(rows: Rows, step: int, min_coverage: float = 0.0) -> list[dict[str, 
     ]
 
 
-def deciding_step(rows: Rows, rungs: Sequence[int], out_of_time: bool) -> int:
-    """The rung at which candidates are compared: the last or, if time is over, the farthest that one has reached."""
-    reached = [row["step"] for row in rows if row["status"] == "finite"]
-    return max(reached, default=rungs[-1]) if out_of_time else rungs[-1]
+def deciding_step(rows: Rows, rungs: Sequence[int], out_of_time: bool, default: int | None = None) -> int:
+    """The rung at which candidates are compared: the last or, if time is over, the farthest that one has reached.
+
+    Where a `default` is to be compared, it is the farthest that this one has reached, if it has reached one.
+    """
+    if not out_of_time:
+        return rungs[-1]
+    finite = [row for row in rows if row["status"] == "finite"]
+    of_default = [row["step"] for row in finite if row["candidate"] == default]
+    return max(of_default or [row["step"] for row in finite], default=rungs[-1])
 
 
 def without_diverged(rows: Rows) -> list[dict[str, Any]]:
@@ -34,10 +40,16 @@ def best_rows(rows: Rows, count: int) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (-row["log_likelihood"], row["candidate"]))[:count]
 
 
-def mean_over_seeds(candidate: int, rows: Sequence[Mapping[str, Any]], step: int) -> tuple[float, float]:
-    """Mean log-likelihood and coverage over a candidate's seeds; a seed that diverged counts as the worst."""
+def mean_over_seeds(
+    candidate: int, rows: Sequence[Mapping[str, Any]], step: int, seeds: Collection[int] | None = None
+) -> tuple[float, float]:
+    """Mean log-likelihood and coverage over a candidate's seeds, or some; one that diverged counts as the worst."""
     mine = [
-        row for row in rows if row["candidate"] == candidate and (row["step"] == step or row["status"] == "diverged")
+        row
+        for row in rows
+        if row["candidate"] == candidate
+        and (row["step"] == step or row["status"] == "diverged")
+        and (seeds is None or row["seed"] in seeds)
     ]
     return float(np.mean([row["log_likelihood"] for row in mine])), float(np.mean([row["coverage"] for row in mine]))
 
@@ -58,7 +70,7 @@ def rung_correlation(rows: Rows, rungs: Iterable[int]) -> dict[int, RankCorrelat
     Over the (candidate, seed) pairs that reached both; where a scheduler has cut, these are the better
     ones only, whose ranks agree less. A rung with fewer than three such pairs, or equal scores, is left out.
     The interval is Fisher's, atanh(rho) +- 1.96 sqrt((1 + rho^2 / 2) / (n - 3)) (Bonett and Wright 2000,
-    Psychometrika 65); of three pairs it is all of [-1, 1].
+    Psychometrika 65); of three pairs it is all of [-1, 1]. Seeds of one candidate count as pairs of their own.
     """
     from scipy.stats import spearmanr
 
@@ -80,10 +92,14 @@ def rung_correlation(rows: Rows, rungs: Iterable[int]) -> dict[int, RankCorrelat
 
 
 def _interval(rho: float, pairs: int) -> tuple[float, float]:
-    if pairs <= 3 or abs(rho) >= 1:
-        return (-1.0, 1.0) if pairs <= 3 else (rho, rho)
-    half = 1.96 * math.sqrt((1 + rho**2 / 2) / (pairs - 3))
-    return math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)
+    """Fisher's interval; of equal or opposite ranks, that of one exchange of neighbours, open to the end."""
+    if pairs <= 3:
+        return -1.0, 1.0
+    inner = min(abs(rho), 1 - 12 / (pairs * (pairs**2 - 1)))
+    half = 1.96 * math.sqrt((1 + inner**2 / 2) / (pairs - 3))
+    low, high = math.tanh(math.atanh(inner) - half), math.tanh(math.atanh(inner) + half)
+    high = 1.0 if inner < abs(rho) else high
+    return (low, high) if rho >= 0 else (-high, -low)
 
 
 def seed_deviation(rows: Rows) -> dict[tuple[int, int], float]:

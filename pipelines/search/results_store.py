@@ -33,7 +33,7 @@ class TrainingSegment:
     results: Storage
     name: str
     kept: int = 2  # checkpoints: the newest, and what remains if it is damaged
-    noted: list[dict[str, Any]] = field(default_factory=list, compare=False)  # metrics since the last row
+    unsaved: list[dict[str, Any]] = field(default_factory=list, compare=False)  # metrics since the last row
 
     @property
     def folder(self) -> Storage:
@@ -60,8 +60,8 @@ class TrainingSegment:
 
     def commit(self, row: Mapping[str, Any], weights: Tensors | None, log_densities: np.ndarray | None = None) -> None:
         """Keep a row, and first the weights that it scores and the log-densities: it is there only if they are."""
-        append_history(self.folder.child(CURVE), self.noted)
-        self.noted.clear()
+        append_history(self.folder.child(CURVE), self.unsaved)
+        self.unsaved.clear()
         if weights is not None:
             self.keep(row["step"], weights)
         if log_densities is not None:
@@ -70,9 +70,9 @@ class TrainingSegment:
             self.folder.child(LOG_DENSITIES).write(f"{row['step']:08d}.npy", content.getvalue())
         append_history(self.folder, [row])
 
-    def note(self, metrics: Mapping[str, Any]) -> None:
-        """Note a step's metrics, which the next row keeps."""
-        self.noted.append(dict(metrics))
+    def log_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Log a step's metrics, which the next row keeps."""
+        self.unsaved.append(dict(metrics))
 
     def curve(self) -> list[dict[str, Any]]:
         """The metrics along the training, by step."""

@@ -74,6 +74,12 @@ class Halving(EndsDiverged, AsyncHyperBandScheduler):  # type: ignore[misc]
 class MedianStopping(EndsDiverged, MedianStoppingRule):  # type: ignore[misc]
     """Stops a trial whose best is below the median of the others' running means."""
 
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if self.protected(trial):
+            self._stopped_trials.discard(trial)  # which Ray takes for one that cannot report again
+        return decision
+
 
 class Population(PopulationBasedTraining):  # type: ignore[misc]
     """Population based training at synchronous rungs; a candidate keeps its number, and its settings the space.

@@ -11,7 +11,14 @@ from gan_core.metrics.sample_quality import coverage
 from gan_core.networks.base import GeneratorNet
 from gan_core.noise import draw_noise
 from gan_core.randomness import stream
+from gan_core.state import State
 from gan_core.training import TrainingSettings, sample
+from pipelines.config import Weights
+
+
+def scored_generator(state: State, weights: Weights) -> GeneratorNet:
+    """The G of a state whose weights are scored: the average where it is asked for and kept, else the last."""
+    return state.averaged if weights == "averaged" and state.averaged else state.generator
 
 
 def rung_score(

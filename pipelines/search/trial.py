@@ -16,7 +16,7 @@ from gan_core.errors import CheckpointError, Diverged
 from gan_core.training import initial_state, train
 from pipelines.config import ResolvedConfiguration, override
 from pipelines.search.results_store import TrainingSegment, open_segment
-from pipelines.search.scores import rung_score
+from pipelines.search.scores import rung_score, scored_generator
 from pipelines.storage import Storage, Tensors
 
 DIVERGED_SCORE = -1e30  # finite, so that the table stays a table of numbers; below any model's
@@ -89,16 +89,16 @@ def _rows(segment: TrainingSegment, job: dict[str, Any], search: Search, dataset
         state.load(weights, segment.name)
     # The search's own seed is the training's, which goes on from the winner's last rung; confirmations end at theirs.
     goes_on = job["seed"] == search.configuration.seed
-    tune, averaged = search.configuration.tune, candidate.scored_weights == "averaged"
+    tune = search.configuration.tune
     started = time.monotonic()
     try:
         every = search.configuration.train.report_every
         due = lambda step: step in kept or step % every == 0 or step % CHECK_EVERY == 0  # noqa: E731
         for report in train(settings, dataset.train, state, rungs[-1], due, conditions=conditions):
             if report.step in kept or report.step % every == 0:
-                segment.note({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
+                segment.log_metrics({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
             if report.step in rungs and report.step > last:
-                generator = state.averaged if averaged and state.averaged else state.generator
+                generator = scored_generator(state, candidate.scored_weights)
                 scores, log_densities = rung_score(
                     generator, settings, dataset.validation, conditions, tune.samples, tune.sample_sets
                 )

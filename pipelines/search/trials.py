@@ -1,7 +1,7 @@
 """The search's and the confirmations' trials, run by Ray Tune, and the rows they report."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +57,8 @@ class Trials:
         jobs = [{"candidate": index, "seed": seed, **values} for index, values in enumerate(candidates)]
         self._run("search", jobs, settings.rungs, scheduler)
 
-    def confirm(self, contenders: list[dict[str, Any]], seed: int, step: int) -> None:
-        """Train contenders (rows) again, with another seed, to the step they were compared at.
+    def confirm(self, finalists: list[dict[str, Any]], seeds: Sequence[int], step: int) -> None:
+        """Train finalists (rows) again, with other seeds, to the step they were compared at.
 
         They are scored at all rungs where the search cuts none: then the ranks of rungs and end can be
         compared over every candidate and seed.
@@ -66,7 +66,8 @@ class Trials:
         settings = self.configuration.tune
         jobs = [
             {"candidate": row["candidate"], "seed": seed, **{key: row[key] for key in settings.space}}
-            for row in contenders
+            for row in finalists
+            for seed in seeds
         ]
         self._run("confirm", jobs, (step,) if settings.cuts else settings.rungs, None)
 

@@ -16,7 +16,7 @@ from pipelines.runs import code_version, warm_start
 from pipelines.runs.records import RegisterRecord
 from pipelines.runs.run import Run
 from pipelines.runs.trained_models import trained_inference
-from pipelines.stages.run_tracking import run_tracking
+from pipelines.stages.run_tracking import failed_trainings, run_tracking
 from pipelines.storage import run_layout
 from pipelines.storage.metric_log import read_history
 
@@ -40,7 +40,15 @@ def publish(run: Run, registry: Registry, dataset: Dataset, log: Callable[[str],
     for stage in ("tune", "train", "infer", "evaluate"):
         if stage in records:
             files = {"table.parquet": table} if stage == "tune" and table else {}
-            runs.stage(stage, run.name, records[stage], history if stage == "train" else (), files)
+            trained = stage == "train"
+            runs.stage(
+                stage,
+                run.name,
+                records[stage],
+                history if trained else (),
+                files,
+                failed_trainings(run) if trained else 0,
+            )
     model = trained_inference(run) if "infer" in records else run.generator()
     version = register(registry, settings.registry.model, runs.parent, model, _tags(run, records))
     return _promote(run, registry, version, dataset, log)

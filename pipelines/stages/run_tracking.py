@@ -18,7 +18,7 @@ def curves_follower(run: Run, registry: "Future[Registry]") -> Callable[[], None
 
     Nothing depends on it: `publish` copies all of it again, which changes nothing.
     """
-    copied = 0
+    copied, failed = 0, failed_trainings(run)
 
     def copy() -> None:
         nonlocal copied
@@ -30,7 +30,7 @@ def curves_follower(run: Run, registry: "Future[Registry]") -> Callable[[], None
             )
             rows = [row for row in read_history(run.folder.child(run_layout.HISTORY)) if copied < row["step"] <= kept]
             if rows and registry.done():
-                run_tracking(run, registry.result()).curves(run.name, rows)
+                run_tracking(run, registry.result()).curves(run.name, rows, failed)
                 copied = int(rows[-1]["step"])
 
     return copy
@@ -40,3 +40,8 @@ def run_tracking(run: Run, registry: Registry) -> Tracking:
     """The MLflow runs of a run of ours, under its model's experiment."""
     model = run.configuration.registry.model
     return Tracking(registry.backend, model, run.name, run.storage.child("mlartifacts"))
+
+
+def failed_trainings(run: Run) -> int:
+    """How many choices of the run's search were trained in vain."""
+    return len((run.record("tune") or {}).get("failed_trainings", ()))

@@ -97,7 +97,8 @@ def _train(context: Context) -> TrainRecord:
 
     run = context.run
     follow = curves_follower(run, context.opening_registry) if context.opening_registry else None
-    searched = run.record("tune") if run.configuration.tune.candidates else None
+    # What a search has trained began from nothing: a warm start trains the chosen settings from its own origin.
+    searched = run.record("tune") if run.configuration.tune.candidates and run.origin is None else None
     return train_run(run.chosen(), context.dataset, run.folder, context.log, follow, searched)
 
 

@@ -20,7 +20,7 @@ from pipelines.runs.records import TrainRecord
 from pipelines.runs.resume import TrainingSpec, begin
 from pipelines.runs.run import Run
 from pipelines.search.results_store import TrainingSegment
-from pipelines.search.scores import rung_score
+from pipelines.search.scores import rung_score, scored_generator
 from pipelines.stages.training_driver import run_training, uses_gpu
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, run_layout, save_checkpoint
 from pipelines.storage.metric_log import append_history
@@ -77,41 +77,42 @@ def gan_training(
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores of a training on its way, at `steps`: one that falls behind the search's runner-up is ended.
+    """Scores of a training on its way, at `steps`: one that fails while the search's runner-up did better is ended.
 
-    Every worker computes the same score of the same bits, and ends at the same step.
+    Every worker computes the score, of the same bits, and ends at the same step.
     """
 
     steps: tuple[int, ...]
     configuration: ResolvedConfiguration
     examples: Examples
     conditions: Conditions
-    rival: Mapping[str, Any]  # the runner-up, as it was at its last rung
+    itself: Mapping[str, Any]  # as it was at the search's last rung
+    runner_up: Mapping[str, Any]
 
     def check(self, state: State) -> dict[str, float]:
         """The validation points' log-likelihood (nats) and coverage, as at a rung.
 
         Raises:
-            Diverged: If the score is below the runner-up's by more than chance, or coverage is below `tune.min_coverage`.
+            Diverged: If the score is below both its own and the runner-up's at the last rung, by more than chance, or
+                coverage is below `tune.min_coverage`.
         """
-        tune, rival = self.configuration.tune, self.rival
-        averaged = self.configuration.scored_weights == "averaged" and state.averaged
+        tune, bar = self.configuration.tune, min(self.itself, self.runner_up, key=lambda row: row["log_likelihood"])
         scores, _ = rung_score(
-            state.averaged if averaged and state.averaged else state.generator,
+            scored_generator(state, self.configuration.scored_weights),
             self.configuration.training(),
             self.examples,
             self.conditions,
             tune.samples,
             tune.sample_sets,
         )
-        chance = CHANCE * math.hypot(scores["standard_error"], rival["standard_error"])
-        if scores["log_likelihood"] + chance < rival["log_likelihood"] or scores["coverage"] < tune.min_coverage:
+        chance = CHANCE * math.hypot(scores["standard_error"], bar["standard_error"])
+        if scores["log_likelihood"] + chance < bar["log_likelihood"] or scores["coverage"] < tune.min_coverage:
             raise Diverged(
                 "failing training",
                 f"step {int(state.step)}",
                 f"validation log-likelihood {scores['log_likelihood']:.1f} nats, coverage {scores['coverage']:.2f}",
-                f"at least what candidate {rival['candidate']} had at its last rung, {rival['log_likelihood']:.1f} nats, "
-                f"and coverage of {tune.min_coverage:g}",
+                f"what candidates {self.itself['candidate']} and {self.runner_up['candidate']} had at their last rung, "
+                f"{bar['log_likelihood']:.1f} nats or more, and coverage of {tune.min_coverage:g}",
             )
         return {"validation_log_likelihood": scores["log_likelihood"], "validation_coverage": scores["coverage"]}
 
@@ -171,17 +172,17 @@ def train_run(
 def _validation(
     configuration: ResolvedConfiguration, dataset: Dataset, conditions: Conditions, searched: Mapping[str, Any] | None
 ) -> Validation | None:
-    """At four steps from the search's last rung to the end; none where no runner-up could go on instead."""
-    rival = next(iter(runners_up(searched)), None) if searched else None
-    if searched is None or rival is None:
+    """At four steps from the search's last rung to the end; none where no runner-up could go on, or one does already."""
+    if searched is None or searched["failed_trainings"] or len(searched["finalists"]) < 2:
         return None
-    first, last = min(searched["step"], configuration.algorithm.steps), configuration.algorithm.steps
-    steps = sorted({first + (last - first) * part // CHECKS for part in range(1, CHECKS + 1)} - {first})
-    return Validation(tuple(steps), configuration, dataset.validation, conditions, rival)
+    first, last = searched["step"], configuration.algorithm.steps
+    steps = tuple(first + (last - first) * part // CHECKS for part in range(1, CHECKS + 1) if last - first >= CHECKS)
+    itself, runner_up, *_ = searched["finalists"]
+    return Validation(steps, configuration, dataset.validation, conditions, itself, runner_up) if steps else None
 
 
 def runners_up(searched: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A search's finalists that have not been trained to the end yet, the best first."""
+    """A search's finalists beside its choice whose training has not failed, the best first."""
     tried = [searched["candidate"], *(failed["candidate"] for failed in searched["failed_trainings"])]
     return [finalist for finalist in searched["finalists"] if finalist["candidate"] not in tried]
 
@@ -224,7 +225,7 @@ def _go_on(
     segment = TrainingSegment(spec.run.child(run_layout.TUNE, run_layout.RESULTS), searched["segment"])
     weights = segment.weights(min(searched["step"], spec.steps))
     if weights is None:
-        log("train  starts at step 0: the search's weights are not there any more")
+        log(f"train  starts at step 0: the search has kept no weights of candidate {searched['candidate']} up to there")
         return
     step = step_of(weights)
     append_history(spec.folder.child(run_layout.HISTORY), [row for row in segment.curve() if row["step"] <= step])

@@ -1,8 +1,8 @@
 """Ray Tune: candidates searched, cut at rungs, the best compared with the configuration; resumed from earlier results.
 
 The first candidate is the configuration itself, and the search's best replaces it only if a paired test at the last
-rung finds it better (`search.choice`): over further seeds, as many as decide and `tune.confirm` allows, or between the
-trained nets themselves.
+rung finds it better (`search.choice`): over further seeds, as many as decide and `tune.confirm` allows, or, with one seed,
+between the trained nets themselves.
 
 With `tune.time_budget_s` the search ends in time. If no candidate has then reached the last rung, those that have come
 farthest are compared, at that rung; confirmations get the time that is left.
@@ -30,7 +30,7 @@ from pipelines.config import ResolvedConfiguration
 from pipelines.config.candidates import known_candidates
 from pipelines.runs.records import TuneRecord
 from pipelines.runtime import autoscaler
-from pipelines.search.choice import Contest, described
+from pipelines.search.choice import Finalists, described
 from pipelines.search.ranking import (
     RankCorrelation,
     at_step,
@@ -71,7 +71,7 @@ def tune_run(
     trials.search()
     if trials.out_of_time:
         _log_what_was_cut(trials.rows, configuration, log)
-    step = deciding_step(trials.rows, settings.rungs, trials.out_of_time)
+    step = deciding_step(trials.rows, settings.rungs, trials.out_of_time, 0 if settings.include_default else None)
     searched = list(trials.rows)
     choice = _choose(trials, step, log)
     correlation = rung_correlation(trials.rows, settings.rungs)
@@ -87,7 +87,8 @@ def tune_run(
     chosen = {key: choice.row[key] for key in settings.space}
     number = choice.row["candidate"]
     log(f"tune   chosen: candidate {number}, {', '.join(f'{key} {value}' for key, value in chosen.items())}")
-    log_likelihood, covered = mean_over_seeds(number, choice.rows, step)
+    scored = any(row["candidate"] == number for row in choice.rows)  # a configuration beside a population may not be
+    log_likelihood, covered = mean_over_seeds(number, choice.rows, step) if scored else (None, None)
     return TuneRecord(
         chosen=chosen,
         candidate=number,
@@ -121,7 +122,7 @@ class Choice:
 
 
 def _choose(trials: Trials, step: int, log: Callable[[str], None]) -> Choice:
-    """The configuration, unless the search's best is better: seed by seed, until that is clear.
+    """The configuration, unless the search's best is better: over further seeds, until that is clear.
 
     Raises:
         Diverged: If neither it nor a candidate is usable.
@@ -135,60 +136,66 @@ def _choose(trials: Trials, step: int, log: Callable[[str], None]) -> Choice:
     elif settings.include_default:
         default = next((row for row in usable if row["candidate"] == 0), None)
     others = [row for row in usable if default is None or row["candidate"] != default["candidate"]]
-    contenders = {
-        row["candidate"]: row for row in [*filter(None, [default]), *best_rows(others, settings.confirm.best)]
-    }
+    rows = {row["candidate"]: row for row in [*filter(None, [default]), *best_rows(others, settings.confirm.best)]}
     if not others and (default is None or population):
         _nothing_usable(trials, log)
 
     def log_densities(row: Mapping[str, Any]) -> np.ndarray:
         return TrainingSegment(trials.results, row["stretch"]).log_densities(step)
 
-    def contest() -> Contest:
-        rows = trials.rows[searched:] if population and len(trials.rows) > searched else trials.rows
+    def finalists() -> Finalists:
+        scored = trials.rows[searched:] if population and len(trials.rows) > searched else trials.rows
         number = None if default is None else default["candidate"]
-        return Contest(configuration, step, number, rows, log_densities)
+        return Finalists(configuration, step, number, scored, log_densities)
 
-    going = list(contenders)
-    for extra in range(1, settings.confirm.seeds):
-        going = contest().undecided(going) if extra > 1 else going
+    going, last = list(rows), configuration.seed + settings.confirm.seeds
+    batches = [range(configuration.seed + 1, last)[:2], *([seed] for seed in range(configuration.seed + 3, last))]
+    for number, seeds in enumerate(batch for batch in batches if batch):
+        going = finalists().undecided(going) if number else going
         if len(going) < 2:
             break
         if trials.out_of_time:
             log("tune   no time is left to confirm the best over seeds")
             break
-        names = ", ".join(map(str, going))
-        log(f"tune   confirming candidates {names} with seed {extra + 1} of at most {settings.confirm.seeds}")
-        trials.confirm([contenders[number] for number in going], configuration.seed + extra, step)
-    return _verdict(contest(), contenders, population, log)
+        log(
+            f"tune   confirming candidates {', '.join(map(str, going))} over {len(seeds)} more "
+            f"{'seeds' if len(seeds) > 1 else 'seed'}, of at most {settings.confirm.seeds - 1}"
+        )
+        trials.confirm([rows[candidate] for candidate in going], seeds, step)
+    return _verdict(finalists(), rows, population, log)
 
 
 def _verdict(
-    contest: Contest, contenders: dict[int, dict[str, Any]], population: bool, log: Callable[[str], None]
+    finalists: Finalists, rows: dict[int, dict[str, Any]], population: bool, log: Callable[[str], None]
 ) -> Choice:
-    """Who has won of the contenders, as the rows say by now."""
-    default, challengers = contest.default, [number for number in contenders if number != contest.default]
+    """Who has won of the finalists, as the scores say by now."""
+    default, challengers = finalists.default, [number for number in rows if number != finalists.default]
     comparison = None
     if default is None:
-        winner = contest.leader(challengers)
-        reason = "the best candidate; the configuration is not among those that are usable"
+        winner, reason = finalists.leader(challengers), "the best candidate"
+        if finalists.configuration.tune.include_default:
+            reason += "; the configuration itself failed, diverged or covered too little"
     elif not challengers:
         winner, reason = default, "no other candidate is usable: the configuration is kept"
     else:
-        best = contest.leader(challengers)
-        compared, better = contest.compare(best, default), contest.better(best, default)
+        best = finalists.leader(challengers)
+        compared, better = finalists.compare(best, default), finalists.better(best, default)
         winner = best if better else default
-        worse = contest.better(default, best)
-        reason = "better than the configuration" if better else (
-            "worse than the configuration, which is kept" if worse else
-            "not distinguishable from the configuration, which is kept"
-        )  # fmt: skip
+        if better:
+            reason = "better than the configuration"
+        elif finalists.better(default, best):
+            reason = "worse than the configuration, which is kept"
+        elif compared:
+            reason = "not distinguishable from the configuration, which is kept"
+        else:
+            reason = "not compared with the configuration over further seeds, for want of time: it is kept"
         if compared:
-            seeds = contest.seeds(best, default)
+            seeds = len(finalists.seeds(best, default))
             comparison = {**dataclasses.asdict(compared), "candidate": best, "seeds": seeds}
             log(f"tune   candidate {best} against the configuration: {described(compared, seeds)}: {reason}")
-    row = contenders[winner]
-    return Choice(row, contest.rows, reason, comparison, None if population else row["stretch"])
+        else:
+            log(f"tune   candidate {best}: {reason}")
+    return Choice(rows[winner], finalists.rows, reason, comparison, None if population else rows[winner]["stretch"])
 
 
 def _finalists(trials: Trials, choice: Choice, step: int) -> list[dict[str, Any]]:

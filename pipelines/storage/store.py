@@ -108,8 +108,13 @@ class Storage:
         self.write(name, json.dumps(value, indent=1).encode())
 
     def remove(self) -> None:
-        """Remove the folder, if it is there."""
+        """Remove the folder, if it is there: on a disk, whoever is killed on the way leaves no half of it."""
         filesystem, root = self._opened
+        if self.local is not None:
+            hidden = self.local.with_name(f".removed-{uuid.uuid4().hex}")
+            with contextlib.suppress(FileNotFoundError), answering(self.uri):
+                os.rename(self.local, hidden)
+                root = str(hidden)
         with contextlib.suppress(FileNotFoundError), answering(self.uri):
             filesystem.delete_dir(root)
 

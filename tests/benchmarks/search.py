@@ -24,6 +24,7 @@ from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
 from gan_core.metrics.parzen import paper_protocol, parzen_log_density
 from gan_core.metrics.sample_quality import coverage
+from gan_core.networks.base import GeneratorNet
 from gan_core.noise import draw_noise
 from gan_core.randomness import stream
 from gan_core.state import State
@@ -31,9 +32,9 @@ from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
 from pipelines.config import ResolvedConfiguration
 from pipelines.config.candidates import candidate_configurations, draw_candidates
-from pipelines.search.choice import Contest
-from pipelines.search.ranking import at_step, best_rows
-from pipelines.search.scores import rung_score
+from pipelines.search.choice import Finalists
+from pipelines.search.ranking import at_step
+from pipelines.search.scores import rung_score, scored_generator
 from pipelines.search.trial import DIVERGED_SCORE
 
 LOOK_EVERY = 50  # steps between looks at the clock
@@ -90,9 +91,8 @@ class Training:
         return found.log_likelihood, coverage(test, drawn)
 
     @property
-    def generator(self) -> torch.nn.Module:
-        averaged = self.state.averaged if self.configuration.scored_weights == "averaged" else None
-        return averaged or self.state.generator
+    def generator(self) -> GeneratorNet:
+        return scored_generator(self.state, self.configuration.scored_weights)
 
     def _looks(self, steps: int) -> Iterator[None]:
         try:
@@ -109,21 +109,22 @@ def searched(configuration: ResolvedConfiguration, data: Dataset) -> tuple[Train
     alive = {number: Training(candidate, data, seed) for number, candidate in enumerate(candidates)}
     for rung in tune.rungs:
         rows = [training.to(rung).row(number, rung) for number, training in alive.items()]
-        usable = at_step(rows, rung, tune.min_coverage)
-        ranked = [row["candidate"] for row in best_rows(usable, len(usable))]
-        kept = ranked if rung == tune.rungs[-1] else ranked[: max(1, int(len(rows) * tune.keep + 0.5))]
-        alive = {number: alive[number] for number in {*kept, *({0} & set(ranked))}}
-    default = 0 if 0 in alive else None
-    contenders = [*([0] if 0 in alive else []), *[number for number in ranked if number][: tune.confirm.best]]
-    contest = Contest(configuration, rung, default, rows, lambda row: row["log_densities"])
-    going = contenders
+        finite = [row for row in rows if row["status"] == "finite"]
+        finite.sort(key=lambda row: (row["coverage"] < tune.min_coverage, -row["log_likelihood"]))
+        kept = finite if rung == tune.rungs[-1] else finite[: max(1, int(len(finite) * tune.keep + 0.5))]
+        alive = {row["candidate"]: alive[row["candidate"]] for row in finite if row in kept or row["candidate"] == 0}
+    usable = [row["candidate"] for row in at_step(finite, rung, tune.min_coverage)]
+    default = 0 if 0 in usable else None
+    challengers = [number for number in usable if number != default][: tune.confirm.best]
+    finalists = Finalists(configuration, rung, default, rows, lambda row: row["log_densities"])
+    going = [*([] if default is None else [default]), *challengers]
     for extra in range(1, tune.confirm.seeds):
-        going = contest.undecided(going) if extra > 1 else going
+        going = finalists.undecided(going) if extra > 2 else going
         if len(going) < 2:
             break
         rows += [Training(candidates[number], data, seed + extra).to(rung).row(number, rung) for number in going]
-    best = contest.leader([number for number in contenders if number] or [0])
-    choice = best if default is None or contest.better(best, default) else default
+    best = finalists.leader(challengers) if challengers else default
+    choice = best if default is None or (challengers and finalists.better(best, default)) else default
     return alive[choice].to(configuration.algorithm.steps), choice
 
 

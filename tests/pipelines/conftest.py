@@ -49,7 +49,7 @@ tune:
   candidates: 2
   rungs: [20, 40]
   samples: 200
-  confirm: {best: 1, seeds: 2}
+  confirm: {best: 1, seeds: 1}
   space:
     algorithm.generator_learning_rate: {log_uniform: [0.03, 0.3]}
 evaluate: {samples: 500, folds: 4, weights: last}

@@ -85,6 +85,12 @@ def test_the_configuration_and_the_points_come_first(seed, count):
     assert len(candidates) == count
 
 
+@pytest.mark.parametrize("searcher", ["random", "grid", "tpe"])
+def test_no_search_has_no_candidates(searcher):
+    """Without a search its space means nothing, though it is there."""
+    assert drawn(0, 0, {"noise.size": {"choice": [4]}}, include_default=True, searcher=searcher) == []
+
+
 def test_a_grid_has_no_point_twice():
     """The configuration is one of this grid's three points: there are three candidates, and no fourth."""
     space = {"noise.size": {"choice": [4, DEFAULT["noise.size"], 8]}}
@@ -100,7 +106,12 @@ def test_a_grid_has_no_point_twice():
         ({"candidates": 1, "points": [{"noise.size": 5}]}, "tune.candidates 1 is less than the configuration and"),
         ({"candidates": 3, "points": [{"noise.sise": 5}]}, "tune.points 0 noise.sise: not searched; tune.space has"),
         ({"candidates": 3, "points": [{}]}, "tune.points 0 is empty"),
-        ({"candidates": 3, "scheduler": "population_based", "confirm": {"seeds": 1}}, "tune.confirm.seeds 1 with"),
+        (
+            {"candidates": 3, "scheduler": "population_based", "confirm": {"seeds": 1}},
+            "tune.confirm.seeds 1: the first",
+        ),
+        ({"candidates": 3, "confirm": {"seeds": 2}}, "tune.confirm.seeds 2: the first chooses .* use 3 or more"),
+        ({"candidates": 3, "sample_sets": 1, "confirm": {"seeds": 1}}, "tune.sample_sets 1 with tune.confirm.seeds 1"),
         ({"candidates": 3, "sample_sets": 0}, "tune.sample_sets 0 is too small"),
     ],
 )

@@ -55,6 +55,8 @@ def test_candidates_are_compared_at_the_last_rung():
     assert deciding_step(rows, (10, 20, 40), out_of_time=False) == 40
     assert deciding_step(rows, (10, 20, 40), out_of_time=True) == 20
     assert deciding_step(rows[3:], (10, 20, 40), out_of_time=True) == 40
+    assert deciding_step(rows, (10, 20, 40), out_of_time=True, default=1) == 10  # the farthest where it can be compared
+    assert deciding_step(rows, (10, 20, 40), out_of_time=True, default=7) == 20  # it has reached none
 
 
 def test_later_diverged_candidate_is_no_choice():
@@ -102,6 +104,17 @@ def test_interval_of_a_rank_correlation_holds_the_true_one():
         found = rung_correlation(rows, (10, 40))[10]
         holds += found.low <= true <= found.high
     assert holds / 2000 == pytest.approx(0.95, abs=0.025)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_equal_ranks_of_a_few_pairs_are_no_certainty(sign):
+    """Of five pairs the interval of equal ranks is that of one exchange, rho 0.9, open to the end."""
+    found = rung_correlation(
+        [row(i, step, i * (sign if step == 40 else 1)) for i in range(5) for step in (10, 40)], (10, 40)
+    )
+    low = math.tanh(math.atanh(0.9) - 1.96 * math.sqrt((1 + 0.9**2 / 2) / 2))
+    interval = (low, 1.0) if sign == 1 else (-1.0, -low)
+    assert (found[10].low, found[10].high) == pytest.approx(interval, abs=1e-12)
 
 
 def test_three_pairs_say_nothing_certain():
@@ -201,6 +214,9 @@ def test_the_configuration_is_cut_by_no_rung(name, include_default):
         said[number] = scheduler.on_trial_result(live, trials[number], result)
     assert (said[0] == TrialScheduler.CONTINUE) is include_default
     assert said[1] == TrialScheduler.STOP
+    if include_default:  # it goes on to the next rung as if nothing had been decided
+        result = {"step": 20, "log_likelihood": -1.0, "status": "finite"}
+        assert scheduler.on_trial_result(live, trials[0], result) == TrialScheduler.CONTINUE
 
 
 @pytest.mark.parametrize("name", ["asha", "median_stopping"])
@@ -238,7 +254,7 @@ def test_segment_is_found_by_its_job_and_origin(tmp_path):
     job = {"candidate": 3, "seed": 7, "noise.size": 8}
     segment = open_segment(results, job, None)
     densities = np.arange(6.0).reshape(2, 3)
-    segment.note({"step": 10, "value": 0.5})
+    segment.log_metrics({"step": 10, "value": 0.5})
     segment.commit(
         {"step": 20, "status": "finite", "log_likelihood": 1.0}, {"generator": {"w": torch.ones(2)}}, densities
     )

@@ -169,7 +169,7 @@ def test_population_is_compared_with_the_configuration(search, small):
     """The configuration is the population's first member, and at its end one more candidate of the confirmations."""
     space = {RATE: {"log_uniform": [0.02, 0.5]}}
     settings = {"scheduler": "population_based", "candidates": 2, "space": space, "include_default": True}
-    record, table, said, _ = search({**settings, "confirm.seeds": 2})
+    record, table, said, _ = search({**settings, "confirm.seeds": 3})
     own = small.algorithm.discriminator_learning_rate
     first = table[(table.stage == "search") & (table.step == RUNGS[0])]
     assert first[first.candidate == 0][RATE].tolist() == [own]

@@ -81,7 +81,7 @@ def test_the_winners_training_goes_on_with_the_same_bits(cpu, line, one_worker, 
     segment = open_segment(run.child("tune", "findings"), {"candidate": 3, "seed": 0}, None)
     state = trained_alone(configuration.training(), digits, 60)
     for step in (20, 40, 60):
-        segment.note({"step": step, "value": 0.5})
+        segment.log_metrics({"step": step, "value": 0.5})
     segment.commit({"step": 60, "status": "diverged"}, state.tensors())
     searched = {
         "candidate": 3, "segment": segment.name, "step": 60, "finalists": [], "failed_trainings": [],

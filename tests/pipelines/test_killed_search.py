@@ -11,7 +11,7 @@ from tests.pipelines.conftest import gan, kill_group, start_gan, until
 
 NUMBERS = ["stage", "candidate", "seed", "step", "status", "log_likelihood", "sigma", "coverage", "value"]
 SEARCH = (
-    "tune.candidates=4", "tune.rungs=[40, 400, 1200]", "tune.keep=0.5", "tune.confirm={best: 2, seeds: 2}",
+    "tune.candidates=4", "tune.rungs=[40, 400, 1200]", "tune.keep=0.5", "tune.confirm={best: 2, seeds: 3}",
     "tune.space={algorithm.generator_learning_rate: {log_uniform: [0.03, 0.3]}, noise.size: {choice: [4, 8]}}",
 )  # fmt: skip
 

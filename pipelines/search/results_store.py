@@ -48,7 +48,7 @@ class TrainingSegment:
     def rows(self) -> list[dict[str, Any]]:
         """The scores so far, by step, up to the first whose log-densities are not there whole."""
         rows = []
-        for row in read_history(self.folder):
+        for row in read_history(self.folder, stop_at_damage=True):
             try:
                 if row["status"] == "finite":
                     self.log_densities(row["step"])

@@ -1,6 +1,7 @@
 """A run's folder, on a disk or an object store: records and checkpoints, each written whole."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,9 @@ from pipelines.storage import file_lock
 from pipelines.storage.uri import answering, check_bucket, checked_address, joined, local_folder, open_place
 
 Tensors = dict[str, dict[str, Tensor]]
+
+
+DIGEST = "sha256"  # a JSON object's, as one more key; files of versions before 0.3 have none
 
 
 @dataclass(frozen=True)
@@ -90,21 +94,30 @@ class Storage:
             raise storage_error(path, error, len(content)) from error
 
     def read_json(self, name: str) -> Any:
-        """A JSON file's value, or None if there is no such file.
+        """A JSON file's value, or None if there is no such file; an object is verified, if it says what its digest is.
 
         Raises:
-            CheckpointError: If it is not JSON.
+            CheckpointError: If it is not JSON, or not what was written.
         """
         content = self.read(name)
         try:
-            return None if content is None else json.loads(content)
-        except ValueError as error:
+            value = None if content is None else json.loads(content)
+            if isinstance(value, dict) and DIGEST in value and value.pop(DIGEST) != _digest(value):
+                raise ValueError("its SHA-256 is another")
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(
-                "damaged file", self.child(name).uri, str(error), "JSON; remove the file to redo its stage"
+                "damaged file",
+                self.child(name).uri,
+                str(error),
+                "JSON as it was written; remove the file to redo its stage",
             ) from error
+        return value
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file, whole or not at all."""
+        """Write a JSON file, whole or not at all; an object with its digest as one more key."""
+        if isinstance(value, dict):
+            value = json.loads(json.dumps(value))
+            value = {**value, DIGEST: _digest(value)}
         self.write(name, json.dumps(value, indent=1).encode())
 
     def remove(self) -> None:
@@ -164,3 +177,8 @@ def check_storage(storage: Storage, wanted: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < wanted:
         raise CheckpointError("disk full", storage.local, f"{free:,} bytes free", f"{wanted:,} for checkpoints")
+
+
+def _digest(value: Any) -> str:
+    """SHA-256 of plain data, in whatever order its keys stand."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -207,11 +207,13 @@ def test_runs_are_compared_by_differing_settings(storage, small, here):
 def test_compared_settings_are_the_searched_choice(finished, here):
     """A searched run's choice is what is compared, and its scores are those of its records."""
     storage = Storage.at(finished.storage)
-    make(storage, "other", config.load(finished.yaml), **{"tune.candidates": 0})
+    make(
+        storage, "other", config.load(finished.yaml), **{"tune.candidates": 0, "algorithm.generator_learning_rate": 0.2}
+    )
     found = here("runs", "compare", "small-run", "other", "--storage", storage.uri, "--json").json
     rate = finished.record("tune")["chosen"]["algorithm.generator_learning_rate"]
     assert found["settings"] == {
-        "algorithm.generator_learning_rate": [rate, 0.1],
+        "algorithm.generator_learning_rate": [rate, 0.2],
         "tune.candidates": [2, 0],
     }
     assert found["scores"]["log_likelihood"] == [finished.record("evaluate")["log_likelihood"], None]

@@ -237,6 +237,65 @@ def test_a_half_written_segment_is_not_read(tmp_path):
     assert read_history(storage) == [{"step": 1}]
 
 
+def flipped(content):
+    """The content with each of its bits flipped in turn."""
+    for bit in range(8 * len(content)):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield bytes(changed)
+
+
+def cut(content):
+    """The content cut after each of its bytes but the last."""
+    return [content[:length] for length in range(len(content))]
+
+
+@pytest.mark.parametrize("damage", [flipped, cut])
+def test_a_damaged_json_file_is_an_error_or_says_the_same(tmp_path, damage):
+    """No bit and no cut of a JSON object's file changes what it says without an error of exit code 4."""
+    storage, value = Storage.at(tmp_path), {"inputs": "e3", "record": {"score": 16.25, "steps": [1, 2], "none": None}}
+    storage.write_json("it.json", value)
+    content, refused = storage.read("it.json"), []
+    assert storage.read_json("it.json") == value
+    for damaged in damage(content):
+        (tmp_path / "it.json").write_bytes(damaged)
+        try:
+            found = storage.read_json("it.json")
+            assert {key: found.get(key) for key in value} == value  # spaces, or the digest's own name
+        except CheckpointError as error:
+            refused.append(error.exit_code)
+    assert set(refused) == {4}
+    assert len(refused) > 0.7 * len(list(damage(content)))
+
+
+@pytest.mark.parametrize("damage", [flipped, cut])
+def test_a_damaged_history_never_says_anything_else(tmp_path, damage, caplog):
+    """A file of history that was changed or cut is left out with a warning, or has its rows as they were."""
+    storage, rows = Storage.at(tmp_path), [{"step": step, "value": step / 7} for step in (1, 2)]
+    append_history(storage, rows)
+    append_history(storage, [{"step": 3, "value": 1.0}])
+    path = tmp_path / "00000001-00000002.jsonl"
+    content, left_out = path.read_bytes(), 0
+    for damaged in damage(content):
+        path.write_bytes(damaged)
+        found = read_history(storage)
+        assert found in ([*rows, {"step": 3, "value": 1.0}], [{"step": 3, "value": 1.0}])
+        left_out += len(found) == 1
+        assert read_history(storage, stop_at_damage=True) == ([] if len(found) == 1 else found)
+    assert left_out > 0.7 * len(list(damage(content)))
+    assert "its rows are left out" in caplog.text
+
+
+def test_files_of_earlier_versions_have_no_digest(tmp_path):
+    """They are read as they are; a history's must end where its name says."""
+    storage = Storage.at(tmp_path)
+    storage.write("it.json", b'{"a": 1}')
+    assert storage.read_json("it.json") == {"a": 1}
+    storage.write("00000001-00000002.jsonl", b'{"step": 1}\n{"step": 2}\n')
+    storage.write("00000003-00000004.jsonl", b'{"step": 3}\n')
+    assert read_history(storage) == [{"step": 1}, {"step": 2}]
+
+
 def test_segments_sort_as_steps_do(storage):
     for first, last in pairwise((0, 999, 20_000, 300_000)):
         append_history(storage, [{"step": first + 1}, {"step": last}])

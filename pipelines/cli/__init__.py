@@ -18,6 +18,8 @@ from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 from pipelines.runtime import import_path
 from pipelines.runtime.exit_codes import (
+    HUNG_UP,
+    HUNG_UP_LINE,
     INTERRUPTED,
     PREEMPTED,
     PREEMPTED_LINE,
@@ -95,13 +97,15 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv[1:]
     logging.getLogger("pipelines").setLevel(logging.DEBUG if debug else logging.NOTSET)
     import_path.leave_out_current_folder()
-    preempted = []
+    ended: list[tuple[str, int]] = []
 
-    def leave(*signal_and_frame: object) -> NoReturn:
-        preempted.append(True)
-        sys.exit(PREEMPTED)
+    def leave(number: int, frame: object) -> NoReturn:
+        ended.append((HUNG_UP_LINE, HUNG_UP) if number == signal.SIGHUP else (PREEMPTED_LINE, PREEMPTED))
+        sys.exit(ended[-1][1])
 
     signal.signal(signal.SIGTERM, leave)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else it is nohup's
+        signal.signal(signal.SIGHUP, leave)
     send_lost_signals_again()
     try:
         cli.main(standalone_mode=False)
@@ -114,7 +118,7 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         code = _failed("interrupted (gan): by the user; the same command resumes", INTERRUPTED, debug)
     except SystemExit as error:  # Ray turns the one of `leave` into its own
-        code = _failed(PREEMPTED_LINE, PREEMPTED, debug) if preempted else int(error.code or 0)
+        code = _failed(*ended[-1], debug) if ended else int(error.code or 0)
     except Exception as error:
         cause = error.error if isinstance(error, Ended) else error
         known = failure(cause)

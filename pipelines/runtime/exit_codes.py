@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from gan_core.errors import GanError, visible
 from pipelines.runtime import installed
 
-PREEMPTED, INTERRUPTED = 143, 130
+HUNG_UP, INTERRUPTED, PREEMPTED = 129, 130, 143
 PREEMPTED_LINE = "preempted (gan): by SIGTERM; the same command resumes"
+HUNG_UP_LINE = "hung up (gan): by SIGHUP, its terminal is gone; the same command resumes"
 SENT_AGAIN_S = 0.1
 
 
@@ -42,7 +43,7 @@ def sigterm_as_exit() -> Iterator[None]:
 
 
 def send_lost_signals_again() -> None:
-    """Let this process send itself SIGINT or SIGTERM again where the exception that it raised was lost.
+    """Let this process send itself SIGINT, SIGTERM or SIGHUP again where the exception that it raised was lost.
 
     Python ignores what a signal's handler raises within a callback (a fork's, a finalizer's, a C library's): a Ctrl-C
     that arrived there, while Ray starts its processes, say, would be forgotten.
@@ -50,8 +51,9 @@ def send_lost_signals_again() -> None:
     report = sys.unraisablehook
 
     def send_again(ignored: "sys.UnraisableHookArgs") -> None:
-        preempted = ignored.exc_type is SystemExit and getattr(ignored.exc_value, "code", None) == PREEMPTED
-        lost = signal.SIGINT if ignored.exc_type is KeyboardInterrupt else signal.SIGTERM if preempted else None
+        code = getattr(ignored.exc_value, "code", None) if ignored.exc_type is SystemExit else 0
+        code = INTERRUPTED if ignored.exc_type is KeyboardInterrupt else code
+        lost = {INTERRUPTED: signal.SIGINT, PREEMPTED: signal.SIGTERM, HUNG_UP: signal.SIGHUP}.get(int(code or 0))
         if lost is None:
             report(ignored)
         else:  # later, by another thread: what is raised in here would be lost as well

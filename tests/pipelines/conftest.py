@@ -112,10 +112,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     def run(*arguments: object) -> Answer:
         monkeypatch.setattr(sys, "argv", ["gan", *map(str, arguments)])
         monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # `main` sets another
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         with pytest.raises(SystemExit) as ended:
             main()
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         return Answer(ended.value.code, *capsys.readouterr())
 
     return run

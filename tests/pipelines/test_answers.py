@@ -124,10 +124,11 @@ def test_a_result_that_is_a_failure_is_one_object(tmp_path, here):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "told"), [(signal.SIGTERM, 143, "preempted"), (signal.SIGINT, 130, "interrupted")]
+    ("number", "code", "told"),
+    [(signal.SIGTERM, 143, "preempted"), (signal.SIGINT, 130, "interrupted"), (signal.SIGHUP, 129, "hung up")],
 )
 def test_ended_command_says_so_in_an_object(number, code, told, tmp_path):
-    """With --json a command ended by SIGTERM or SIGINT says so in one object, with code 143 or 130."""
+    """With --json a command ended by SIGTERM, SIGINT or SIGHUP says so in one object, with code 143, 130 or 129."""
     process = start_gan("figure", "fig1", "--output", "fig1.png", "--json", cwd=tmp_path)
     try:
         until(lambda: "play" in process.stderr.readline())

@@ -144,7 +144,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("callback", LOST)
-@pytest.mark.parametrize(("sign", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(("sign", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
 def test_signal_lost_in_a_callback_ends_the_command(callback, sign, code, tmp_path):
     """Python ignores what is raised in a callback: a Ctrl-C there was forgotten, and the command ended with 0."""
     script = f"""
@@ -165,6 +165,17 @@ pipelines.cli.process()
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (code, ""), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr  # click ends the terminal's ^C with a newline
+
+
+def test_nohup_is_left_alone(tmp_path):
+    """A command that is to outlive its terminal ignores SIGHUP, as it was started."""
+    code = (
+        "import click, os, signal, sys, pipelines.cli as c; "
+        "c.cli.add_command(click.Command('it', callback=lambda: signal.raise_signal(signal.SIGHUP))); "
+        "sys.argv = ['gan', 'it']; c.process()"
+    )
+    command = ["nohup", sys.executable, "-c", code]
+    assert subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True).returncode == 0
 
 
 STAGES = {

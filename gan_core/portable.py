@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -32,6 +32,9 @@ FILES = (CONFIG, "MANIFEST.json", WEIGHTS)  # all that is ever read of such a fo
 MAX_BYTES = 2**31  # of one file
 
 
+PART = 10_000  # samples at a time: whole blocks of those in which `sample` evaluates G, so that no bit depends on it
+
+
 @dataclass(frozen=True)
 class PortableGenerator:
     """G with what it takes to sample from it: the prior, the shape of its images, what they are conditioned on."""
@@ -57,6 +60,16 @@ class PortableGenerator:
         """
         condition = self.prior_condition(count, seed, sample_set) if condition is None else condition
         return self.images(draw_noise(stream(seed, "samples", sample_set), count, self.noise), condition)
+
+    def draw_parts(
+        self, count: int, seed: int, condition_of: Callable[[int], Tensor] | None = None
+    ) -> Iterator[Float[np.ndarray, "part *shape"]]:
+        """The images of `draw`, to the bit, a part at a time, however many; `condition_of` gives that many conditions."""
+        noise, conditions = stream(seed, "samples"), stream(seed, "samples' conditions")
+        for start in range(0, count, PART):
+            part = min(PART, count - start)
+            given = condition_of(part) if condition_of else self.conditions.sample_prior(part, conditions)
+            yield self.images(draw_noise(noise, part, self.noise), given)
 
     def prior_condition(self, count: int, seed: int, sample_set: int = 0) -> Float[Tensor, "count width"]:
         """The conditions of `count` samples of p(x), a function of the seed (and of the number of the set) alone."""

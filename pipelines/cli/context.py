@@ -2,16 +2,20 @@
 
 import functools
 import json
+import math
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gan_core.errors import ConfigurationError, GanError, visible
+from gan_core.errors import CheckpointError, ConfigurationError, GanError, visible
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pipelines.storage import Storage
 
 
@@ -193,3 +197,30 @@ def write_output(output: str, content: bytes) -> None:
         Path(output).write_bytes(content)
     except OSError as error:
         raise storage_error(Path(output), error, len(content)) from error
+
+
+def write_array(output: str, shape: tuple[int, ...], parts: Iterable["np.ndarray"]) -> None:
+    """Write a .npy file of float32 that the user asked for, part by part, whole or not at all.
+
+    Raises:
+        CheckpointError: If the disk has no room, or refuses.
+    """
+    import numpy as np
+
+    from gan_core.checkpoint import storage_error
+
+    path = Path(output).resolve()
+    staged, wanted = path.with_name(f".{path.name}-{os.getpid()}"), 4 * math.prod(shape)
+    if (free := shutil.disk_usage(path.parent).free) < wanted:
+        raise CheckpointError("disk full", output, f"{free:,} bytes free", f"{wanted:,}")
+    try:
+        with staged.open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                file.write(np.ascontiguousarray(part, dtype="<f4").data)
+        os.replace(staged, path)
+    except OSError as error:
+        raise storage_error(path, error, wanted) from error
+    finally:
+        staged.unlink(missing_ok=True)

@@ -7,8 +7,11 @@ from pipelines.cli.context import (
     check_output,
     common,
     load_model,
+    write_array,
     write_output,
 )
+
+MOST_IN_A_PICTURE = 10_000
 
 
 @click.command()
@@ -40,28 +43,28 @@ def sample(
       gan sample gan-digits-conditional@champion --condition 3 --output threes.png
       gan sample gan-digits/1 -n 10000 --seed 7 --output samples.npy
     """
-    import io
+    from functools import partial
     from pathlib import Path
 
-    import numpy as np
-
     from gan_core.conditions.classes import class_condition
+    from gan_core.errors import ConfigurationError
     from pipelines.reporting import figures
 
     suffix = Path(output).suffix
     check_output(output, (".png",) if interpolate else (".png", ".npy"))
+    if suffix == ".png" and count > MOST_IN_A_PICTURE:
+        raise ConfigurationError(
+            "too many for a picture", "-n", str(count), f"at most {MOST_IN_A_PICTURE}, or --output samples.npy"
+        )
     model = load_model(context, reference)
+    given = None if condition is None else partial(class_condition, model.conditions, condition)
     if interpolate:
-        given = None if condition is None else class_condition(model.conditions, condition, figures.LINES)
-        write_output(output, figures.png(figures.interpolation(model, seed, condition=given)))
+        lines = figures.interpolation(model, seed, condition=given(figures.LINES) if given else None)
+        write_output(output, figures.png(lines))
+    elif suffix == ".npy":
+        write_array(output, (count, *model.image_shape), model.draw_parts(count, seed, given))
     else:
-        given = None if condition is None else class_condition(model.conditions, condition, count)
-        images = model.draw(count, seed, condition=given)
-        if suffix == ".npy":
-            buffer = io.BytesIO()
-            np.save(buffer, images)
-            write_output(output, buffer.getvalue())
-        else:
-            write_output(output, figures.png(figures.sample_grid(images, model.pixels)))
+        images = model.draw(count, seed, condition=given(count) if given else None)
+        write_output(output, figures.png(figures.sample_grid(images, model.pixels)))
     result = {"reference": reference, "count": count, "seed": seed, "output": output, "generator_sha256": model.sha256}
     context.emit_result(result if condition is None else {**result, "condition": condition}, f"wrote {output}")

@@ -53,7 +53,9 @@ def send_lost_signals_again() -> None:
     def send_again(ignored: "sys.UnraisableHookArgs") -> None:
         code = getattr(ignored.exc_value, "code", None) if ignored.exc_type is SystemExit else 0
         code = INTERRUPTED if ignored.exc_type is KeyboardInterrupt else code
-        lost = {INTERRUPTED: signal.SIGINT, PREEMPTED: signal.SIGTERM, HUNG_UP: signal.SIGHUP}.get(int(code or 0))
+        lost = {INTERRUPTED: signal.SIGINT, PREEMPTED: signal.SIGTERM, HUNG_UP: signal.SIGHUP}.get(
+            code if isinstance(code, int) else 0
+        )
         if lost is None:
             report(ignored)
         else:  # later, by another thread: what is raised in here would be lost as well

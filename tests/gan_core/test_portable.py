@@ -22,7 +22,7 @@ from gan_core.networks.convolutional import ConvolutionalGeneratorSettings
 from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
 from gan_core.networks.maxout_convolutional import MaxoutConvolutionalGeneratorSettings
 from gan_core.noise import NoiseSettings
-from gan_core.portable import FILES, MAX_BYTES, PortableGenerator, load_generator, save_generator
+from gan_core.portable import FILES, MAX_BYTES, PART, PortableGenerator, load_generator, save_generator
 
 
 def model(prior: str = "uniform", **settings) -> PortableGenerator:
@@ -44,6 +44,18 @@ def rewrite(folder: Path, change) -> None:
     document = json.loads((folder / "config.json").read_text())
     change(document)
     (folder / "config.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("prior", ["uniform", "normal"])
+def test_parts_are_the_whole_to_the_bit(prior):
+    """However many samples there are, a part at a time is what they are at once; given conditions are asked for by part."""
+    net, count = model(prior), 2 * PART + 1234
+    parts = list(net.draw_parts(count, seed=7))
+    assert [len(part) for part in parts] == [PART, PART, 1234]
+    assert np.array_equal(np.concatenate(parts), net.draw(count, seed=7))
+    asked = []
+    list(net.draw_parts(PART + 5, 7, lambda part: asked.append(part) or torch.empty(part, 0)))
+    assert asked == [PART, 5]
 
 
 @pytest.mark.parametrize("prior", ["uniform", "normal"])

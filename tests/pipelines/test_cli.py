@@ -284,6 +284,14 @@ def test_unwritable_output_is_refused_before_loading(output, words, tmp_path, he
     failed(here("sample", "any", "--output", output), 2, words, output)
 
 
+def test_samples_are_written_whole_or_not_at_all(finished, tmp_path, here):
+    """More samples than the disk has room for, or than a picture can show, are refused before one is drawn."""
+    where, many = ("--storage", finished.storage), 10**12
+    failed(here("sample", "small-run", "-n", many, "--output", "x.npy", *where), 4, "disk full (x.npy)", "bytes free")
+    failed(here("sample", "small-run", "-n", 10_001, "--output", "x.png", *where), 2, "too many for a picture", "10000")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_evaluating_again_gives_the_recorded_scores(finished, tmp_path, here):
     """A run evaluated again has the scores of its record, to the rounding of other threads."""
     answer = here("evaluate", "small-run", "--features", "--storage", finished.storage, "--json")

@@ -4,12 +4,14 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 import gan_core
+from gan_core.errors import RegistryError
+from gan_core.portable import MAX_BYTES
 from pipelines.registry.address import implausible_answer
 from pipelines.registry.mlflow_client import one_line_errors, unless_there, without_retries
 from pipelines.registry.mlflow_runs import MlflowRuns
@@ -130,9 +132,18 @@ class MlflowBackend(MlflowRuns):
 
         # Not by models:/NAME/VERSION, which MLflow would look up in its global registry.
         location = self.client.get_logged_model(source.removeprefix("models:/")).artifact_location
+        place = f"{location}/{FILES_FOLDER}"
+        for listed in mlflow.artifacts.list_artifacts(artifact_uri=place, tracking_uri=self.uri):
+            if PurePosixPath(listed.path).name in names and (listed.file_size or 0) > MAX_BYTES:
+                raise RegistryError(
+                    "file too large",
+                    f"{place}/{PurePosixPath(listed.path).name}",
+                    f"{listed.file_size:,} bytes",
+                    f"at most {MAX_BYTES:,}",
+                )
         for name in names:
             mlflow.artifacts.download_artifacts(
-                artifact_uri=f"{location}/{FILES_FOLDER}/{name}", dst_path=str(folder), tracking_uri=self.uri
+                artifact_uri=f"{place}/{name}", dst_path=str(folder), tracking_uri=self.uri
             )
 
     @one_line_errors

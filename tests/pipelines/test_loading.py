@@ -62,6 +62,13 @@ def test_a_model_without_one_of_its_files_is_refused(name, place, versions, tamp
         Registry(place.uri).load(versions[0])
 
 
+def test_a_file_too_large_is_refused_unfetched(place, versions, tampered):
+    """A sparse file of 2^40 bytes is seen in the listing: to fetch it would fill the disk, or take for ever."""
+    os.truncate(tampered / "generator.safetensors", 2**40)
+    with pytest.raises(RegistryError, match=r"file too large \(.*generator.safetensors\): 1,099,511,627,776 bytes"):
+        Registry(place.uri).load(versions[0])
+
+
 def test_whole_weights_other_than_tagged_are_refused(place, versions, tampered):
     """Weights that are whole but not those of the version's tag are refused."""
     for path in files(place, versions[1]).iterdir():  # a consistent model, but another one

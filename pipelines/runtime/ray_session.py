@@ -10,6 +10,7 @@ import threading
 import traceback
 import urllib.parse
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from gan_core.errors import ConfigurationError, first_line
 from pipelines.config import Configuration
@@ -94,12 +95,13 @@ def cluster(log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _init(where: str) -> None:
+def _init(where: str, **more: Any) -> None:
     import ray
 
     with _own_termination():
         ray.init(
             where,
+            **more,
             log_to_driver=False,
             logging_level=_quiet_ray(),
             namespace="gan",
@@ -127,7 +129,7 @@ def _start(log: Callable[[str], None]) -> None:
     for start in range(1, STARTS + 1):
         try:
             # Without an address Ray would join whatever `ray start` was last used for, alive or not.
-            return _init("local")
+            return _init("local", include_dashboard=False)  # eleven processes and 1 GB, of a Ray that ends with its run
         except Exception as error:  # a bare one where a part of it was too slow
             _end_parts(error)
             if start == STARTS:

@@ -108,7 +108,7 @@ def test_unfit_images_are_refused_before_anything_starts(tmp_path, here):
     )
     assert fit.code == 0, fit.err
     space = "tune.space={network.generator.channels: {choice: [[4]]}, network.discriminator.channels: {choice: [[2, 2, 2, 2]]}}"
-    answer = here("tune", "it.yaml", "--set", "tune.candidates=1", "--set", space, *where)
+    answer = here("tune", "it.yaml", "--set", "tune.candidates=2", "--set", space, *where)
     failed(answer, 2, "images too small (network.discriminator.channels): 4 halvings of [8, 8]; expected at most 3")
     (tmp_path / "it.yaml").write_text(MAXOUT)
     answer = here("train", "it.yaml", "--set", "network.generator.kernel=4", *where)

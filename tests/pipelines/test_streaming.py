@@ -70,7 +70,7 @@ def test_streamed_data_set_equals_the_one_in_memory(root, ray_cluster, tmp_path,
     monkeypatch.setattr(stored_images, "FILES_AT_A_TIME", 70)
     storage = Storage.at(tmp_path / "st")
     found, said = load(settings(root), storage)
-    assert len(said) == 1
+    assert (len(said), said[-1]) == (2, "data   300 images")
     memory = image_files.load(settings(root, streaming=False))
     assert (found.digest, found.shape) == (memory.digest, memory.shape)
     assert dataclasses.replace(found, noted_digest=None).digest == memory.digest  # the one noted is the true one
@@ -87,7 +87,7 @@ def test_images_are_decoded_once_until_inputs_change(root, ray_cluster, tmp_path
     storage = Storage.at(tmp_path / "st")
     found, _ = load(settings(root), storage)
     again, said = load(settings(root), storage)
-    assert (again.digest, said) == (found.digest, [])
+    assert (again.digest, said) == (found.digest, ["data   300 images"])
     (name,) = image_cache.names(storage)
     assert storage.child("rows", name, "readers").names() == ["it"]
     assert np.array_equal(again.train.images[:], found.train.images[:])
@@ -96,7 +96,7 @@ def test_images_are_decoded_once_until_inputs_change(root, ray_cluster, tmp_path
     parquet.write_table(pyarrow.table({"image": ENCODED[:50]}), root / "2.parquet")
     changed, said = load(settings(root), storage)
     assert len(changed.train) == 250 - 10 - 15 - 25  # 4, 6 and 10 %, at least 10
-    assert len(said) == 1
+    assert (len(said), said[-1]) == (2, "data   250 images")
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_a_place_without_images_is_refused_before_any_task(tmp_path):
     storage = Storage.at(tmp_path / "st")
     with pytest.raises(DataError, match="no such folder"):
         load(settings(tmp_path / "none"), storage)
-    with pytest.raises(DataError, match="no PNG, JPEG or Parquet file"):
+    with pytest.raises(DataError, match=r"no PNG, .* or TIFF file, and no Parquet file"):
         load(settings(tmp_path), storage)
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"unreadable file .*x.parquet"):

@@ -45,6 +45,8 @@ from pipelines.search.results_store import TrainingSegment, lineage, open_result
 from pipelines.search.trials import Trials
 from pipelines.storage import Storage, run_layout
 
+AT_ONCE = 3  # further seeds: of fewer no test says much, and each search by Ray Tune takes seconds to start
+
 # What may differ when a search is started again and reuses its earlier results.
 NOT_IN_A_SCORE = (
     "candidates", "include_default", "points", "scheduler", "keep", "confirm", "min_coverage", "time_budget_s",
@@ -149,7 +151,8 @@ def _choose(trials: Trials, step: int, log: Callable[[str], None]) -> Choice:
         return Finalists(configuration, step, number, scored, log_densities)
 
     going, last = list(rows), configuration.seed + settings.confirm.seeds
-    batches = [range(configuration.seed + 1, last)[:2], *([seed] for seed in range(configuration.seed + 3, last))]
+    further = range(configuration.seed + 1, last)
+    batches = [further[:AT_ONCE], *([seed] for seed in further[AT_ONCE:])]
     for number, seeds in enumerate(batch for batch in batches if batch):
         going = finalists().undecided(going) if number else going
         if len(going) < 2:

@@ -36,6 +36,7 @@ from pipelines.search.choice import Finalists
 from pipelines.search.ranking import at_step
 from pipelines.search.scores import rung_score, scored_generator
 from pipelines.search.trial import DIVERGED_SCORE
+from pipelines.stages.tune import AT_ONCE
 
 LOOK_EVERY = 50  # steps between looks at the clock
 ENDLESS = 10**9
@@ -119,7 +120,7 @@ def searched(configuration: ResolvedConfiguration, data: Dataset) -> tuple[Train
     finalists = Finalists(configuration, rung, default, rows, lambda row: row["log_densities"])
     going = [*([] if default is None else [default]), *challengers]
     for extra in range(1, tune.confirm.seeds):
-        going = finalists.undecided(going) if extra > 2 else going
+        going = finalists.undecided(going) if extra > AT_ONCE else going
         if len(going) < 2:
             break
         rows += [Training(candidates[number], data, seed + extra).to(rung).row(number, rung) for number in going]

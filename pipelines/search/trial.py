@@ -20,6 +20,7 @@ from pipelines.search.scores import rung_score, scored_generator
 from pipelines.storage import Storage, Tensors
 
 DIVERGED_SCORE = -1e30  # finite, so that the table stays a table of numbers; below any model's
+NO_SCORE = {"log_likelihood": DIVERGED_SCORE, "standard_error": 0.0, "sigma": 0.0, "coverage": 0.0, "value": 0.0}
 CHECK_EVERY = 100  # steps between checks of the losses, so that a diverged trial ends soon
 POINTER = "pointer.json"
 
@@ -80,19 +81,20 @@ def _rows(segment: TrainingSegment, job: dict[str, Any], search: Search, dataset
     values = {key: value for key, value in job.items() if key not in ("candidate", "seed")}
     candidate = override(search.configuration, values)
     settings = replace(candidate.training(), seed=job["seed"])
-    device = torch.device("cuda" if search.configuration.tune.resources_per_trial.gpu else "cpu")
-    conditions = conditions_of(settings.extension, dataset)
-    state = initial_state(settings, dataset.train, dataset.shape, conditions).to(device)
-    rungs, kept = search.rungs, search.configuration.tune.rungs
-    weights = _starting_weights(segment, before=min(rung for rung in rungs if rung > last))
-    if weights is not None:
+    tune, rungs = search.configuration.tune, search.rungs
+    conditions, kept, every = (
+        conditions_of(settings.extension, dataset),
+        tune.rungs,
+        search.configuration.train.report_every,
+    )
+    state = initial_state(settings, dataset.train, dataset.shape, conditions)
+    state = state.to(torch.device("cuda" if tune.resources_per_trial.gpu else "cpu"))
+    if (weights := _starting_weights(segment, before=min(rung for rung in rungs if rung > last))) is not None:
         state.load(weights, segment.name)
     # The search's own seed is the training's, which goes on from the winner's last rung; confirmations end at theirs.
     goes_on = job["seed"] == search.configuration.seed
-    tune = search.configuration.tune
     started = time.monotonic()
     try:
-        every = search.configuration.train.report_every
         due = lambda step: step in kept or step % every == 0 or step % CHECK_EVERY == 0  # noqa: E731
         for report in train(settings, dataset.train, state, rungs[-1], due, conditions=conditions):
             if report.step in kept or report.step % every == 0:
@@ -116,14 +118,7 @@ def _rows(segment: TrainingSegment, job: dict[str, Any], search: Search, dataset
             if search.deadline is not None and time.time() > search.deadline:
                 return
     except Diverged:
-        no_score = {
-            "log_likelihood": DIVERGED_SCORE,
-            "standard_error": 0.0,
-            "sigma": 0.0,
-            "coverage": 0.0,
-            "value": 0.0,
-        }
-        row = {"step": int(state.step), "status": "diverged", **no_score, "seconds": time.monotonic() - started}
+        row = {"step": int(state.step), "status": "diverged", **NO_SCORE, "seconds": time.monotonic() - started}
         segment.commit(row, None)
         yield row
 

@@ -78,16 +78,10 @@ def tune_run(
     choice = _choose(trials, step, log)
     correlation = rung_correlation(trials.rows, settings.rungs)
     _write_table(trials.rows, correlation, run)
-    schedule = []
-    if settings.scheduler == "population_based":
-        schedule = _write_perturbations(trials.results, choice.row, run)
-    for rung, found in correlation.items():
-        log(
-            f"tune   rank correlation of scores at step {rung} with those at step {settings.rungs[-1]}: {found.rho:.2f} "
-            f"(95 % interval {found.low:.2f} to {found.high:.2f}, {found.pairs} pairs)"
-        )
-    chosen = {key: choice.row[key] for key in settings.space}
-    number = choice.row["candidate"]
+    population = settings.scheduler == "population_based"
+    schedule = _write_perturbations(trials.results, choice.row, run) if population else []
+    chosen, number = {key: choice.row[key] for key in settings.space}, choice.row["candidate"]
+    _log_correlation(correlation, settings.rungs[-1], log)
     log(f"tune   chosen: candidate {number}, {', '.join(f'{key} {value}' for key, value in chosen.items())}")
     scored = any(row["candidate"] == number for row in choice.rows)  # a configuration beside a population may not be
     log_likelihood, covered = mean_over_seeds(number, choice.rows, step) if scored else (None, None)
@@ -254,6 +248,14 @@ def _log_what_was_cut(
         f"reached step {settings.rungs[-1]}, {len(scored)} were scored before it, "
         f"{settings.candidates - len(last) - len(scored)} were not scored"
     )
+
+
+def _log_correlation(correlation: Mapping[int, RankCorrelation], last: int, log: Callable[[str], None]) -> None:
+    for rung, found in correlation.items():
+        log(
+            f"tune   rank correlation of scores at step {rung} with those at step {last}: {found.rho:.2f} "
+            f"(95 % interval {found.low:.2f} to {found.high:.2f}, {found.pairs} pairs)"
+        )
 
 
 def _nothing_usable(trials: Trials, log: Callable[[str], None]) -> NoReturn:

@@ -93,8 +93,8 @@ class Validation:
         """The validation points' log-likelihood (nats) and coverage, as at a rung.
 
         Raises:
-            Diverged: If the score is below both its own and the runner-up's at the last rung, by more than chance, or
-                coverage is below `tune.min_coverage`.
+            Diverged: If it has collapsed: its coverage is below half of that at its last rung, or `tune.min_coverage`, and
+                its score below both its own and the runner-up's there by more than chance.
         """
         tune, bar = self.configuration.tune, min(self.itself, self.runner_up, key=lambda row: row["log_likelihood"])
         scores, _ = rung_score(
@@ -106,13 +106,14 @@ class Validation:
             tune.sample_sets,
         )
         chance = CHANCE * math.hypot(scores["standard_error"], bar["standard_error"])
-        if scores["log_likelihood"] + chance < bar["log_likelihood"] or scores["coverage"] < tune.min_coverage:
+        covers = max(tune.min_coverage, self.itself["coverage"] / 2)
+        if scores["log_likelihood"] + chance < bar["log_likelihood"] and scores["coverage"] < covers:
             raise Diverged(
                 "failing training",
                 f"step {int(state.step)}",
                 f"validation log-likelihood {scores['log_likelihood']:.1f} nats, coverage {scores['coverage']:.2f}",
                 f"what candidates {self.itself['candidate']} and {self.runner_up['candidate']} had at their last rung, "
-                f"{bar['log_likelihood']:.1f} nats or more, and coverage of {tune.min_coverage:g}",
+                f"{bar['log_likelihood']:.1f} nats or more, or coverage of {covers:.2f}",
             )
         return {"validation_log_likelihood": scores["log_likelihood"], "validation_coverage": scores["coverage"]}
 

@@ -347,7 +347,8 @@ def test_averaged_g_is_scored_beside_or_replaces_g(finished, digits):
 def test_the_runner_up_goes_on_where_a_training_fails(small, tmp_path):
     """A training that falls behind the search's runner-up is ended, and the runner-up's goes on, to its own bits.
 
-    The fault is put into the search's record: two finalists that were better by a thousand nats than they are.
+    The fault is put into the search's record: two finalists that were better by a thousand nats than they are, and of
+    which the choice covered more than it does.
     """
     said, storage = [], Storage.at(tmp_path)
     configuration = config.override(small, {"train.workers": 1, "train.virtual_shards": 2})
@@ -355,7 +356,8 @@ def test_the_runner_up_goes_on_where_a_training_fails(small, tmp_path):
     pipelines.run(configuration, stages=("tune",), **how)
     run = Run.open("it", storage)
     first, second = run.record("tune")["finalists"]
-    run.revise("tune", finalists=[{**of, "log_likelihood": 1000.0} for of in (first, second)])
+    fallen = [{**of, "log_likelihood": 1000.0, "coverage": 3.0} for of in (first, second)]
+    run.revise("tune", finalists=fallen)
     done = pipelines.run(configuration, stages=("tune", "train"), **how)
     searched = done.records["tune"]
     assert (searched["candidate"], searched["chosen"]) == (second["candidate"], second["chosen"])

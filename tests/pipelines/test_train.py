@@ -10,13 +10,14 @@ import pytest
 import ray
 
 from gan_core.checkpoint import tensors_digest
-from gan_core.errors import CheckpointError
+from gan_core.conditions.base import UNCONDITIONAL
+from gan_core.errors import CheckpointError, Diverged
 from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config
 from pipelines.runs.resume import resume
 from pipelines.search.results_store import open_segment
-from pipelines.stages.train import gan_training, train_run
+from pipelines.stages.train import Validation, gan_training, train_run
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
 from pipelines.storage.metric_log import read_history
 from tests.pipelines.conftest import trained_alone, until
@@ -93,6 +94,23 @@ def test_the_winners_training_goes_on_with_the_same_bits(cpu, line, one_worker, 
     history = read_history(run.child("history"))
     assert [row["step"] for row in history] == [20, 40, 60, 80, 100]
     assert [row["value"] for row in history[:3]].count(0.5) == (3 if cpu == 1 else 0)
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "coverage", "fails"),
+    [(1e3, 1e3, 3.0, True), (1e3, -1e3, 3.0, False), (-1e3, 1e3, 3.0, False), (1e3, 1e3, 0.0, False)],
+)
+def test_a_training_fails_only_if_it_has_collapsed(own, other, coverage, fails, one_worker, digits):
+    """Worse than it was, worse than the runner-up was, and covering half of what it did: a score alone may dip."""
+    at_rung = {"candidate": 1, "log_likelihood": own, "standard_error": 0.5, "coverage": coverage}
+    runner_up = {**at_rung, "candidate": 2, "log_likelihood": other}
+    validation = Validation((20,), one_worker, digits.validation, UNCONDITIONAL, at_rung, runner_up)
+    state = trained_alone(one_worker.training(), digits, 20)
+    if fails:
+        with pytest.raises(Diverged, match=r"failing training \(step 20\): validation log-likelihood -"):
+            validation.check(state)
+    else:
+        assert set(validation.check(state)) == {"validation_log_likelihood", "validation_coverage"}
 
 
 def test_one_worker_has_the_bits_of_gan_core_alone(stopped, one_worker, digits):

@@ -35,6 +35,10 @@ prepare_environment()
 # Who starts the tests in the background has SIGINT ignored, and so would each command that is to be interrupted.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if (
+    signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+):  # by nohup: these tests go on, and a command of theirs has its own
+    signal.signal(signal.SIGHUP, lambda *signal_and_frame: None)
 
 # No test depends on luck: what one draws is a function of its name. Other draws, to look for luck: GAN_TEST_SEED=1 make test.
 SEED = os.environ.get("GAN_TEST_SEED", "")

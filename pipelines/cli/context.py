@@ -209,18 +209,21 @@ def write_array(output: str, shape: tuple[int, ...], parts: Iterable["np.ndarray
 
     from gan_core.checkpoint import storage_error
 
-    path = Path(output).resolve()
-    staged, wanted = path.with_name(f".{path.name}-{os.getpid()}"), 4 * math.prod(shape)
-    if (free := shutil.disk_usage(path.parent).free) < wanted:
+    path, wanted = Path(output).resolve(), 4 * math.prod(shape)
+    whole = path.is_file() or not path.exists()  # else it is a device or a pipe, which nothing may take the place of
+    written = path.with_name(f".{path.name}-{os.getpid()}") if whole else path
+    if whole and (free := shutil.disk_usage(path.parent).free) < wanted:
         raise CheckpointError("disk full", output, f"{free:,} bytes free", f"{wanted:,}")
     try:
-        with staged.open("wb") as file:
+        with written.open("wb") as file:
             header = {"descr": "<f4", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for part in parts:
                 file.write(np.ascontiguousarray(part, dtype="<f4").data)
-        os.replace(staged, path)
+        if whole:
+            os.replace(written, path)
     except OSError as error:
         raise storage_error(path, error, wanted) from error
     finally:
-        staged.unlink(missing_ok=True)
+        if whole:
+            written.unlink(missing_ok=True)

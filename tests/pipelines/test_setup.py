@@ -5,6 +5,7 @@ import json
 import os
 import sqlite3
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,6 +148,7 @@ def test_unwritable_output_is_an_error_in_one_line(finished, tmp_path, here):
     failed(here("sample", "small-run", "--output", "folder.png", *where), 2, "cannot be written (--output): folder.png")
     (tmp_path / "full.npy").symlink_to("/dev/full")
     failed(here("sample", "small-run", "--output", "full.npy", *where), 4, "storage refused", "No space left", "wanted")
+    assert Path("/dev/full").is_char_device()
 
 
 def test_untrained_run_and_damaged_record_are_one_line(small_yaml, tmp_path, here):

@@ -81,8 +81,8 @@ def die_after(uri: str, name: str, number: int, writes: int) -> None:
     ChampionHistory(registry, name).promote(version, lambda champion: Verdict(True, "better, in a test"))
 
 
-def night(uri: str, storage: str, name: str, run: str, components: int) -> tuple[int, bool]:
-    """Register a model and ask the gate about it, as a run's last stage does."""
+def night(uri: str, storage: str, name: str, run: str, components: int, **gate: Any) -> tuple[int, bool]:
+    """Register a model and ask the gate, of some settings, about it, as a run's last stage does."""
     registry, digits = Registry(uri), load(DataSettings("digits"))
     model = principal_generator(digits, components)
     runs = Tracking(registry.backend, name, run, Storage.at(storage))
@@ -90,7 +90,7 @@ def night(uri: str, storage: str, name: str, run: str, components: int) -> tuple
     version = register(
         registry, name, runs.parent, model, {**known, "sigma": SIGMA, "data": "digits", "data_digest": digits.digest}
     )
-    configuration = config.build({"evaluate": {"samples": 300}, "registry": {"gate": {"min_margin": 0.0}}})
+    configuration = config.build({"evaluate": {"samples": 300}, "registry": {"gate": {"min_margin": 0.0, **gate}}})
     history = ChampionHistory(registry, name)
     history.challenge(version)
     verdict = history.promote(

@@ -120,7 +120,7 @@ def test_streaming_on_s3_is_equal_and_checks_rows(root, bucket, tmp_path, monkey
     planned = gan("run", "it.yaml", "--storage", place.uri, *uri, "--dry-run", "--json", cwd=tmp_path)
     assert planned.code == 0, planned.err
     found, said = load(settings(place.child("images").uri), place)
-    assert said == []
+    assert said == ["data   300 images"]
     memory = image_files.load(settings(root, streaming=False))
     assert found.digest == memory.digest
     assert np.array_equal(found.train.images[:], memory.train.images)

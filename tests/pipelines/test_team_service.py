@@ -14,7 +14,7 @@ import pytest
 from gan_core.errors import CheckpointError
 from tests.conftest import free_port
 from tests.pipelines import contenders
-from tests.pipelines.conftest import environment, failed
+from tests.pipelines.conftest import ANY_MODEL, environment, failed
 
 NAME = "gan-team"
 
@@ -45,9 +45,9 @@ def refused(address, **headers):
 @pytest.mark.slow
 def test_accounts_can_register_promote_and_roll_back(address, here, tmp_path):
     """Colleagues register, look up, promote and roll back with their accounts."""
-    assert contenders.night(address, str(tmp_path), NAME, "first", 2) == (1, True)
-    assert contenders.night(address, str(tmp_path), NAME, "second", 6) == (2, True)
-    assert contenders.night(address, str(tmp_path), NAME, "second", 6) == (2, True)  # once, however often
+    assert contenders.night(address, str(tmp_path), NAME, "first", 2, **ANY_MODEL) == (1, True)
+    assert contenders.night(address, str(tmp_path), NAME, "second", 6, **ANY_MODEL) == (2, True)
+    assert contenders.night(address, str(tmp_path), NAME, "second", 6, **ANY_MODEL) == (2, True)  # once, however often
     asked = ("--tracking-uri", address, "--json")
     shown = here("models", "show", f"{NAME}@champion", *asked).json
     assert (shown["version"], shown["tags"]["run"]) == (2, "second")
@@ -107,7 +107,7 @@ def test_disallowed_host_is_refused_health_is_open(address):
 def test_registry_outlives_a_service_restart(address, team_service, here, tmp_path):
     """Starting again changes nothing, and what was registered outlives a restart."""
     name = f"{NAME}-kept"
-    contenders.night(address, str(tmp_path), name, "only", 2)
+    contenders.night(address, str(tmp_path), name, "only", 2, **ANY_MODEL)
     folder = team_service.folder
     again = local_service("start", folder, cwd=tmp_path)
     assert again.returncode == 0, again.stderr

@@ -11,9 +11,8 @@ from pipelines.config import ResolvedConfiguration
 from pipelines.search.ranking import mean_over_seeds
 
 Row = Mapping[str, Any]
-INTERIM_CONFIDENCE = (
-    0.999  # of a test before the last seed: the Haybittle-Peto boundary, which costs the last test nothing
-)
+# Of a test before the last seed: the Haybittle-Peto boundary, which costs the last test next to nothing.
+INTERIM_CONFIDENCE = 0.999
 
 
 @dataclass(frozen=True)

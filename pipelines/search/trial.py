@@ -82,11 +82,8 @@ def _rows(segment: TrainingSegment, job: dict[str, Any], search: Search, dataset
     candidate = override(search.configuration, values)
     settings = replace(candidate.training(), seed=job["seed"])
     tune, rungs = search.configuration.tune, search.rungs
-    conditions, kept, every = (
-        conditions_of(settings.extension, dataset),
-        tune.rungs,
-        search.configuration.train.report_every,
-    )
+    kept, every = tune.rungs, search.configuration.train.report_every
+    conditions = conditions_of(settings.extension, dataset)
     state = initial_state(settings, dataset.train, dataset.shape, conditions)
     state = state.to(torch.device("cuda" if tune.resources_per_trial.gpu else "cpu"))
     if (weights := _starting_weights(segment, before=min(rung for rung in rungs if rung > last))) is not None:

@@ -60,9 +60,8 @@ class Stage:
     inputs: Callable[[Context], Any]
     run: Callable[[Context], Any]
     on_cluster: bool = True
-    recover: Callable[[Context, GanError], bool] = lambda context, error: (
-        False
-    )  # whether to do it again, and how is set
+    # Whether to do it again after an error, what is to be done otherwise having been set.
+    recover: Callable[[Context, GanError], bool] = lambda context, error: False
 
 
 def _tune_inputs(context: Context) -> Any:

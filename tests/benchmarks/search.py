@@ -52,7 +52,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.settings: TrainingSettings = replace(self.configuration.training(), seed=self.seed)
-        self.state: State = initial_state(self.settings, self.data.train)
+        self.state: State = initial_state(self.settings, self.data.train, self.data.shape)
         self.diverged = False
 
     def to(self, steps: int) -> "Training":

@@ -22,6 +22,7 @@ from pipelines.config.keys import (
     without_empty_sections,
 )
 from pipelines.config.schema import AFTERWARDS, Configuration, ResolvedConfiguration
+from pipelines.config.spaces import SPACES
 from pipelines.config.yaml_text import as_number, parse_yaml, read_text
 
 Settings = TypeVar("Settings", bound=Configuration)
@@ -51,7 +52,7 @@ def build(document: Mapping[str, Any], where: object = "configuration") -> Confi
     Raises:
         ConfigurationError: If a key is unknown, or a value has the wrong type or is out of range.
     """
-    document = without_empty_sections(Configuration, document)
+    document = _with_space(without_empty_sections(Configuration, document), where)
     check_names(Configuration, document, where)
     if isinstance(document.get("network"), dict):
         document = {**document, "network": {"architecture": architecture(document), **document["network"]}}
@@ -69,6 +70,21 @@ def build(document: Mapping[str, Any], where: object = "configuration") -> Confi
         space[key] = as_typed(key, distribution, result.network.architecture)
     given = {**vars(result), "tune": dataclasses.replace(result.tune, space=space) if space else result.tune}
     return (Configuration if result.seed == "name" else ResolvedConfiguration)(**given)
+
+
+def _with_space(document: Mapping[str, Any], where: object) -> Mapping[str, Any]:
+    """The document with the distributions of a search space that is given by name."""
+    tune = document.get("tune")
+    name = tune.get("space") if isinstance(tune, Mapping) else None
+    if not isinstance(tune, Mapping) or not isinstance(name, str):
+        return document
+    if name not in SPACES:
+        raise ConfigurationError(
+            "not a search space", f"{where}: tune.space", repr(name),
+            f"{' or '.join(SPACES)}, or settings with their distributions",
+        )  # fmt: skip
+    around = build({key: section for key, section in document.items() if key != "tune"}, where)
+    return {**document, "tune": {**tune, "space": SPACES[name](around)}}
 
 
 def resolve(configuration: Configuration, name: str) -> ResolvedConfiguration:

@@ -1,6 +1,7 @@
 """Candidates are a function of the seed and the space, drawn before any trial starts."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from pipelines import config
 from pipelines.config import ResolvedConfiguration, TuneSettings
 from pipelines.config.candidates import candidate_configurations, draw_candidates
 
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SPACE = {
     "noise.size": {"choice": [4, 8, 16]},
     "algorithm.discriminator_steps": {"integer": [1, 3]},
@@ -178,3 +180,26 @@ def test_possible_bad_suggestion_is_refused_in_advance(small):
     assert len(candidate_configurations(config.override(small, changed))) == 1
     with pytest.raises(ConfigurationError, match="batch_size 51 cannot be shared by 2 shards"):
         candidate_configurations(config.override(small, {**changed, "tune.searcher": "tpe"}))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", ["rates", "recipe"])
+def test_a_space_by_name_surrounds_each_configuration(name, path):
+    """A space by name is one written out: around the configuration's own values, each draw of it a valid configuration."""
+    loaded = config.load(path, [f"tune.space={name}", "tune.candidates=9", "tune.points=[]", "tune.searcher=random"])
+    own = {key: config.flat(config.to_plain(loaded))[key] for key in loaded.tune.space}
+    for key, distribution in loaded.tune.space.items():
+        if "choice" in distribution:
+            assert own[key] in distribution["choice"]
+        else:
+            low, high = distribution["log_uniform"]
+            assert low * high == pytest.approx(own[key] ** 2, rel=2e-3)
+            assert low < own[key] < high
+    assert len(candidate_configurations(loaded)) == 9
+    assert ("algorithm.discriminator_steps" in own) == ("noise.size" in own) == (name == "recipe")
+    assert config.build(config.to_plain(loaded)) == loaded
+
+
+def test_an_unknown_space_is_refused_with_the_known():
+    with pytest.raises(ConfigurationError, match=r"tune.space\): 'rate'; expected rates or recipe, or settings with"):
+        config.build({"tune": {"space": "rate"}})

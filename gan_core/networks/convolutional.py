@@ -28,12 +28,13 @@ FIRST_ITERATIONS = 30  # of the power method, before the first step; then one an
 
 @dataclass(frozen=True)
 class ConvolutionalGeneratorSettings:
-    """Channels of G's feature maps, from the smallest maps on: each transposed convolution doubles their sides.
+    """Widths of G's dense layers, then channels of its feature maps: each transposed convolution doubles their sides.
 
-    Hidden layers are leaky rectifiers (`leak` is the slope below 0). Initial weights are normal with
+    Without dense layers the smallest maps are one linear layer of z. Hidden layers are leaky rectifiers (`leak` is the slope below 0). Initial weights are normal with
     variance init_scale^2 * 2 / (1 + leak^2) / fan-in (He et al. 2015). The output has a bias for each pixel.
     """
 
+    hidden: tuple[int, ...] = ()
     channels: tuple[int, ...] = (128, 64)
     leak: float = 0.2
     output: Activation = "sigmoid"
@@ -41,20 +42,24 @@ class ConvolutionalGeneratorSettings:
     marginal_bias: bool = True  # output bias = logit of the training pixels' means, if the output is a sigmoid
 
     def __post_init__(self) -> None:
-        check_widths("network.generator", self, "channels")
+        check_widths("network.generator", self, "channels", *(["hidden"] if self.hidden else []))
         check_positive("network.generator", self, "init_scale")
         _check_leak("network.generator", self)
 
 
 @dataclass(frozen=True)
 class ConvolutionalDiscriminatorSettings:
-    """Channels of D's feature maps, from the image on: each strided convolution halves their sides.
+    """Channels of D's feature maps, each strided convolution halving their sides, then widths of its dense layers.
+
+    Without dense layers D is a sum over patches, of 10 x 10 pixels after two convolutions: what is far apart it
+    cannot judge together.
 
     With `spectral_norm` every layer's weights are divided by their largest singular value (Miyato et
     al. 2018), which one step of the power method follows after each update.
     """
 
     channels: tuple[int, ...] = (64, 128)
+    hidden: tuple[int, ...] = ()
     leak: float = 0.2
     init_scale: float = 1.0
     input_keep: float = 1.0
@@ -62,7 +67,7 @@ class ConvolutionalDiscriminatorSettings:
     spectral_norm: bool = False
 
     def __post_init__(self) -> None:
-        check_widths("network.discriminator", self, "channels")
+        check_widths("network.discriminator", self, "channels", *(["hidden"] if self.hidden else []))
         check_positive("network.discriminator", self, "init_scale")
         check_keep("network.discriminator", self, "input_keep", "hidden_keep")
         _check_leak("network.discriminator", self)
@@ -78,7 +83,7 @@ class ConvolutionalSettings:
 
 
 class ConvolutionalGenerator(nn.Module):
-    """G(z | c): noise and a condition to the smallest feature maps, whose sides double until they are the image's."""
+    """G(z | c): noise and a condition by dense layers to the smallest feature maps, whose sides double until they are the image's."""
 
     def __init__(
         self,
@@ -94,22 +99,23 @@ class ConvolutionalGenerator(nn.Module):
         self.sizes = [[math.ceil(side / 2**level) for side in sides] for level in range(len(settings.channels), -1, -1)]
         maps = [*settings.channels, channels]
         first = maps[0] * math.prod(self.sizes[0])
+        dense = list(itertools.pairwise((noise_size + condition_size, *settings.hidden, first)))
         kernels = [(inputs, outputs, KERNEL, KERNEL) for inputs, outputs in itertools.pairwise(maps)]
-        self.weights = nn.ParameterList(
-            torch.zeros(shape) for shape in [(noise_size + condition_size, first), *kernels]
-        )
-        self.biases = nn.ParameterList(
-            torch.zeros(width) for width in (first, *settings.channels[1:], math.prod(image_shape))
-        )
+        self.dense = len(dense)
+        self.weights = nn.ParameterList(torch.zeros(shape) for shape in [*dense, *kernels])
+        biases = (*settings.hidden, first, *settings.channels[1:], math.prod(image_shape))
+        self.biases = nn.ParameterList(torch.zeros(width) for width in biases)
 
     def forward(
         self, noise: Float[Tensor, "batch size"], condition: Float[Tensor, "batch classes"]
     ) -> Float[Tensor, "batch pixels"]:
         """Samples G(z | c), one a row."""
         leak = self.settings.leak
-        x = leaky_relu(affine(torch.cat([noise, condition], dim=-1), self.weights[0], self.biases[0]), leak)
+        x = torch.cat([noise, condition], dim=-1)
+        for layer in range(self.dense):
+            x = leaky_relu(affine(x, self.weights[layer], self.biases[layer]), leak)
         x = x.unflatten(-1, (self.settings.channels[0], *self.sizes[0]))
-        *hidden, last = range(1, len(self.weights))
+        *hidden, last = range(self.dense, len(self.weights))
         for layer in hidden:
             x = leaky_relu(self._doubled(x, layer) + self.biases[layer][:, None, None], leak)
         return ACTIVATIONS[self.settings.output](to_rows(self._doubled(x, last)) + self.biases[last])
@@ -117,24 +123,23 @@ class ConvolutionalGenerator(nn.Module):
     def initialize(self, random: np.random.Generator, pixel_means: np.ndarray | None = None) -> None:
         """Draw the initial weights, and set the output's bias."""
         gain = self.settings.init_scale * _gain(self.settings.leak)
-        draw_normal(self.weights[0], random, self.weights[0].shape[0], gain)
         seen = (KERNEL / STRIDE) ** 2  # of a kernel's 4 x 4, by a pixel that it makes
-        for weight in self.weights[1:]:
-            draw_normal(weight, random, weight.shape[0] * seen, gain)
+        for layer, weight in enumerate(self.weights):
+            draw_normal(weight, random, weight.shape[0] * (1 if layer < self.dense else seen), gain)
         set_marginal_bias(self.biases[-1], self.settings, pixel_means)
 
     def apply_weight_constraint(self) -> None:
         """No weight of this G has a constraint."""
 
     def _doubled(self, x: Tensor, layer: int) -> Tensor:
-        height, width = self.sizes[layer]
+        height, width = self.sizes[layer - self.dense + 1]
         return conv_transpose2d(x, self.weights[layer], stride=STRIDE, padding=PADDING)[..., :height, :width]
 
 
 class ConvolutionalDiscriminator(nn.Module):
     """D(x | c): the logit of the probability that x came from the data.
 
-    The condition joins the image as planes of one value each: after the convolutions there is but one
+    The condition joins the image as planes of one value each: after the convolutions there may be but one
     layer, which would add what it makes of the condition to what it makes of the image.
     """
 
@@ -157,14 +162,15 @@ class ConvolutionalDiscriminator(nn.Module):
         # (width, probability to keep) of each layer's input: what dropout masks are drawn for.
         self.dropout = [
             (math.prod(self.planes), settings.input_keep),
-            *((width, settings.hidden_keep) for width in maps),
+            *((width, settings.hidden_keep) for width in (*maps, *settings.hidden)),
         ]
         kernels = [
             (outputs, inputs, KERNEL, KERNEL)
             for inputs, outputs in itertools.pairwise((channels + condition_size, *settings.channels))
         ]
-        self.weights = nn.ParameterList(torch.zeros(shape) for shape in [*kernels, (1, maps[-1])])
-        self.biases = nn.ParameterList(torch.zeros(width) for width in [*settings.channels, 1])
+        dense = [(outputs, inputs) for inputs, outputs in itertools.pairwise((maps[-1], *settings.hidden, 1))]
+        self.weights = nn.ParameterList(torch.zeros(shape) for shape in [*kernels, *dense])
+        self.biases = nn.ParameterList(torch.zeros(width) for width in [*settings.channels, *settings.hidden, 1])
         # Of the power method: an estimate of each layer's first left singular vector, saved with the weights.
         for layer, weight in enumerate(self.weights if settings.spectral_norm else ()):
             self.register_buffer(f"singular_vectors_{layer}", torch.zeros(len(weight)))
@@ -183,9 +189,11 @@ class ConvolutionalDiscriminator(nn.Module):
                 x = x * masks[layer].unflatten(-1, x.shape[1:])
             x = conv2d(x, self._weight(layer), self.biases[layer], stride=STRIDE, padding=PADDING)
             x = leaky_relu(x, self.settings.leak)
-        x = x.flatten(1)
-        last = len(self.weights) - 1
-        return affine(x * masks[last] if masks else x, self._weight(last).T, self.biases[last]).squeeze(-1)
+        x, first, last = x.flatten(1), len(self.settings.channels), len(self.weights) - 1
+        for layer in range(first, last + 1):
+            x = affine(x * masks[layer] if masks else x, self._weight(layer).T, self.biases[layer])
+            x = leaky_relu(x, self.settings.leak) if layer < last else x
+        return x.squeeze(-1)
 
     @torch.no_grad()
     def initialize(self, random: np.random.Generator) -> None:

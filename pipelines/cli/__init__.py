@@ -14,6 +14,7 @@ import click
 
 from gan_core.errors import GanError
 from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline, sample, serve, setup, submit
+from pipelines.cli.configuration import show_configuration
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
 from pipelines.runtime import import_path
@@ -85,6 +86,7 @@ for command in (
     figures.table,
     serve.serve,
     setup.init,
+    show_configuration,
     setup.doctor,
     models,
     runs,

@@ -30,7 +30,7 @@ from pipelines.config.schema import (
     Weights,
 )
 from pipelines.config.tune_schema import TuneSettings
-from pipelines.config.yaml_text import parse_yaml
+from pipelines.config.yaml_text import parse_yaml, read_text
 
 __all__ = [
     "ENVIRONMENT_NAME",
@@ -53,6 +53,7 @@ __all__ = [
     "load",
     "override",
     "parse_yaml",
+    "read_text",
     "resolve",
     "to_plain",
     "to_yaml",

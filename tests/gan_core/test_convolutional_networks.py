@@ -43,8 +43,13 @@ SMALL = ConvolutionalSettings(
     generator=ConvolutionalGeneratorSettings(channels=(4, 3), output="tanh"),
     discriminator=ConvolutionalDiscriminatorSettings(channels=(3, 4), input_keep=0.8, hidden_keep=0.5),
 )
-PAIRS = [SMALL_MAXOUT, SMALL]
-pairs = pytest.mark.parametrize("settings", PAIRS, ids=lambda settings: settings.architecture)
+WITH_DENSE = replace(  # layers before G's maps and after D's
+    SMALL,
+    generator=replace(SMALL.generator, hidden=(6, 7)),
+    discriminator=replace(SMALL.discriminator, hidden=(5, 6)),
+)
+PAIRS = {"maxout": SMALL_MAXOUT, "convolutional": SMALL, "with dense layers": WITH_DENSE}
+pairs = pytest.mark.parametrize("settings", PAIRS.values(), ids=PAIRS)
 
 
 def randn(*shape: int, seed: int = 9) -> torch.Tensor:
@@ -128,13 +133,16 @@ def test_maxout_discriminator_equals_pytorch_layers(dropout):
     torch.testing.assert_close(net(x, c, masks), expected, **ROUNDING)
 
 
-def test_generator_doubles_maps_and_crops_odd_sides():
+@pytest.mark.parametrize("pair", [SMALL, WITH_DENSE], ids=["convolutions alone", "dense layers before"])
+def test_generator_doubles_maps_and_crops_odd_sides(pair):
     """G doubles its maps by deconvolutions and cuts off what an odd side has too much."""
-    net = randomized(ConvolutionalGenerator(5, 2, (7, 6, 3), SMALL.generator))
+    net = randomized(ConvolutionalGenerator(5, 2, (7, 6, 3), pair.generator))
     z, c = randn(4, 5), randn(4, 2, seed=8)
-    (w0, *kernels), (b0, b1, output_bias) = net.weights, net.biases
-    h = nn.functional.linear(torch.cat([z, c], 1), w0.T, b0).view(4, 4, 2, 2)  # 7 x 6, 4 x 3, 2 x 2
-    leaky = nn.LeakyReLU(0.2)
+    leaky, h = nn.LeakyReLU(0.2), torch.cat([z, c], 1)
+    for layer in range(len(pair.generator.hidden)):
+        h = leaky(nn.functional.linear(h, net.weights[layer].T, net.biases[layer]))
+    (w0, *kernels), (b0, b1, output_bias) = net.weights[-3:], net.biases[-3:]
+    h = nn.functional.linear(h, w0.T, b0).view(4, 4, 2, 2)  # 7 x 6, 4 x 3, 2 x 2
     first = filled(nn.ConvTranspose2d(4, 3, 4, stride=2, padding=1, bias=False), kernels[0])
     second = filled(nn.ConvTranspose2d(3, 3, 4, stride=2, padding=1, bias=False), kernels[1])
     h = leaky(first(leaky(h))[..., :4, :3] + b1.view(3, 1, 1))
@@ -143,10 +151,12 @@ def test_generator_doubles_maps_and_crops_odd_sides():
 
 
 @pytest.mark.parametrize("dropout", [False, True])
-def test_discriminator_is_strided_convolutions(dropout):
-    """D is strided convolutions of the image, with the condition as constant planes beside it."""
-    net = randomized(ConvolutionalDiscriminator((7, 6, 3), 2, SMALL.discriminator))
-    assert net.dropout == [(126, 0.8), (3 * 3 * 3, 0.5), (4 * 1 * 1, 0.5)]
+@pytest.mark.parametrize("pair", [SMALL, WITH_DENSE], ids=["convolutions alone", "dense layers after"])
+def test_discriminator_is_strided_convolutions(pair, dropout):
+    """D is strided convolutions of the image, with the condition as constant planes beside it, and dense layers."""
+    net = randomized(ConvolutionalDiscriminator((7, 6, 3), 2, pair.discriminator))
+    dense = [(width, 0.5) for width in pair.discriminator.hidden]
+    assert net.dropout == [(126, 0.8), (3 * 3 * 3, 0.5), (4 * 1 * 1, 0.5), *dense]
     x, c = randn(5, 126), randn(5, 2, seed=8)
     masks = [randn(5, width, seed=width) for width, _ in net.dropout] if dropout else []
     h = nchw(x * masks[0] if dropout else x, 7, 6, 3)
@@ -155,9 +165,11 @@ def test_discriminator_is_strided_convolutions(dropout):
         h = h * masks[layer].view_as(h) if dropout and layer else h
         convolution = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
         h = nn.LeakyReLU(0.2)(filled(convolution, net.weights[layer], net.biases[layer])(h))
-    h = h.flatten(1) * masks[2] if dropout else h.flatten(1)
-    expected = nn.functional.linear(h, net.weights[2], net.biases[2])[:, 0]
-    torch.testing.assert_close(net(x, c, masks), expected, **ROUNDING)
+    h = h.flatten(1)
+    for layer in range(2, 3 + len(dense)):
+        h = nn.LeakyReLU(0.2)(h) if layer > 2 else h
+        h = nn.functional.linear(h * masks[layer] if dropout else h, net.weights[layer], net.biases[layer])
+    torch.testing.assert_close(net(x, c, masks), h[:, 0], **ROUNDING)
 
 
 @given(st.integers(1, 60), st.integers(1, 8), st.integers(0, 4), st.integers(1, 5), st.integers(1, 4))
@@ -264,10 +276,13 @@ def test_marginal_bias_makes_zero_maps_the_mean_image(settings):
 
 def test_initial_weights_preserve_activation_scale():
     """Initial weights have a deviation of gain / sqrt(fan in), which keeps the size of what passes through."""
-    generator, discriminator = build(ConvolutionalSettings(), 100, 784, 0, image_shape=(28, 28))
+    settings = ConvolutionalSettings(
+        generator=ConvolutionalGeneratorSettings(hidden=(90,)),
+        discriminator=ConvolutionalDiscriminatorSettings(hidden=(80,)),
+    )
+    generator, discriminator = build(settings, 100, 784, 0, image_shape=(28, 28))
     gain = math.sqrt(2 / 1.04)
-    fans = [(generator.weights[0], 100), (generator.weights[1], 128 * 4), (generator.weights[2], 64 * 4)]
-    fans += [(discriminator.weights[0], 16), (discriminator.weights[1], 64 * 16), (discriminator.weights[2], 128 * 49)]
+    fans = zip([*generator.weights, *discriminator.weights], [100, 90, 512, 256, 16, 1024, 6272, 80], strict=True)
     for weight, fan_in in fans:
         # A standard deviation of n normals has a standard error of 1 / sqrt(2 n): five of them.
         error = 5 / math.sqrt(2 * weight.numel())

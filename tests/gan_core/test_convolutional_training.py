@@ -42,8 +42,8 @@ MAXOUT = MaxoutConvolutionalSettings(
     ),
 )
 EVERYDAY = ConvolutionalSettings(
-    generator=ConvolutionalGeneratorSettings(channels=(8, 6)),
-    discriminator=ConvolutionalDiscriminatorSettings(channels=(6, 8), hidden_keep=0.5),
+    generator=ConvolutionalGeneratorSettings(hidden=(9,), channels=(8, 6)),
+    discriminator=ConvolutionalDiscriminatorSettings(channels=(6, 8), hidden=(9,), hidden_keep=0.5),
 )
 SPECTRAL = replace(EVERYDAY, discriminator=replace(EVERYDAY.discriminator, spectral_norm=True))
 NETWORKS = {"maxout": MAXOUT, "everyday": EVERYDAY, "spectral": SPECTRAL}

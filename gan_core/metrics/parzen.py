@@ -82,6 +82,22 @@ def paper_protocol(log_density: LogDensity, validation: np.ndarray, points: np.n
     return replace(score, curve=tuple(map(float, curve)))
 
 
+def parzen_log_likelihood(
+    samples: Float[np.ndarray, "samples width"],
+    validation: Float[np.ndarray, "_ width"],
+    points: Float[np.ndarray, "points width"],
+    device: str = "cpu",
+) -> Score:
+    """The log-likelihood of points, in nats, under a Parzen window on samples of G, by the paper's protocol.
+
+    Raises:
+        DataError: If the widths differ, or a value is not finite.
+    """
+    return paper_protocol(
+        lambda rows, sigmas: parzen_log_density(rows, samples, sigmas, device), validation, points, len(samples)
+    )
+
+
 def fixed_sigma(
     log_density: LogDensity,
     sigma: float,

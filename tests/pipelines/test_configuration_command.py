@@ -29,7 +29,9 @@ def test_what_is_shown_is_the_configuration(path, tmp_path):
 def test_each_value_has_its_source(tmp_path):
     """What the file gave, what --set gave or replaced, and what is a default are told apart; a space is one setting."""
     path = tmp_path / "it.yaml"
-    path.write_text("{seed: 3, noise: {size: 5}, tune: {candidates: 2, space: rates, confirm: {seeds: 3}}, train: {workers: 1, max_failures: 2}}")
+    path.write_text(
+        "{seed: 3, noise: {size: 5}, tune: {candidates: 2, space: rates, confirm: {seeds: 3}}, train: {workers: 1, max_failures: 2}}"
+    )
     settings = json.loads(shown(path, "--set", "noise.size=6", "--set", "train={workers: 2}", "--json"))
     sources = {name: setting["from"] for name, setting in settings.items() if setting["from"] != "default"}
     assert sources.pop("tune.space") == sources.pop("tune.confirm.seeds") == sources.pop("tune.candidates") == "file"

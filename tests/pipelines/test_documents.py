@@ -1,6 +1,7 @@
 """README, docs and CONTRIBUTING: blocks run on a finished run; commands, settings, links, paths and rooms that exist."""
 
 import ast
+import json
 import os
 import re
 import shlex
@@ -249,6 +250,23 @@ def test_python_blocks_run_on_a_finished_run(path, finished, tmp_path, monkeypat
             run_as_a_stranger(code, tmp_path)
         else:
             exec(compile(with_shapes(code), path.name, "exec"), {})
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_run_from_top_to_bottom(path, tmp_path, monkeypatch):
+    """Every cell, in order and in one namespace, as a notebook's; none is kept with its outputs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    namespace: dict[str, object] = {}
+    for number, cell in enumerate(cells):
+        exec(compile("".join(cell["source"]), f"{path.name}[{number}]", "exec"), namespace)
+    assert cells
+    assert not any(cell["outputs"] for cell in cells)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

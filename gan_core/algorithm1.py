@@ -33,6 +33,9 @@ class AlgorithmSettings:
     gradients at the same parameters and apply them at once. `share_draws` lets both use the same
     z and dropout masks, as that code does; so does `discriminator_loss_scale` 1/2. `generator_loss` names
     the objective, a pair of losses: the paper's three share Eq. 1's loss of D.
+
+    `gradient_penalty` is gamma of R1 (Mescheder et al. 2018, Eq. 9): D's loss has gamma / 2 times the mean over real
+    examples of |grad_x logit(x)|^2 besides, with which a D that would win stays one that G can learn from.
     """
 
     scheme: Literal["algorithm1", "simultaneous"] = "simultaneous"
@@ -49,6 +52,7 @@ class AlgorithmSettings:
     optimizer: OptimizerName = "momentum"
     momentum: MomentumSettings = field(default_factory=MomentumSettings)
     adam: AdamSettings = field(default_factory=AdamSettings)
+    gradient_penalty: float = 0.0
     generator_average: float = 0.0  # decay of a moving average of G's weights, kept beside G; 0: none
 
     def __post_init__(self) -> None:
@@ -63,6 +67,8 @@ class AlgorithmSettings:
         ):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"algorithm.{name} {getattr(self, name)} is not a positive number")
+        if not 0 <= self.gradient_penalty < float("inf"):
+            raise ValueError(f"algorithm.gradient_penalty {self.gradient_penalty} is not 0 or a positive number")
         if not 0 <= self.generator_average < 1:
             raise ValueError(f"algorithm.generator_average {self.generator_average} is not in [0, 1)")
         if not 1 <= self.learning_rate_decay < float("inf"):
@@ -84,7 +90,7 @@ class Ascent(NamedTuple):
     """D's side of an update: the gradients of its loss, and what D made of the batch."""
 
     gradients: list[Tensor]  # one a parameter of D, as it is shaped
-    loss: Float[Tensor, "*members"]  # before scaling; -V(D, G) in nats, if the objective has a V
+    loss: Float[Tensor, "*members"]  # before scaling and penalty; -V(D, G) in nats, if the objective has a V
     real_accuracy: Float[Tensor, "*members"]  # how often D calls the real real
     fake_accuracy: Float[Tensor, "*members"]  # and the fake fake
 
@@ -94,6 +100,14 @@ class Descent(NamedTuple):
 
     gradients: list[Tensor]  # one a parameter of G, as it is shaped
     loss: Float[Tensor, "*members"]
+
+
+class Logits(NamedTuple):
+    """What D makes of a shard: of its real examples, which a gradient penalty differentiates by, and of the fakes."""
+
+    examples: Float[Tensor, "*members batch pixels"]
+    real: Float[Tensor, "*members batch"]
+    fake: Float[Tensor, "*members batch"]
 
 
 class StepOutcome(NamedTuple):
@@ -159,7 +173,7 @@ class Step:
             shard, drawn = batch.rows(rows), draw.rows(rows)
             with torch.no_grad():
                 fake = self.state.generator(drawn.noise, shard.condition)
-            return self._ascent(*self._logits(shard, fake, drawn))
+            return self._ascent(self._logits(shard, fake, drawn))
 
         return self.shards.sum(shard_gradients)
 
@@ -179,8 +193,8 @@ class Step:
         def shard_gradients(rows: slice) -> StepOutcome:
             shard, drawn = batch.rows(rows), draw.rows(rows)
             fake = self.state.generator(drawn.noise, shard.condition)
-            real_logits, fake_logits = self._logits(shard, fake, drawn)
-            return StepOutcome(self._ascent(real_logits, fake_logits, retain_graph=True), self._descent(fake_logits))
+            logits = self._logits(shard, fake, drawn)
+            return StepOutcome(self._ascent(logits, retain_graph=True), self._descent(logits.fake))
 
         return self.shards.sum(shard_gradients)
 
@@ -199,33 +213,39 @@ class Step:
         self.state.generator.apply_weight_constraint()
         self.state.update_ema(self.settings.generator_average)
 
-    def _logits(
-        self, batch: Batch, fake: Float[Tensor, "*members batch pixels"], draw: Draw
-    ) -> tuple[Float[Tensor, "*members batch"], Float[Tensor, "*members batch"]]:
+    def _logits(self, batch: Batch, fake: Float[Tensor, "*members batch pixels"], draw: Draw) -> Logits:
         """D's logits of the real and the fake rows, from one pass over both."""
+        real = batch.data.requires_grad_() if self.settings.gradient_penalty else batch.data
         masks = [torch.cat(pair, dim=-2) for pair in zip(draw.real_masks, draw.fake_masks, strict=True)]
-        data, condition = torch.cat([batch.data, fake], dim=-2), torch.cat([batch.condition] * 2, dim=-2)
+        data, condition = torch.cat([real, fake], dim=-2), torch.cat([batch.condition] * 2, dim=-2)
         logits = self.state.discriminator(data, condition, masks)
-        real_logits, fake_logits = logits.split(logits.shape[-1] // 2, dim=-1)
-        return real_logits, fake_logits
+        return Logits(real, *logits.split(logits.shape[-1] // 2, dim=-1))
 
-    def _ascent(self, real_logits: Tensor, fake_logits: Tensor, retain_graph: bool = False) -> Ascent:
+    def _ascent(self, logits: Logits, retain_graph: bool = False) -> Ascent:
         """A shard's share of D's side."""
-        loss, real_accuracy, fake_accuracy = self._loss_and_accuracies(real_logits, fake_logits)
+        loss, real_accuracy, fake_accuracy = self._loss_and_accuracies(logits)
         # The sum over members gives every member exactly its own gradient.
-        scaled = self.settings.discriminator_loss_scale * loss.sum()
-        gradients = torch.autograd.grad(scaled, self.discriminator_parameters, retain_graph=retain_graph)
-        return Ascent(list(gradients), loss.detach(), real_accuracy, fake_accuracy)
+        minimised = self.settings.discriminator_loss_scale * loss.sum()
+        if self.settings.gradient_penalty:
+            minimised = minimised + self.shards.share * self._gradient_penalty(logits).sum()
+        gradients = torch.autograd.grad(minimised, self.discriminator_parameters, retain_graph=retain_graph)
+        # A second derivative of a convolution may be laid out otherwise than its weights, which fused optimizers mix up.
+        return Ascent([gradient.contiguous() for gradient in gradients], loss.detach(), real_accuracy, fake_accuracy)
+
+    def _gradient_penalty(self, logits: Logits) -> Float[Tensor, "*members"]:
+        """gamma / 2 times the mean of |grad_x logit(x)|^2 over the real rows: no row's logit depends on another's."""
+        (gradient,) = torch.autograd.grad(logits.real.sum(), logits.examples, create_graph=True)
+        return self.settings.gradient_penalty / 2 * gradient.square().sum(dim=-1).mean(dim=-1)
 
     def _descent(self, fake_logits: Tensor) -> Descent:
         """A shard's share of G's side."""
         loss = self.shards.share * self.objective.generator_loss(fake_logits)
         return Descent(list(torch.autograd.grad(loss.sum(), self.generator_parameters)), loss.detach())
 
-    def _loss_and_accuracies(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _loss_and_accuracies(self, logits: Logits) -> tuple[Tensor, Tensor, Tensor]:
         share, decision = self.shards.share, self.objective.decision
-        loss = self.objective.discriminator_loss(real_logits, fake_logits)
-        right = (real_logits > decision, fake_logits < decision)
+        loss = self.objective.discriminator_loss(logits.real, logits.fake)
+        right = (logits.real > decision, logits.fake < decision)
         real_accuracy, fake_accuracy = (share * rows.float().mean(dim=-1) for rows in right)
         return share * loss, real_accuracy, fake_accuracy
 

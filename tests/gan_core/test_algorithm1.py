@@ -112,6 +112,16 @@ def reference(nets: Nets, settings: AlgorithmSettings, max_column_norm: float | 
         squares = (real - 1) ** 2 / 2 + fake**2 / 2
         return {"hinge": margins, "least_squares": squares}.get(settings.generator_loss, -value).mean(), real, fake
 
+    def gradient_penalty(batch, draw):
+        """gamma / 2 times the mean of the squared norms of D's gradients, one real example after another."""
+        norms = []
+        for row, example in enumerate(batch.data):
+            x = example[None].clone().requires_grad_()
+            masks = [mask[row : row + 1] for mask in draw.real_masks]
+            (gradient,) = torch.autograd.grad(logit(x, masks).sum(), x, create_graph=True)
+            norms.append((gradient**2).sum())
+        return settings.gradient_penalty / 2 * sum(norms) / len(norms)
+
     def generator_loss(draw):
         fake = logit(generator(draw.noise), draw.fake_masks)
         paper = {"minimax": torch.log(1 - torch.sigmoid(fake)), "non_saturating": -torch.log(torch.sigmoid(fake))}
@@ -144,7 +154,9 @@ def reference(nets: Nets, settings: AlgorithmSettings, max_column_norm: float | 
         real_batches = batches(step, settings.discriminator_steps, seed)
         for i, (batch, draw) in enumerate(zip(real_batches, draws[0], strict=True)):
             of_d, real, fake = discriminator_loss(batch, draw)
-            ascent = torch.autograd.grad(settings.discriminator_loss_scale * of_d, nets["d"])
+            minimised = settings.discriminator_loss_scale * of_d
+            minimised = minimised + gradient_penalty(batch, draw) if settings.gradient_penalty else minimised
+            ascent = torch.autograd.grad(minimised, nets["d"])
             last = i == settings.discriminator_steps - 1
             if last and settings.scheme == "simultaneous":
                 loss = generator_loss(draws.discriminator[-1] if settings.share_draws else draws.generator)
@@ -175,6 +187,8 @@ CASES = [
     {"scheme": "simultaneous", "share_draws": True, "optimizer": "adam"},
     {"scheme": "algorithm1", "share_draws": False, "generator_loss": "hinge"},
     {"scheme": "simultaneous", "share_draws": True, "generator_loss": "least_squares"},
+    {"scheme": "algorithm1", "share_draws": False, "discriminator_steps": 3, "gradient_penalty": 0.3},
+    {"scheme": "simultaneous", "share_draws": True, "gradient_penalty": 0.5},
 ]
 
 
@@ -241,7 +255,7 @@ def test_as_many_minibatches_as_updates_are_needed():
         train_step(initial(), batches(0, 2), drawn(0, settings), settings, Shards(ROWS), PER_EPOCH)
 
 
-@pytest.mark.parametrize("case", CASES[1::3], ids=lambda case: "-".join(map(str, case.values())))
+@pytest.mark.parametrize("case", [*CASES[1::3], CASES[-1]], ids=lambda case: "-".join(map(str, case.values())))
 def test_shard_counts_agree_to_rounding(case):
     """With 1, 2 and 4 virtual shards a step's results differ by the rounding of float64 sums alone."""
     settings, ends = replace(SETTINGS, **case), []
@@ -296,6 +310,7 @@ def stack(members: list[Draws]) -> Draws:
         ("discriminator_steps", 0), ("batch_size", 0), ("steps", -1), ("generator_learning_rate", 0.0),
         ("generator_learning_rate", math.nan), ("discriminator_learning_rate", math.inf),
         ("discriminator_learning_rate", -0.1), ("minimum_learning_rate", 0.0), ("discriminator_loss_scale", 0.0),
+        ("gradient_penalty", -1.0), ("gradient_penalty", math.inf),
         ("learning_rate_decay", 0.99), ("learning_rate_decay", math.nan),
     ],
 )  # fmt: skip

@@ -101,7 +101,7 @@ def test_singular_vectors_follow_and_are_required():
 @each
 @pytest.mark.parametrize("share", [True, False])
 def test_results_agree_to_rounding_between_1_and_4_shards(network, share):
-    settings = settings_of(network, optimizer="momentum", share_draws=share)
+    settings = settings_of(network, optimizer="momentum", share_draws=share, gradient_penalty=0.1)
     one, four = (trained(replace(settings, virtual_shards=virtual), 2) for virtual in (1, 4))
     assert digest(one) != digest(four)
     for group, tensors in one.tensors().items():
@@ -111,11 +111,12 @@ def test_results_agree_to_rounding_between_1_and_4_shards(network, share):
 
 
 @each
-def test_colour_training_step_equals_pytorch_adam(network):
+@pytest.mark.parametrize("penalty", [0.0, 2.0])
+def test_colour_training_step_equals_pytorch_adam(network, penalty):
     """A view of rows as planes would have gradients laid out otherwise than the weights, which a fused kernel mixes up."""
     images = np.random.default_rng(0).random((20, 8 * 8 * 3), dtype=np.float32)
     data = Examples(images, np.zeros(20, np.int64))
-    settings = settings_of(network, discriminator_loss_scale=1.0, learning_rate_decay=1.0)
+    settings = settings_of(network, discriminator_loss_scale=1.0, learning_rate_decay=1.0, gradient_penalty=penalty)
     before, after = (initial_state(settings, data, (8, 8, 3)) for _ in range(2))
     for _ in train(settings, data, after, 1, lambda step: False):
         pass
@@ -124,6 +125,10 @@ def test_colour_training_step_equals_pytorch_adam(network):
     draw = DrawSource(settings.seed, settings.noise, D.dropout, 20, 1, True).at(0).generator
     fake_logits = D(G(draw.noise, none), none, draw.fake_masks)
     losses = {G: non_saturating(fake_logits), D: discriminator_loss(D(real.data, none, draw.real_masks), fake_logits)}
+    for row, image in enumerate(real.data):  # R1, one example after another
+        x = image[None].clone().requires_grad_()
+        logit = D(x, none[:1], [mask[row : row + 1] for mask in draw.real_masks])
+        losses[D] = losses[D] + penalty / 2 * torch.autograd.grad(logit, x, create_graph=True)[0].square().sum() / 20
     gradients = {
         net: torch.autograd.grad(loss, list(net.parameters()), retain_graph=True) for net, loss in losses.items()
     }

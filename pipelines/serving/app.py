@@ -90,21 +90,20 @@ class Service:
 
         from pipelines.serving.http_server import Application, Server
 
-        self.settings = settings
+        self.settings, admitted = settings, settings.replicas * (settings.max_waiting + 1)
         deployment = serve.deployment(
             Replica,
             name="samples",
             num_replicas=settings.replicas,
             ray_actor_options={"num_cpus": 1},
-            max_ongoing_requests=2 * (settings.max_waiting + 1) + 16,  # the HTTP server admits fewer
+            max_ongoing_requests=admitted + 16,  # of all replicas but one dead, say
             health_check_period_s=2.0,
             health_check_timeout_s=15.0,  # a replica that hangs is replaced too
             graceful_shutdown_timeout_s=1.0,
         )
         self.replicas = serve.run(deployment.bind(), name=name, route_prefix=None, logging_config=QUIET)
-        self.shown: tuple[dict[str, Any], Any] = ({}, None)
+        self.shown: tuple[dict[str, Any], Any, Any] = ({}, None, None)
         self.answered = time.monotonic()
-        admitted = settings.replicas * (settings.max_waiting + 1)
         application = Application(self.draw, lambda: self.shown[0], self.alive, settings.max_samples, admitted)
         self.server = Server(application, held, self.watch)
 
@@ -121,7 +120,7 @@ class Service:
             **({"classes": list(model.conditions.labels)} if isinstance(model.conditions, Classes) else {}),
             "max_samples": self.settings.max_samples,
         }
-        self.shown = about, ray.put(model)
+        self.shown = about, model, ray.put(model)
         self.server.start()
         return about
 
@@ -143,14 +142,19 @@ class Service:
         Raises:
             TimeoutError: If there are none in time.
         """
-        from ray.exceptions import RayError
+        import ray
+        from ray.exceptions import RayError, RayTaskError
         from ray.serve.exceptions import RayServeException
 
-        about, reference = self.shown  # of one moment: the alias may move while this one is drawn
+        about, model, reference = self.shown  # of one moment: the alias may move while this one is drawn
         async with asyncio.timeout(REQUEST_SECONDS):
             while True:
                 try:
                     return about, await self.replicas.draw.remote([reference], asked)
+                except RayTaskError as error:  # out of memory, or the model lost with a node: the next one has a copy
+                    if self.shown[0] is about:
+                        self.shown = about, model, ray.put(model)
+                    raise TimeoutError from error
                 except (RayError, RayServeException):
                     await asyncio.sleep(0.2)
 

@@ -46,30 +46,31 @@ def serve(
       gan serve gan-digits@champion --follow
       curl -d '{"count": 16, "seed": 7, "format": "png"}' localhost:8000/samples > grid.png
     """
-    import threading
     from contextlib import suppress
 
     from pipelines.registry import Registry
+    from pipelines.registry.polling import changes
     from pipelines.runtime import liveness, ray_session
     from pipelines.serving.app import ServeSettings, service
+    from pipelines.serving.http_server import listening_socket
 
     settings = ServeSettings(host, port, replicas, max_samples, max_waiting)
     registry = Registry(context.tracking_uri())
     version = registry.resolve(reference)
     model = registry.load(version)
-    _check_free(host, port)
     with (
         suppress(KeyboardInterrupt),
+        listening_socket(host, port) as held,  # refused before the seconds that Ray takes
         ray_session.cluster(),
         liveness.watched(),
-        service(settings, version.name) as running,
+        service(settings, version.name, held) as running,
     ):
         about = running.show(version, model)
         url = f"http://{host}:{port}"
         context.emit_result({"url": url, **about}, f"{version} at {url}; Ctrl-C ends it")
         if not follow:
-            threading.Event().wait()
-        for version in registry.watch(reference, interval, context.trouble):
+            running.wait()
+        for version in changes(lambda: registry.resolve(reference), str, interval, context.trouble, running.wait):
             about = _replace(context, running, registry, version, about)
 
 
@@ -85,18 +86,3 @@ def _replace(context: Context, running: Any, registry: Any, version: Any, about:
     except GanError as error:
         context.log(f"{error}; still {about['name']}/{about['version']}")
     return about
-
-
-def _check_free(host: str, port: int) -> None:
-    """Refuse a port on which somebody listens, before the seconds that Ray takes.
-
-    Raises:
-        ConfigurationError: If somebody does.
-    """
-    import socket
-
-    from gan_core.errors import ConfigurationError
-
-    with socket.socket() as probe:
-        if probe.connect_ex((host if host != "0.0.0.0" else "127.0.0.1", port)) == 0:
-            raise ConfigurationError("port is taken", "--port", str(port), "one that nobody listens on")

@@ -128,8 +128,10 @@ def _start(log: Callable[[str], None]) -> None:
     _check_sockets()
     for start in range(1, STARTS + 1):
         try:
-            # Without an address Ray would join whatever `ray start` was last used for, alive or not.
-            return _init("local", include_dashboard=False)  # eleven processes and 1 GB, of a Ray that ends with its run
+            with _on_loopback():
+                # Without an address Ray would join whatever `ray start` was last used for, alive or not. Its dashboard
+                # would be eleven processes and 1 GB, of a Ray that ends with its run.
+                return _init("local", include_dashboard=False)
         except Exception as error:  # a bare one where a part of it was too slow
             _end_parts(error)
             if start == STARTS:
@@ -139,6 +141,21 @@ def _start(log: Callable[[str], None]) -> None:
                 ) from error  # fmt: skip
             reason = first_line(error).rstrip(".")
             log(f"ray    did not start: {reason}; tried again, {start + 1} of at most {STARTS} times")
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that starts listen on 127.0.0.1 only, all its parts, as it does by itself on macOS.
+
+    Its own setting of a node's address takes 127.0.0.1 for a mistake, and replaces it by the machine's.
+    """
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _end_parts(error: Exception) -> None:

@@ -1,21 +1,31 @@
-"""Ray Serve: a registered generator over HTTP, its requests bounded, its alias followed."""
+"""Ray Serve: a registered generator on replicas that are started again, behind an HTTP server of our own."""
 
 import asyncio
-import json
+import logging
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gan_core.conditions.classes import Classes
-from gan_core.errors import ConfigurationError, GanError
+from gan_core.errors import CheckpointError, ConfigurationError, GanError
 from gan_core.portable import PortableGenerator
 from pipelines.registry import ModelVersion
 from pipelines.runtime import installed, ray_session
-from pipelines.serving.requests import MAX_BODY, MEDIA, answer_request, parse_request
+from pipelines.serving.requests import SampleRequest, answer_request
 
-METHODS = {"/samples": "POST", "/model": "GET", "/health": "GET"}
-REQUEST_SECONDS = 60.0  # then Ray Serve answers 408
+if TYPE_CHECKING:
+    from pipelines.serving.http_server import Drawn
+
+logger = logging.getLogger(__name__)
+
+QUIET = {"log_level": "ERROR", "enable_access_log": False}
+REQUEST_SECONDS = 60.0  # then a request is told to come again
+LOOK_SECONDS = 1.0  # between two looks at the replicas
+SILENT_SECONDS = 10.0  # without an answer to a look: not healthy
+RESTART_SECONDS = 120.0  # without one: nothing starts again any more, and the command ends
 
 
 @dataclass(frozen=True)
@@ -36,103 +46,70 @@ class ServeSettings:
             raise ConfigurationError("not a port", "serve", str(self.port), "1 to 65535")
 
 
-class ModelHolder:
-    """A Ray actor that holds the model that is served: replicas take it from here, and never read the registry."""
+class Replica:
+    """Draws, one request at a time. It keeps nothing that a new one could not have: each request says of which model."""
 
     def __init__(self) -> None:
-        self.served: tuple[PortableGenerator, dict[str, Any]] | None = None
-
-    def put(self, model: PortableGenerator, about: dict[str, Any]) -> None:
-        """Serve another model from now on."""
-        self.served = model, about
-
-    def get(self) -> Any:
-        """The model, and what /model says of it."""
-        return self.served
-
-
-class Replica:
-    """Answers requests, one draw at a time: a few may wait, those beyond are told to come again."""
-
-    def __init__(self, holder: Any, settings: ServeSettings) -> None:
         import torch
 
         torch.set_num_threads(1)
-        self.holder, self.settings = holder, settings
-        self.waiting = 0
         self.drawing = asyncio.Lock()
+        self.held: tuple[Any, Any] = (None, None)
+        _listen_on_loopback()
 
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Take the model from its holder: at the start, and whenever it is another one."""
-        self.model, self.about = await self.holder.get.remote()
+    async def draw(self, reference: list[Any], asked: SampleRequest) -> bytes | GanError:
+        """Samples of the model in the object store; in a list, because Ray would fetch it for every request."""
+        async with self.drawing:
+            if self.held[0] != reference[0]:
+                self.held = reference[0], await reference[0]
+            try:
+                return await asyncio.to_thread(answer_request, self.held[1], asked)
+            except GanError as error:  # raised, it would be one of Ray's
+                return error
 
-    async def __call__(self, request: Any) -> Any:
-        """One request, by its path: POST /samples, GET /model, GET /health."""
-        path = request.url.path
-        if path not in METHODS:
-            return _refused(404, ConfigurationError("no such path", path[:80], request.method, ", ".join(METHODS)))
-        if request.method != METHODS[path]:
-            return _refused(405, ConfigurationError("method", path, request.method, METHODS[path]), Allow=METHODS[path])
-        if path == "/health":
-            return _json(200, {"status": "ok"})
-        if path == "/model":
-            return _json(200, self.about)
-        return await self._samples(request)
+    async def look(self) -> None:
+        """Answer, beside whatever is drawn: this replica is there."""
 
-    async def _samples(self, request: Any) -> Any:
-        from starlette.responses import Response
 
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > MAX_BODY:
-                return _refused(
-                    413, ConfigurationError("body too large", "POST /samples", "more", f"at most {MAX_BODY} bytes")
-                )
-        try:
-            wanted = parse_request(body, self.settings.max_samples)
-        except GanError as error:
-            return _refused(400, error)
-        if self.waiting > self.settings.max_waiting:
-            before = f"{self.waiting} requests before this one"
-            busy = ConfigurationError("busy", "POST /samples", before, "to be asked again in a second")
-            return _refused(503, busy, **{"Retry-After": "1"})
-        self.waiting += 1
-        try:
-            async with self.drawing:
-                model, about = self.model, self.about  # of one moment: the alias may move while this one draws
-                content = await asyncio.to_thread(answer_request, model, wanted)
-        except GanError as error:  # a condition that this model does not take
-            return _refused(400, error)
-        finally:
-            self.waiting -= 1
-        headers = {"X-Model": f"{about['name']}/{about['version']}", "X-Generator-SHA256": about["generator_sha256"]}
-        return Response(content, media_type=MEDIA[wanted.format], headers=headers)
+def _listen_on_loopback() -> None:
+    """Let a replica of a Ray that is on loopback listen there alone: Serve lets it do so on every interface."""
+    import ray
+    from ray._common.network_utils import is_localhost
+    from ray.serve._private import replica
+
+    if is_localhost(ray.util.get_node_ip_address()):
+        add = replica.add_port_to_grpc_server
+        replica.add_port_to_grpc_server = lambda server, address: add(server, "127.0.0.1:0")
 
 
 class Service:
     """A running Serve application; `show` puts another model in its place without a pause."""
 
-    def __init__(self, settings: ServeSettings, name: str) -> None:
-        import ray
+    def __init__(self, settings: ServeSettings, name: str, held: socket.socket) -> None:
         from ray import serve
 
-        self.settings, self.name = settings, f"gan-{name}"
-        self.holder = ray.remote(ModelHolder).options(num_cpus=0).remote()
-        self.deployment = serve.deployment(
+        from pipelines.serving.http_server import Application, Server
+
+        self.settings, admitted = settings, settings.replicas * (settings.max_waiting + 1)
+        deployment = serve.deployment(
             Replica,
             name="samples",
             num_replicas=settings.replicas,
             ray_actor_options={"num_cpus": 1},
-            # Ours answers first, in JSON; what would still be too many, Serve refuses.
-            max_ongoing_requests=2 * (settings.max_waiting + 2) + 16,
-            max_queued_requests=16 * settings.replicas,
+            max_ongoing_requests=admitted + 16,  # of all replicas but one dead, say
+            health_check_period_s=2.0,
+            health_check_timeout_s=15.0,  # a replica that hangs is replaced too
+            graceful_shutdown_timeout_s=1.0,
         )
+        self.replicas = serve.run(deployment.bind(), name=name, route_prefix=None, logging_config=QUIET)
+        self.shown: tuple[dict[str, Any], Any, Any] = ({}, None, None)
+        self.answered = time.monotonic()
+        application = Application(self.draw, lambda: self.shown[0], self.alive, settings.max_samples, admitted)
+        self.server = Server(application, held, self.watch)
 
     def show(self, version: ModelVersion, model: PortableGenerator) -> dict[str, Any]:
-        """Serve this version, and return what /model says of it once every replica has it."""
+        """Serve this version from now on, and return what /model says of it."""
         import ray
-        from ray import serve
 
         about = {
             "name": version.name,
@@ -143,21 +120,67 @@ class Service:
             **({"classes": list(model.conditions.labels)} if isinstance(model.conditions, Classes) else {}),
             "max_samples": self.settings.max_samples,
         }
-        ray.get(self.holder.put.remote(model, about))
-        application = self.deployment.options(user_config={"version": version.version}).bind(self.holder, self.settings)
-        serve.run(application, name=self.name, logging_config={"log_level": "ERROR", "enable_access_log": False})
+        self.shown = about, model, ray.put(model)
+        self.server.start()
         return about
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Let requests be answered for so long, or for ever.
+
+        Raises:
+            CheckpointError: If nothing answers them any more.
+        """
+        if self.server.ended.wait(seconds):
+            raise CheckpointError(
+                "the service has died", "this cluster", f"no replica answers for {RESTART_SECONDS:g} s",
+                "replicas that Ray starts again; run the same command again",
+            )  # fmt: skip
+
+    async def draw(self, asked: SampleRequest) -> "Drawn":
+        """Samples by a replica, or by the next one where it dies: the same request has the same bits.
+
+        Raises:
+            TimeoutError: If there are none in time.
+        """
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+        from ray.serve.exceptions import RayServeException
+
+        about, model, reference = self.shown  # of one moment: the alias may move while this one is drawn
+        async with asyncio.timeout(REQUEST_SECONDS):
+            while True:
+                try:
+                    return about, await self.replicas.draw.remote([reference], asked)
+                except RayTaskError as error:  # out of memory, or the model lost with a node: the next one has a copy
+                    if self.shown[0] is about:
+                        self.shown = about, model, ray.put(model)
+                    raise TimeoutError from error
+                except (RayError, RayServeException):
+                    await asyncio.sleep(0.2)
+
+    def alive(self) -> bool:
+        """Whether a replica has answered a moment ago."""
+        return time.monotonic() - self.answered < SILENT_SECONDS
+
+    async def watch(self) -> None:
+        """Look at the replicas for as long as they answer, or may be started again."""
+        while time.monotonic() - self.answered < RESTART_SECONDS:
+            try:
+                async with asyncio.timeout(SILENT_SECONDS):
+                    await self.replicas.look.remote()
+                self.answered = time.monotonic()
+            except Exception as error:  # of Ray, of Serve, or no answer in time
+                logger.debug("no replica answers: %r", error)
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 @contextmanager
-def service(settings: ServeSettings, name: str) -> Iterator[Service]:
-    """A Serve application on the cluster that is joined, for as long as the block runs.
+def service(settings: ServeSettings, name: str, held: socket.socket) -> Iterator[Service]:
+    """A Serve application on the cluster that is joined, answering on a socket of ours for as long as the block runs.
 
     Raises:
-        ConfigurationError: If the cluster has no room for the replicas, or the port is taken, or Ray has no Serve.
+        ConfigurationError: If the cluster has no room for the replicas, or Ray has no Serve.
     """
-    import logging
-
     import ray
 
     try:
@@ -171,21 +194,11 @@ def service(settings: ServeSettings, name: str) -> Iterator[Service]:
             "not enough resources", "--replicas", f"{settings.replicas} CPU", f"at most {cpus:g}, what the cluster has"
         )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    options = {"host": settings.host, "port": settings.port, "request_timeout_s": REQUEST_SECONDS}
-    serve.start(http_options=options, logging_config={"log_level": "ERROR", "enable_access_log": False})
-    running = Service(settings, name)
+    serve.start(proxy_location="Disabled", logging_config=QUIET)
+    running = Service(settings, f"gan-{name}", held)
     try:
         yield running
     finally:
+        running.server.stop()
         if ray_session.address() is not None:  # our own cluster ends as a whole
-            serve.delete(running.name)
-
-
-def _json(status: int, value: Any, **headers: str) -> Any:
-    from starlette.responses import Response
-
-    return Response(json.dumps(value), status, headers, "application/json")
-
-
-def _refused(status: int, error: GanError, **headers: str) -> Any:
-    return _json(status, {"error": str(error)}, **headers)
+            serve.delete(f"gan-{name}")

@@ -14,7 +14,7 @@ from gan_core.errors import CheckpointError, Diverged, GanError, last_line
 from gan_core.training import Report
 from pipelines.config import TrainSettings
 from pipelines.runs.resume import TrainingSpec, resume
-from pipelines.runtime import liveness
+from pipelines.runtime import liveness, ray_session
 from pipelines.runtime.lost_resources import own_groups
 from pipelines.runtime.progress import Progress
 from pipelines.runtime.prometheus import Gauges
@@ -105,17 +105,19 @@ def _trainer(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    from pipelines.runtime.local_process_group import LocalTorchConfig
+
     class Trainer(TorchTrainer):  # type: ignore[misc]
         """Ray's, but Ctrl-C is the command's: Ray's own handler would end the process as if it had succeeded."""
 
         def _register_sigint_handler(self, controller: Any) -> None:
             progress.controller = controller
 
-    settings = spec.train
+    settings, group = spec.train, LocalTorchConfig if ray_session.started_here() else TorchConfig
     return Trainer(
         train_loop_per_worker,
         train_loop_config={"payload": payload},
-        torch_config=TorchConfig(timeout_s=math.ceil(settings.hang_timeout_s)),
+        torch_config=group(timeout_s=math.ceil(settings.hang_timeout_s)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings.workers,
             use_gpu=use_gpu,

@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pipelines import config
 from pipelines.registry.model_version import ModelVersion
 from pipelines.runtime import ray_session
 from pipelines.serving.app import ServeSettings, service
+from pipelines.serving.http_server import listening_socket
 from pipelines.serving.requests import SampleRequest, answer_request
 from pipelines.stages.train import train_run
 from pipelines.storage import Storage
@@ -209,9 +209,8 @@ def serve_requests(clients: int, requests: int = 300, count: int = 16) -> list[d
     model = PortableGenerator(generator, published.noise, published.network.generator, (28, 28))
     version = ModelVersion("gan-bench", 1, (), {}, "")
     body = json.dumps({"count": count, "seed": 1}).encode()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    held = listening_socket("127.0.0.1", 0)
+    port = held.getsockname()[1]
 
     def client(many: int) -> list[float]:
         connection, seconds = http.client.HTTPConnection("127.0.0.1", port), []
@@ -225,7 +224,7 @@ def serve_requests(clients: int, requests: int = 300, count: int = 16) -> list[d
         return seconds
 
     settings = ServeSettings(port=port, max_waiting=2 * clients)
-    with ray_session.cluster(), service(settings, version.name) as running, ThreadPoolExecutor(clients) as pool:
+    with ray_session.cluster(), service(settings, version.name, held) as running, ThreadPoolExecutor(clients) as pool:
         running.show(version, model)
         client(20)
         start = time.perf_counter()

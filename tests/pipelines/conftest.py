@@ -1,11 +1,13 @@
 """What the pipeline's tests share: a small configuration, the `gan` command, one finished run, a server."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -204,6 +206,7 @@ class Finished:
     yaml: Path
     storage: Path
     answer: Answer
+    listeners: frozenset[tuple[str, str]]  # names of its processes, and addresses on which they listened
 
     @property
     def folder(self) -> Path:
@@ -217,9 +220,41 @@ class Finished:
 def finished(small_yaml: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """`gan run` on the small configuration: all five stages, two Ray Train workers, an sqlite MLflow."""
     storage = tmp_path_factory.mktemp("finished")
-    answer = gan("run", small_yaml, "--name", "small-run", "--storage", storage, "--json", cwd=storage)
-    assert answer.code == 0, answer.err
-    return Finished("small-run", small_yaml, storage, answer)
+    process = start_gan("run", small_yaml, "--name", "small-run", "--storage", storage, "--json", cwd=storage)
+    done, seen = threading.Event(), set()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            seen.update(listeners(process.pid))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        out, err = process.communicate()
+    finally:
+        done.set()
+        thread.join()
+        kill_group(process)
+    assert process.returncode == 0, err
+    return Finished("small-run", small_yaml, storage, Answer(0, out, err), frozenset(seen))
+
+
+def listeners(pid: int) -> set[tuple[str, str]]:
+    """On which addresses a process and its descendants listen now, with their names."""
+    import ray  # noqa: F401, brings psutil
+    from psutil import NoSuchProcess, Process
+
+    found = set()
+    with contextlib.suppress(NoSuchProcess):
+        for process in [root := Process(pid), *root.children(recursive=True)]:
+            with contextlib.suppress(NoSuchProcess):
+                sockets = [socket for socket in process.net_connections("inet") if socket.status == "LISTEN"]
+                name = (process.cmdline() or [process.name()])[0]
+                found |= {(name, socket.laddr.ip) for socket in sockets}
+    return found
+
+
+LOOPBACK = {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import free_port
-from tests.pipelines.conftest import environment, gan
+from tests.pipelines.conftest import LOOPBACK, environment, gan
 
 SCRIPT = """
 from pipelines.runtime import ray_session
@@ -106,3 +106,14 @@ def test_an_address_set_to_nothing_is_none(tmp_path):
     )
     assert answer.returncode == 0, answer.stderr
     assert int(answer.stdout) >= 1
+
+
+def test_a_local_run_listens_on_loopback_alone(finished):
+    """Ray's control service, raylet, workers and agents, their metrics, and the ranks that train together.
+
+    They listened on every interface: whoever reached a port and had the token ran code there, and metrics had none.
+    """
+    assert [listener for listener in finished.listeners if listener[1] not in LOOPBACK] == []
+    names = " ".join(name for name, _ in finished.listeners)
+    for part in ("gcs_server", "raylet", "ray::DashboardAgent", "ray::RayTrainWorker"):
+        assert part in names, names

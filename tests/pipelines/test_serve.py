@@ -17,7 +17,18 @@ from pipelines.registry import Registry
 from pipelines.registry.champion_history import ChampionHistory
 from pipelines.storage import Storage
 from tests.conftest import free_port
-from tests.pipelines.conftest import Place, failed, gan, kill_group, principal_generator, start_gan, until
+from tests.pipelines.conftest import (
+    LOOPBACK,
+    Place,
+    environment,
+    failed,
+    gan,
+    kill_group,
+    listeners,
+    principal_generator,
+    start_gan,
+    until,
+)
 from tests.pipelines.test_registry import files, register
 
 NAME = "gan-served"
@@ -40,10 +51,10 @@ def registered(database_template, digits, tmp_path_factory):
 class Server:
     """A running `gan serve`, and what it answers."""
 
-    def __init__(self, place, *options):
+    def __init__(self, place, *options, start=start_gan):
         self.port = free_port()
         command = ("serve", f"{NAME}@champion", "--port", self.port, "--tracking-uri", place.uri, "--json", *options)
-        self.process = start_gan(*command, cwd=place.files.parent)
+        self.process = start(*command, cwd=place.files.parent)
         self.said = json.loads(self.process.stdout.readline() or "{}")
 
     def ask(self, method, path, body=None):
@@ -59,6 +70,32 @@ class Server:
         status, headers, content = self.ask(method, path, body)
         assert headers["content-type"] == "application/json"
         return status, json.loads(content)["error"]
+
+
+CONTROLLER, REPLICA = "ray::ServeController", f"ray::ServeReplica:gan-{NAME}:samples"
+IMPATIENT = """
+from pipelines.serving import app
+from pipelines.cli import main
+app.SILENT_SECONDS, app.RESTART_SECONDS = 3.0, 6.0
+main()
+"""
+
+
+def start_impatient(*arguments, cwd):
+    """The command, with fewer seconds."""
+    return subprocess.Popen(
+        [sys.executable, "-c", IMPATIENT, *map(str, arguments)], cwd=cwd, env=environment(), text=True,
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def processes(server, name):
+    """The processes of a server that Ray calls so."""
+    import ray  # noqa: F401, brings psutil
+    from psutil import Process
+
+    children = Process(server.process.pid).children(recursive=True)
+    return [child for child in children if "".join(child.cmdline()[:1]).startswith(name)]
 
 
 @contextlib.contextmanager
@@ -159,6 +196,50 @@ def test_full_queue_answers_503_and_health_still_200(server, registered):
     until(lambda: server.ask("POST", "/samples", {"count": 3})[0] == 200)
     _, _, content = server.ask("POST", "/samples", {"count": 3})
     assert np.array_equal(np.load(io.BytesIO(content)), models[0].draw(3, 0))
+
+
+@pytest.mark.slow
+def test_killed_replicas_are_replaced(server, registered):
+    """Each helper process is killed, then the replica: requests wait for the next one, and have the same bits.
+
+    The command stayed up for ever, and every request timed out.
+    """
+    _, _, models = registered
+    for name in (CONTROLLER, REPLICA):
+        (killed,) = processes(server, name)
+        killed.kill()
+        status, _, content = server.ask("POST", "/samples", {"count": 3, "seed": 8})
+        assert status == 200, content
+        assert np.array_equal(np.load(io.BytesIO(content)), models[0].draw(3, 8))
+        until(lambda: server.ask("GET", "/health")[0] == 200)
+    assert killed.pid not in [replica.pid for replica in processes(server, REPLICA)]
+
+
+@pytest.mark.slow
+def test_replicas_gone_for_good_end_the_command(registered):
+    """Where nothing starts a killed replica again, /health says so, and the command ends with a line and code 4."""
+    place, _, _ = registered
+    server = Server(place, start=start_impatient)
+    try:
+        assert server.said, server.process.communicate()[1]
+        for process in processes(server, CONTROLLER):
+            process.suspend()
+        for process in processes(server, REPLICA):
+            process.kill()
+        until(lambda: server.ask("GET", "/health")[0] == 503)
+        _, err = server.process.communicate()
+    finally:
+        kill_group(server.process)
+    assert server.process.returncode == 4, err
+    assert err.splitlines()[-1].startswith("error: the service has died (this cluster): no replica answers for 6 s")
+
+
+@pytest.mark.slow
+def test_server_listens_on_loopback_alone(server):
+    """Serve's replicas listened on every interface, and ran what they were sent."""
+    found = listeners(server.process.pid)
+    assert [listener for listener in found if listener[1] not in LOOPBACK] == []
+    assert any(name.startswith(REPLICA) for name, _ in found)
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ def show_configuration(context: Context, configuration: str, overrides: tuple[st
     from pipelines import config
 
     plain = config.to_plain(config.load(configuration, overrides))
-    document, by_hand = config.parse_yaml(config.read_text(configuration), configuration) or {}, {}
+    document = config.parse_yaml(config.read_text(configuration), configuration) or {}
+    by_hand: dict[str, Any] = {}
     for text in overrides:
         config.apply_override(document, text)
         config.apply_override(by_hand, text)

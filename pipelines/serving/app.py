@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
 REQUEST_SECONDS = 60.0  # then a request is told to come again
+FETCH_SECONDS = 30.0  # for a replica to fetch a model that it does not hold; a lost one may never come
 LOOK_SECONDS = 1.0  # between two looks at the replicas
 SILENT_SECONDS = 10.0  # without an answer to a look: not healthy
 RESTART_SECONDS = 120.0  # without one: nothing starts again any more, and the command ends
@@ -61,7 +62,8 @@ class Replica:
         """Samples of the model in the object store; in a list, because Ray would fetch it for every request."""
         async with self.drawing:
             if self.held[0] != reference[0]:
-                self.held = reference[0], await reference[0]
+                async with asyncio.timeout(FETCH_SECONDS):
+                    self.held = reference[0], await reference[0]
             try:
                 return await asyncio.to_thread(answer_request, self.held[1], asked)
             except GanError as error:  # raised, it would be one of Ray's

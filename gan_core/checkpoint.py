@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
+from gan_core.bounded_reading import read_bounded
 from gan_core.errors import CheckpointError
 
 SCHEMA = 1
@@ -166,21 +166,6 @@ def _read_verified(folder: Path, name: str, manifest: Manifest) -> dict[str, Ten
         return parse_tensors(content)
     except SafetensorError as error:
         raise CheckpointError("not safetensors", path, str(error), "a file written by this package") from error
-
-
-def read_bounded(path: Path, most: int) -> bytes:
-    """The content of a file of at most so many bytes.
-
-    Raises:
-        OSError: If it is not there, or cannot be read.
-        ValueError: If it is larger, or no file of content: a pipe would be waited for, a device has no end.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("no file of content")
-    if status.st_size > most:
-        raise ValueError(f"{status.st_size:,} bytes, of at most {most:,}")
-    return path.read_bytes()
 
 
 def tensors_digest(*groups: Mapping[str, Tensor]) -> str:

@@ -94,7 +94,9 @@ class TrainingSegment:
             if noted not in (b"", _trailer(read)):  # before 0.3 there was none
                 raise ValueError("its SHA-256 is another")
             return array
-        except (ValueError, EOFError, MemoryError) as error:
+        except CheckpointError:
+            raise
+        except Exception as error:  # NumPy's reader raises errors of many types
             raise CheckpointError(
                 "damaged file",
                 folder.child(name).uri,

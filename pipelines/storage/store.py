@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow.fs
 from torch import Tensor
 
-from gan_core.checkpoint import read_bounded, storage_error, write_durably
+from gan_core.bounded_reading import read_bounded
+from gan_core.checkpoint import storage_error, write_durably
 from gan_core.errors import CheckpointError
 from pipelines.storage import file_lock
 from pipelines.storage.uri import answering, check_bucket, checked_address, joined, local_folder, open_place

@@ -112,7 +112,7 @@ def test_endless_list_of_tensors_is_not_parsed(folder):
     (folder / "generator.safetensors").write_bytes(content)
     described = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     rewrite_manifest(folder, lambda m: m["files"].update({"generator.safetensors": described}))
-    with pytest.raises(CheckpointError, match="not safetensors .*a list of tensors of over 4,194,304 bytes"):
+    with pytest.raises(CheckpointError, match=r"not safetensors .*a list of tensors of over 4,194,304 bytes"):
         read_checkpoint(folder)
 
 

@@ -27,6 +27,8 @@ configuration: layers of 10^5 units|configuration: noise of 10^12|configuration:
 configuration: python object|override: brackets
 run: run.json: FIFO|run: run.json: /dev/zero|run: run.json: a terabyte of zeros|run: records/train.json: FIFO
 run: checkpoints/step=00000010/MANIFEST.json: FIFO
+images: FIFO named .parquet|images: FIFO named .npy|images: a terabyte of zeros named .png
+data set: IDX packed from half a GiB|data set: IDX of 256 GB|data set: IDX: /dev/zero|data set: CIFAR-10 of a terabyte
 model: manifest: a step of 10^400|model: images of text|model: weights: a pickle|model: a million layers
 """
 ATTACK = """

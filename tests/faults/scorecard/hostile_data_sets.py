@@ -85,7 +85,7 @@ PUBLISHED: dict[str, Callable[[Path], Case]] = {
     "IDX of 2^31 images": lambda folder: _idx(folder, struct.pack(">IIII", 0x803, 2**31, 28, 28)),
     "IDX of 2^32 a side": lambda folder: _idx(folder, struct.pack(">IIII", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1)),
     "IDX of 256 GB": _sparse_idx,
-    "IDX packed from 4 GiB": lambda folder: _idx(folder, _gzip_bomb(2**32), ".gz"),
+    "IDX packed from half a GiB": lambda folder: _idx(folder, _gzip_bomb(2**29), ".gz"),
     "IDX packed, cut short": lambda folder: _idx(folder, b"\x1f\x8b\x08\0", ".gz"),
     **{f"IDX: {kind}": _special_idx(kind) for kind in SPECIAL},
     "CIFAR-10 of pickles": _cifar,

@@ -28,13 +28,13 @@ class RandomFaults(Faults):
     """A share of all requests fails, each in a way of its own."""
 
     share: float = SHARE
-    random: random.Random = dataclasses.field(default_factory=random.Random)
+    drawn: random.Random = dataclasses.field(default_factory=random.Random)
     delay: float = 0.5
 
     def due(self, method: str, path: str) -> bool:
         """Whether this request fails, and how; reads too."""
-        self.kind = self.random.choice(get_args(Kind))
-        due = self.random.random() < self.share and not path.startswith("/health")
+        self.kind = self.drawn.choice(get_args(Kind))
+        due = self.drawn.random() < self.share and not path.startswith("/health")
         self.done += [f"{self.kind} {method} {path}"] if due else []
         return due
 
@@ -63,7 +63,7 @@ def proxied(folder: Path, seed: int) -> Iterator[Proxied]:
 def register_through_faults(place: Proxied, number: int) -> Measures:
     """Register and promote one run's model, again until it is done: one version, one move, nothing announced."""
     name = f"gan-{place.seed}-{number}"
-    place.faults.random = random.Random(f"{place.seed} {number}")
+    place.faults.drawn = random.Random(f"{place.seed} {number}")
     place.faults.share, place.faults.done = SHARE, []
     tries, said = 0, ""
     while tries < TRIES:

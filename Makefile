@@ -5,10 +5,11 @@ CONFIG ?= configs/digits.yaml
 VENV   := .venv
 STAMP  := $(VENV)/.installed
 WORKERS ?= 2
+EXAMPLES ?= 20000
 BIN    := $(VENV)/bin
 UV     := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 
-.PHONY: setup run test test-slow check format bench lock clean
+.PHONY: setup run test test-slow check format bench faults fuzz sbom audit lock clean
 
 setup: $(STAMP)
 
@@ -45,6 +46,21 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+# The scorecard of faults (docs/faults.md); PART="--part flips --runs 1000" is a part of it, PART=--busy has busy neighbours.
+faults: $(STAMP)
+	$(BIN)/python -m tests.faults.scorecard $(PART)
+
+# Hypothesis on every parser for about an hour; 60 examples of each are among the tests.
+fuzz: $(STAMP)
+	GAN_FUZZ_EXAMPLES=$(EXAMPLES) GAN_TEST_SEED=$$(date +%s) $(BIN)/python -m pytest -n0 --timeout=7200 tests/faults/test_fuzz.py
+
+# What the image installs, as CycloneDX; and its known vulnerabilities, where their source can be asked: else it fails.
+sbom: $(STAMP)
+	$(UV) tool run --from cyclonedx-bom cyclonedx-py requirements requirements-runtime.lock --output-reproducible -o sbom.json
+
+audit: $(STAMP)
+	$(UV) tool run pip-audit --strict --disable-pip --requirement requirements-runtime.lock
 
 # Pins with hashes and no index address; bootstrap.lock holds the installer itself.
 # The runtime lock, which the image installs, is the part of the lock without the tools of development.

@@ -15,10 +15,14 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as serialize_tensors
 from torch import Tensor
 
+from gan_core.bounded_reading import read_bounded
 from gan_core.errors import CheckpointError
 
 SCHEMA = 1
 MANIFEST = "MANIFEST.json"
+
+MAX_JSON = 2**22  # bytes of a manifest or a description: ours have kilobytes, and it is parsed before anything is known
+MAX_HEADER = 2**22  # bytes of the list of tensors before the tensors of a file
 
 # What reading a JSON document of any other form raises.
 MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
@@ -95,7 +99,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_bounded(path, MAX_JSON))
         schema = document["schema"]
         if schema != SCHEMA:
             raise CheckpointError(
@@ -114,7 +118,10 @@ def read_manifest(folder: Path) -> Manifest:
                 ", ".join(files) or "no file",
                 "plain names ending in .safetensors",
             )
-        return Manifest(int(document["step"]), files, dict(document["about"]))
+        step = document["step"]
+        if type(step) is not int or not 0 <= step < 2**63:
+            raise ValueError(f"step {str(step)[:40]}")
+        return Manifest(step, files, dict(document["about"]))
     except FileNotFoundError as error:
         raise CheckpointError(
             "no such checkpoint", folder, f"no {MANIFEST}", "a folder written by this package"
@@ -154,6 +161,8 @@ def _read_verified(folder: Path, name: str, manifest: Manifest) -> dict[str, Ten
     if digest != expected["sha256"]:
         raise CheckpointError("damaged checkpoint", path, f"SHA-256 {digest[:12]}", f"{expected['sha256'][:12]}")
     try:
+        if int.from_bytes(content[:8], "little") > MAX_HEADER:
+            raise SafetensorError(f"a list of tensors of over {MAX_HEADER:,} bytes")
         return parse_tensors(content)
     except SafetensorError as error:
         raise CheckpointError("not safetensors", path, str(error), "a file written by this package") from error

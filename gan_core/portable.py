@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gan_core.checkpoint import MALFORMED, read_checkpoint, tensors_digest, write_checkpoint, write_durably
+from gan_core.checkpoint import MALFORMED, MAX_JSON, read_checkpoint, tensors_digest, write_checkpoint, write_durably
 from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.conditions.observed import Observed
 from gan_core.conditions.settings import conditions_from, described
@@ -29,7 +29,7 @@ from gan_core.training import sample
 
 CONFIG, WEIGHTS = "config.json", "generator.safetensors"
 FILES = (CONFIG, "MANIFEST.json", WEIGHTS)  # all that is ever read of such a folder
-MAX_BYTES = 2**31  # of one file
+MAX_BYTES = 2**31  # of a file of weights
 
 
 PART = 10_000  # samples at a time: whole blocks of those in which `sample` evaluates G, so that no bit depends on it
@@ -117,6 +117,11 @@ def save_generator(
     write_checkpoint(folder, 0, {"generator": dict(model.generator.state_dict()), **(beside or {})}, about)
 
 
+def most_bytes(name: str) -> int:
+    """The size of the largest file of this name that is read: what is parsed is small, what is hashed may be large."""
+    return MAX_JSON if name.endswith(".json") else MAX_BYTES
+
+
 def load_generator(folder: Path) -> PortableGenerator:
     """Read such a folder, trusting nothing in it: data only, sizes capped, keys and shapes exact.
 
@@ -127,8 +132,8 @@ def load_generator(folder: Path) -> PortableGenerator:
         path = folder / name
         if path.is_symlink() or not path.is_file():
             raise CheckpointError("not a generator", path, "no plain file of this name", ", ".join(FILES))
-        if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError("file too large", path, f"{path.stat().st_size} bytes", f"at most {MAX_BYTES}")
+        if path.stat().st_size > most_bytes(name):
+            raise CheckpointError("file too large", path, f"{path.stat().st_size} bytes", f"at most {most_bytes(name)}")
     noise, network, shape, pixels, conditions = _parse(folder / CONFIG)
     manifest, tensors = read_checkpoint(folder, ["generator"])
     digest, expected = hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest(), manifest.about.get("config_sha256")
@@ -148,7 +153,7 @@ def _parse(path: Path) -> tuple[NoiseSettings, GeneratorSettings, tuple[int, ...
             raise ValueError(f"architecture {architecture!r} with condition size {condition_size!r}")
         noise = read_settings(NoiseSettings, document.pop("noise"))
         network: GeneratorSettings = read_settings(GENERATOR_SETTINGS[architecture], document.pop("generator"))
-        shape = tuple(int(length) for length in document.pop("image_shape"))
+        shape = tuple(document.pop("image_shape"))
         pixels = document.pop("pixels", "unit")  # a folder of an earlier version does not say
         if document:
             raise ValueError(f"unknown keys {', '.join(sorted(document))}")
@@ -156,6 +161,8 @@ def _parse(path: Path) -> tuple[NoiseSettings, GeneratorSettings, tuple[int, ...
             raise ValueError(f"pixels {pixels!r}")
         if isinstance(conditions, Observed) and conditions.image_shape != shape:
             raise ValueError(f"images of {list(shape)} and masks of {list(conditions.image_shape)}")
+        if not all(type(length) is int for length in shape):
+            raise ValueError(f"images of {shape!r}")
         if not shape or min(shape) < 1 or 4 * _weights(network, noise.size, conditions.size, shape) > MAX_BYTES:
             raise ValueError(f"layers of {network}, noise of {noise.size} and images of {list(shape)}")
         return noise, network, shape, pixels, conditions

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from gan_core.bounded_reading import read_bounded
 from gan_core.datasets.examples import Dataset, Examples, check_images
 from gan_core.errors import DataError, first_line
 
 SHAPE = (32, 32, 3)  # of an image here; the files hold the three colours one after the other, (3, 32, 32)
 PIXELS = 3072
+MOST_BYTES = 2**26  # of a batch: those that are published have 31 million
 # What stands between the labels of a pickled list, and numbers the objects for later reference.
 WITHIN_LIST = ("EMPTY_LIST", "MARK", "BININT1", "APPEND", "APPENDS")
 MEMO = ("PUT", "BINPUT", "LONG_BINPUT")
@@ -126,9 +128,10 @@ def _complete(folder: Path, versions: tuple[BatchFiles, ...]) -> BatchFiles | No
 def _batch(version: BatchFiles, path: Path) -> Batch:
     """A file's pixels and labels, read only once the file is known to be the published one."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError("unreadable file", path, error.strerror or str(error), "a CIFAR-10 batch") from error
+        content = read_bounded(path, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError("unreadable file", path, reason, "a CIFAR-10 batch") from error
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != version.digests[path.name]:
         raise DataError("not the published file", path, "another MD5", version.digests[path.name])
     pixels, labels = version.parse(content, path)

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from gan_core.bounded_reading import read_bounded
 from gan_core.datasets.examples import Dataset, Examples, check_images
 from gan_core.errors import DataError, first_line
 
 SIDE = 28  # pixels
+MOST_BYTES = 2**26  # of a file, unpacked: the largest that is published has 47 million
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,14 @@ def _read(files: IdxFiles, folder: Path, name: str) -> bytes:
     if path is None:
         raise DataError(f"{files.folder} is missing", folder / name, "no such file", _expected(files))
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        content = read_bounded(path, MOST_BYTES)
+        if path.suffix == ".gz":
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as unpacked:
+                content = unpacked.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"over {MOST_BYTES:,} bytes")
+        return content
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError("unreadable file", path, str(error), "a whole IDX file, plain or gzipped") from error
 
 

@@ -2,20 +2,27 @@
 
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from gan_core.bounded_reading import read_bounded
 from gan_core.datasets.examples import Dataset, Examples, check_images
 from gan_core.datasets.image_listing import FORMATS, KINDS, list_folder
 from gan_core.errors import DataError, first_line
 from gan_core.randomness import stream
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SHARES = {"validation": 0.04, "gate": 0.06, "test": 0.10}  # the rest trains
 SMALLEST = 10  # images of a split
+ROWS_AT_ONCE = 256  # of a transparent image
+MOST_BYTES = 2**29  # of an encoded image: more than the largest that is decoded, 89 million pixels, has raw
 NEEDED = SMALLEST * (len(SHARES) + 1)
 GREY_MODES, COLOUR_MODES = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -111,12 +118,10 @@ def _decoded(content: bytes, where: object, size: Sequence[int] | None, channels
             mode = file.mode
             if mode not in GREY_MODES + COLOUR_MODES:
                 raise ValueError(f"pixels of mode {mode}, not of 8 bits")
-            upright = ImageOps.exif_transpose(file)  # as a camera says it was held
-            if mode.endswith("A") or "transparency" in file.info:  # what lies under it is not what one sees
-                seen = upright.convert("RGBA")
-                upright = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+            ImageOps.exif_transpose(file, in_place=True)  # as a camera says it was held
             grey = channels == "grey" or (channels is None and mode in GREY_MODES)
-            image = upright.convert("L" if grey else "RGB")
+            transparent = mode.endswith("A") or "transparency" in file.info
+            image = _on_white(file, "L" if grey else "RGB") if transparent else file.convert("L" if grey else "RGB")
             if size is not None and image.size != (size[1], size[0]):
                 image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
             return np.asarray(image)
@@ -127,6 +132,18 @@ def _decoded(content: bytes, where: object, size: Sequence[int] | None, channels
         if isinstance(error, UnidentifiedImageError):  # whose text names a buffer
             reason = f"not recognised, it begins with {content[:12]!r}" if content else "an empty file"
         raise DataError("unreadable image", where, reason, f"a whole {KINDS} file of 8 bits a channel") from error
+
+
+def _on_white(image: "Image.Image", mode: str) -> "Image.Image":
+    """What one sees of a transparent image, whatever lies under it; some rows at a time, for the memory's sake."""
+    from PIL import Image
+
+    seen = image if image.mode == "RGBA" else image.convert("RGBA")
+    whole = Image.new(mode, seen.size)
+    for top in range(0, seen.height, ROWS_AT_ONCE):
+        rows = seen.crop((0, top, seen.width, min(seen.height, top + ROWS_AT_ONCE)))
+        whole.paste(Image.alpha_composite(Image.new("RGBA", rows.size, "white"), rows).convert(mode), (0, top))
+    return whole
 
 
 def _array(path: Path, size: Sequence[int] | None, channels: Channels | None) -> np.ndarray:
@@ -159,11 +176,13 @@ def read_array(path: str | Path, where: object, expected: str) -> np.ndarray:
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ValueError("no file of content")
         if (size := os.path.getsize(path)) > memory:
             raise MemoryError(f"{size / 2**30:.1f} GiB where the machine has {memory / 2**30:.1f} GiB of memory")
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except Exception as error:  # NumPy's reader raises errors of many types, a tokenizer's for one
+        reason = getattr(error, "strerror", None) or first_line(error)
         if "allow_pickle" in reason:
             reason = "an array of Python objects, or no .npy file"
         raise DataError("unreadable array", where, reason, expected) from error
@@ -174,9 +193,10 @@ def read_array(path: str | Path, where: object, expected: str) -> np.ndarray:
 
 def _content(file: Path) -> bytes:
     try:
-        return file.read_bytes()
-    except OSError as error:
-        raise DataError("unreadable image", file, error.strerror or str(error), f"a {KINDS} file") from error
+        return read_bounded(file, MOST_BYTES)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError("unreadable image", file, reason, f"a {KINDS} file") from error
 
 
 def _size(image: np.ndarray) -> str:

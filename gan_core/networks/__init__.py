@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 import numpy as np
 import torch
 
+from gan_core.errors import ConfigurationError, first_line
 from gan_core.networks import base
 from gan_core.networks.base import DiscriminatorNet, GeneratorNet
 from gan_core.networks.convolutional import ConvolutionalDiscriminator, ConvolutionalGenerator, ConvolutionalSettings
@@ -22,6 +23,8 @@ from gan_core.networks.maxout_convolutional import (
     MaxoutConvolutionalSettings,
 )
 from gan_core.randomness import stream
+
+MOST_WEIGHTS = 2**29  # of a net, in float32 2 GiB: the largest file of weights that is read again
 
 
 class Nets(NamedTuple):
@@ -113,11 +116,20 @@ def build(
 
 
 def check(settings: Architecture, noise_size: int, image_shape: tuple[int, ...], condition_size: int = 0) -> None:
-    """Refuse images that the architecture is not for, without making any weight.
+    """Refuse images that the architecture is not for, and nets that no file could hold, without making any weight.
 
     Raises:
-        ConfigurationError: If it is not.
+        ConfigurationError: If it is not, or G or D has over `MOST_WEIGHTS`.
     """
-    with torch.device("meta"):
-        make_generator(settings.generator, noise_size, condition_size, image_shape)
-        make_discriminator(settings.discriminator, image_shape, condition_size)
+    expected = f"at most {MOST_WEIGHTS:,} weights in a net"
+    try:
+        with torch.device("meta"):
+            generator = make_generator(settings.generator, noise_size, condition_size, image_shape)
+            discriminator = make_discriminator(settings.discriminator, image_shape, condition_size)
+    except (RuntimeError, TypeError) as error:  # torch's, for sizes beyond 2^63
+        where, given = "network, noise.size", f"sizes that no tensor has: {first_line(error)[:100]}"
+        raise ConfigurationError("network too large", where, given, expected) from error
+    for name, net in (("generator", generator), ("discriminator", discriminator)):
+        weights = sum(parameter.numel() for parameter in net.parameters())
+        if weights > MOST_WEIGHTS:
+            raise ConfigurationError("network too large", f"network.{name}", f"{weights:,} weights", expected)

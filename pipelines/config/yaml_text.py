@@ -1,15 +1,19 @@
 """Safe YAML as people write it: every number is one, sections can be merged, each key stands once, no document explodes."""
 
 import math
+import os
 import re
+import select
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
 from gan_core.errors import ConfigurationError
 
 MOST_BYTES, MOST_VALUES = 2**20, 100_000  # of a document, its aliases written out
+PIPE_SECONDS = 3.0
 MERGE = "tag:yaml.org,2002:merge"
 # YAML 1.1, which PyYAML reads, wants a dot in every fraction and a sign in every exponent.
 EXPONENT = re.compile(r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9_]+)[eE][-+]?[0-9]+$")
@@ -22,7 +26,7 @@ def read_text(path: str | Path) -> str:
         ConfigurationError: If it cannot be read, is not text, or is larger than a configuration can be.
     """
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path) as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) <= MOST_BYTES:
             return content.decode()
@@ -33,6 +37,21 @@ def read_text(path: str | Path) -> str:
     raise ConfigurationError("unreadable configuration", path, "over 1 MiB", "a YAML file of settings")
 
 
+def _opened(path: str | Path) -> BinaryIO:
+    """The file, open to be read; a shell's `<(command)` is a pipe, and one that nobody writes to would be waited for.
+
+    Raises:
+        OSError: If it cannot be opened, or nothing comes.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = os.fdopen(number, "rb")
+    if stat.S_ISFIFO(os.fstat(number).st_mode) and not select.select([number], [], [], PIPE_SECONDS)[0]:
+        file.close()
+        raise OSError(f"a pipe into which nobody has written for {PIPE_SECONDS:g} s")
+    os.set_blocking(number, True)
+    return file
+
+
 def parse_yaml(text: str, where: object) -> Any:
     """Safe YAML, with duplicate keys refused, and aliases that would not end or be too many.
 
@@ -41,13 +60,12 @@ def parse_yaml(text: str, where: object) -> Any:
     """
     try:
         loader = _StrictLoader(text)
+        loader.where = where
         node = loader.get_single_node()  # type: ignore[no-untyped-call]
         if node is None:
             return None
         if _values(node, {}) > MOST_VALUES:
-            raise ConfigurationError(
-                "not a configuration", where, f"over {MOST_VALUES} values", "fewer, aliases included"
-            )
+            raise _too_many(where)
         return loader.construct_document(node)  # type: ignore[no-untyped-call]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -69,7 +87,16 @@ def as_number(text: str) -> str | None:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key given twice and reads 1e3 as a number, a whole one."""
+    """A SafeLoader that refuses a key given twice and too many values, and reads 1e3 as a number, a whole one."""
+
+    where: object = None
+    composed = 0  # nodes so far, of which PyYAML makes some 50,000 a second
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.composed += 1
+        if self.composed > MOST_VALUES:
+            raise _too_many(self.where)
+        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -93,6 +120,10 @@ class _StrictLoader(yaml.SafeLoader):
 
 _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))  # type: ignore[no-untyped-call]
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.construct_yaml_float)
+
+
+def _too_many(where: object) -> ConfigurationError:
+    return ConfigurationError("not a configuration", where, f"over {MOST_VALUES} values", "fewer, aliases included")
 
 
 def _values(node: yaml.Node, counted: dict[int, int]) -> int:

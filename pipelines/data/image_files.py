@@ -24,6 +24,8 @@ def load(settings: DataSettings, log: Callable[[str], None] = lambda text: None)
         return datasets.load(settings)
     root = Path(settings.root).expanduser()
     parquet = (str(root),) if root.suffix.lower() == PARQUET else ()
+    if parquet and root.exists() and not root.is_file() and not root.is_dir():
+        raise DataError("unreadable file", root, "a pipe or a device", "a whole Parquet file")
     listing = list_folder(root) if root.is_dir() else Listing((), parquet, {})
     if listing.parquet:
         encoded = (image for file in listing.parquet for image in images(file))

@@ -11,7 +11,7 @@ import numpy as np
 
 import gan_core
 from gan_core.errors import RegistryError
-from gan_core.portable import MAX_BYTES
+from gan_core.portable import most_bytes
 from pipelines.registry.address import implausible_answer
 from pipelines.registry.mlflow_client import one_line_errors, unless_there, without_retries
 from pipelines.registry.mlflow_runs import MlflowRuns
@@ -134,12 +134,10 @@ class MlflowBackend(MlflowRuns):
         location = self.client.get_logged_model(source.removeprefix("models:/")).artifact_location
         place = f"{location}/{FILES_FOLDER}"
         for listed in mlflow.artifacts.list_artifacts(artifact_uri=place, tracking_uri=self.uri):
-            if PurePosixPath(listed.path).name in names and (listed.file_size or 0) > MAX_BYTES:
+            name = PurePosixPath(listed.path).name
+            if name in names and (listed.file_size or 0) > most_bytes(name):
                 raise RegistryError(
-                    "file too large",
-                    f"{place}/{PurePosixPath(listed.path).name}",
-                    f"{listed.file_size:,} bytes",
-                    f"at most {MAX_BYTES:,}",
+                    "file too large", f"{place}/{name}", f"{listed.file_size:,} bytes", f"at most {most_bytes(name):,}"
                 )
         for name in names:
             mlflow.artifacts.download_artifacts(

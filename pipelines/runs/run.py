@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, TypeVar
 
-from gan_core.checkpoint import MALFORMED
+from gan_core.checkpoint import MALFORMED, checkpoint_name
 from gan_core.conditions.settings import conditions_from
 from gan_core.errors import CheckpointError, ConfigurationError, GanError
 from gan_core.networks import make_generator
@@ -251,7 +251,7 @@ class Run:
                 "not the trained weights",
                 f"{self.name}: {name}",
                 f"generator {model.sha256[:12]}",
-                f"{trained[digest][:12]} of step {trained['step']}; its checkpoint is damaged: "
+                f"{trained[digest][:12]} of {checkpoint_name(trained['step'])}, which is damaged or gone: "
                 "remove records/train.json, and the same command trains the last steps again",
             )
         return model

@@ -1,6 +1,7 @@
 """What ends a process, as a line and an exit code: the command line's, and those of a failure that others are notified of."""
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -25,6 +26,9 @@ def failure(error: Exception) -> tuple[int, str] | None:
         return None
     if isinstance(error, ModuleNotFoundError) and (known := installed.missing(error)) is not None:
         return known.exit_code, str(known)
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # whichever option or setting gave it
+        name = str(error.filename)
+        return 2, f"name too long ({visible(name[:60])}…): {len(name):,} characters; expected a path that there can be"
     first = visible(str(error).splitlines()[0]) if str(error) else ""
     return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
 

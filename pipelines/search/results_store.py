@@ -7,6 +7,7 @@ and nothing else. This is the truth about a search; Ray Tune's own folder is onl
 In files a segment is called `stretch`, and the store `findings`: so older versions named them.
 """
 
+import hashlib
 import io
 import logging
 from collections.abc import Mapping
@@ -65,9 +66,10 @@ class TrainingSegment:
         if weights is not None:
             self.keep(row["step"], weights)
         if log_densities is not None:
-            content = io.BytesIO()
-            np.save(content, log_densities, allow_pickle=False)
-            self.folder.child(LOG_DENSITIES).write(f"{row['step']:08d}.npy", content.getvalue())
+            buffer = io.BytesIO()
+            np.save(buffer, log_densities, allow_pickle=False)
+            content = buffer.getvalue()
+            self.folder.child(LOG_DENSITIES).write(f"{row['step']:08d}.npy", content + _trailer(content))
         append_history(self.folder, [row])
 
     def log_metrics(self, metrics: Mapping[str, Any]) -> None:
@@ -86,8 +88,15 @@ class TrainingSegment:
         """
         folder, name = self.folder.child(LOG_DENSITIES), f"{step:08d}.npy"
         try:
-            return np.asarray(np.load(io.BytesIO(folder.read(name) or b""), allow_pickle=False))
-        except (ValueError, EOFError) as error:
+            content = io.BytesIO(folder.read(name) or b"")
+            array = np.asarray(np.load(content, allow_pickle=False))
+            read, noted = content.getvalue()[: content.tell()], content.read()
+            if noted not in (b"", _trailer(read)):  # before 0.3 there was none
+                raise ValueError("its SHA-256 is another")
+            return array
+        except CheckpointError:
+            raise
+        except Exception as error:  # NumPy's reader raises errors of many types
             raise CheckpointError(
                 "damaged file",
                 folder.child(name).uri,
@@ -125,9 +134,10 @@ def open_segment(
 def open_results(run: Storage, inputs: Any) -> tuple[Storage, int]:
     """The search's results store and how many rows it holds; results of other inputs are removed."""
     results, identity = run.child(run_layout.TUNE, run_layout.RESULTS), digest(inputs)
-    if results.read_json(ABOUT) != identity:
+    noted = results.read_json(ABOUT)  # before 0.3 the digest alone, which a flipped bit made that of other inputs
+    if noted not in (identity, {"inputs": identity}):
         results.remove()
-        results.write_json(ABOUT, identity)
+        results.write_json(ABOUT, {"inputs": identity})
     rows = sum(name.endswith(".jsonl") for segment in segments(results) for name in segment.folder.names())
     return results, rows
 
@@ -147,3 +157,8 @@ def lineage(segment: TrainingSegment) -> list[dict[str, Any]]:
     here = {"step": origin["step"], "candidate": about["job"]["candidate"], "settings": settings}
     earlier = lineage(TrainingSegment(segment.results, origin["stretch"]))
     return [*(part for part in earlier if part["step"] < origin["step"]), here]
+
+
+def _trailer(content: bytes) -> bytes:
+    """What follows an array in its file, and NumPy does not read: an odd number of bytes, so that it is no part of one."""
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"

@@ -1,8 +1,6 @@
 """The stage that writes a run's page, and hands it to MLflow."""
 
-import io
 import time
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from pipelines.reporting import figures, html_report
 from pipelines.runs.records import ReportRecord
 from pipelines.runs.run import Run
 from pipelines.runs.trained_models import trained_inference
+from pipelines.search.search_table import search_rows
 from pipelines.stages.run_tracking import run_tracking
 from pipelines.storage import run_layout
 from pipelines.storage.metric_log import read_history
@@ -39,9 +38,8 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
         pictures["completions.png"] = figures.png(_completed(model, dataset, seed))
     if "infer" in records:
         pictures["reconstructions.png"] = _reconstructions(run, dataset)
-    table = run.folder.read(run_layout.TABLE)
-    if table and "tune" in records:
-        pictures["search.png"] = figures.search_plot(_rows(table), sorted(records["tune"]["chosen"]))
+    if "tune" in records and (tried := search_rows(run.folder)):
+        pictures["search.png"] = figures.search_plot(tried, sorted(records["tune"]["chosen"]))
     yaml = config.to_yaml(run.configuration)
     page = html_report.render(
         run.name, dataset.name, records, pictures, yaml, run.commit, run.configuration.evaluate.neighbours
@@ -70,9 +68,3 @@ def _reconstructions(run: Run, dataset: Dataset) -> bytes:
     inference, shown = trained_inference(run), dataset.test.images[:40]
     images = shown.reshape(len(shown), *dataset.shape)
     return figures.png(figures.pairs(images, inference.reconstruct(shown), run.configuration.data.pixels))
-
-
-def _rows(table: bytes) -> list[dict[str, Any]]:
-    import pyarrow.parquet
-
-    return list(pyarrow.parquet.read_table(io.BytesIO(table)).to_pylist())

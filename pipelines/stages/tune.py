@@ -14,11 +14,9 @@ one more candidate. `schedule` is what the winner was really trained with, step 
 """
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -38,10 +36,10 @@ from pipelines.search.ranking import (
     deciding_step,
     mean_over_seeds,
     rung_correlation,
-    seed_deviation,
     without_diverged,
 )
 from pipelines.search.results_store import TrainingSegment, lineage, open_results, segments
+from pipelines.search.search_table import write_table
 from pipelines.search.trials import Trials
 from pipelines.storage import Storage, run_layout
 
@@ -77,7 +75,7 @@ def tune_run(
     searched = list(trials.rows)
     choice = _choose(trials, step, log)
     correlation = rung_correlation(trials.rows, settings.rungs)
-    _write_table(trials.rows, correlation, run)
+    write_table(trials.rows, correlation, run)
     population = settings.scheduler == "population_based"
     schedule = _write_perturbations(trials.results, choice.row, run) if population else []
     chosen, number = {key: choice.row[key] for key in settings.space}, choice.row["candidate"]
@@ -270,22 +268,6 @@ def _nothing_usable(trials: Trials, log: Callable[[str], None]) -> NoReturn:
         "no candidate is usable", "tune", f"{settings.candidates} candidates, none finite with coverage >= {settings.min_coverage}",
         "a wider space or a lower tune.min_coverage",
     )  # fmt: skip
-
-
-def _write_table(rows: list[dict[str, Any]], correlation: dict[int, RankCorrelation], run: Storage) -> None:
-    import pandas
-
-    table = pandas.DataFrame(rows).sort_values(["stage", "candidate", "seed", "step"])
-    deviation = seed_deviation(rows)
-    pairs = zip(table["candidate"], table["step"], strict=True)
-    table["seed_deviation"] = [deviation.get(pair, float("nan")) for pair in pairs]
-    table["rung_correlation"] = (
-        table["step"].map({step: found.rho for step, found in correlation.items()}).astype(float)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "table.parquet"
-        table.to_parquet(path, index=False)
-        run.write(run_layout.TABLE, path.read_bytes())
 
 
 def _write_perturbations(results: Storage, winner: dict[str, Any], run: Storage) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 run.json                 name, commit, resolved configuration, origin
 owner.json               who works on it, while somebody does; stop-request.json asks them to save and stop
 records/STAGE.json       the record of a finished stage, and a digest of its inputs
-tune/                    the search: findings/ (results by candidate, kept), table.parquet, perturbations.json,
+tune/                    the search: findings/ (results by candidate, kept), table.parquet and its digest, perturbations.json,
                          and Ray's working memory of its searches
 origin/                  the checkpoint that a warm start begins with
 checkpoints/, history/   of G's and D's training, beside live.json, stop.json and Ray Train's working memory
@@ -14,7 +14,7 @@ report/                  report.html and its pictures
 RUN = "run.json"
 OWNER, STOP_REQUEST = "owner.json", "stop-request.json"
 TUNE, RESULTS = "tune", "findings"  # RESULTS in TUNE
-TABLE, PERTURBATIONS = "tune/table.parquet", "tune/perturbations.json"
+TABLE, TABLE_DIGEST, PERTURBATIONS = "tune/table.parquet", "tune/table.json", "tune/perturbations.json"
 ORIGIN, CHECKPOINTS, ENCODER = "origin", "checkpoints", "encoder"
 HISTORY, LIVE, STOP, RAY_TRAIN = "history", "live.json", "stop.json", "ray-train"  # in the folder of a training
 REPORT, PAGE = "report", "report.html"  # PAGE in REPORT

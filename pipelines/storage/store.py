@@ -15,10 +15,8 @@ from typing import Any
 import pyarrow.fs
 from torch import Tensor
 
-from gan_core.checkpoint import (
-    storage_error,
-    write_durably,
-)
+from gan_core.bounded_reading import read_bounded
+from gan_core.checkpoint import storage_error, write_durably
 from gan_core.errors import CheckpointError
 from pipelines.storage import file_lock
 from pipelines.storage.uri import answering, check_bucket, checked_address, joined, local_folder, open_place
@@ -26,6 +24,7 @@ from pipelines.storage.uri import answering, check_bucket, checked_address, join
 Tensors = dict[str, dict[str, Tensor]]
 
 
+MOST_BYTES = 2**28  # of a file that is read whole; checkpoints, which may be larger, are read by their own rules
 DIGEST = "sha256"  # a JSON object's, as one more key; files of versions before 0.3 have none
 
 
@@ -66,11 +65,18 @@ class Storage:
         return sorted(info.base_name for info in found)
 
     def read(self, name: str) -> bytes | None:
-        """A file's content, or None if there is no such file."""
+        """A file's content, or None if there is no such file.
+
+        Raises:
+            CheckpointError: If it cannot be read; on a disk also if it is larger than any of ours, a pipe or a device.
+        """
         filesystem, root = self._opened
         try:
-            with answering(self.child(name).uri), filesystem.open_input_stream(f"{root}/{name}") as stream:
-                return bytes(stream.read())
+            with answering(self.child(name).uri):
+                if self.local is not None:
+                    return _read_local(self.local / name)
+                with filesystem.open_input_stream(f"{root}/{name}") as stream:
+                    return bytes(stream.read())
         except FileNotFoundError:
             return None
 
@@ -177,6 +183,14 @@ def check_storage(storage: Storage, wanted: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < wanted:
         raise CheckpointError("disk full", storage.local, f"{free:,} bytes free", f"{wanted:,} for checkpoints")
+
+
+def _read_local(path: Path) -> bytes:
+    try:
+        return read_bounded(path, MOST_BYTES)
+    except ValueError as error:
+        remedy = "a file as it was written; remove it to redo its stage"
+        raise CheckpointError("damaged file", path, str(error), remedy) from error
 
 
 def _digest(value: Any) -> str:

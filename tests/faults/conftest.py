@@ -1,5 +1,5 @@
-"""What faults are injected into: the pipeline's own server and data."""
+"""What faults are injected into: the pipeline's own server, data and finished run."""
 
-from tests.pipelines.conftest import digits, mlflow_server
+from tests.pipelines.conftest import digits, finished, mlflow_server, small_yaml
 
-__all__ = ["digits", "mlflow_server"]
+__all__ = ["digits", "finished", "mlflow_server", "small_yaml"]

@@ -35,9 +35,9 @@ class Faults:
 
 
 @contextmanager
-def failing(server: str) -> Iterator[tuple[str, Faults]]:
-    """The address of a proxy before `server`, and its faults: none yet."""
-    faults, behind = Faults(), urlsplit(server)
+def failing(server: str, faults: Faults | None = None) -> Iterator[tuple[str, Faults]]:
+    """The address of a proxy before `server`, and its faults: none yet, if none are given."""
+    faults, behind = faults or Faults(), urlsplit(server)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -216,6 +216,7 @@ BAD_CONFIGURATIONS = [
     (lambda c: c.update(image_shape=[-2, -3]), r"images of \[-2, -3\]"),
     (lambda c: c.update(image_shape=[2**32, 2**32]), "images of "),
     (lambda c: c.update(image_shape=6), "TypeError"),
+    (lambda c: c.update(image_shape="23"), r"images of \('2', '3'\)"),
 ]
 
 

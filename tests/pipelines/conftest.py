@@ -268,8 +268,14 @@ class Place:
 
 @pytest.fixture(scope="session")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """A real MLflow server on a free port, up for as long as the tests run."""
-    folder = tmp_path_factory.mktemp("server")
+    """A real MLflow server, up for as long as the tests run."""
+    with serving_mlflow(tmp_path_factory.mktemp("server")) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def serving_mlflow(folder: Path) -> Iterator[Place]:
+    """A real MLflow server on a free port, with all that it keeps in a folder."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += [

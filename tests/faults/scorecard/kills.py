@@ -1,0 +1,211 @@
+"""SIGKILL and SIGTERM to a command's processes at random moments: the same command again ends with undisturbed bits."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gan_core.checkpoint import checkpoint_step, tensors_digest
+from gan_core.datasets import DataSettings, load
+from pipelines import config
+from pipelines.storage import Storage, checkpoint_names
+from pipelines.storage.metric_log import read_history
+from tests.faults.scorecard.parts import Measures, Part, Row, at_most, of_all
+from tests.faults.scorecard.processes import outliving, titles, watched
+from tests.pipelines.conftest import SMALL, Answer, gan, kill_group, start_gan, trained_alone
+
+STEPS, HANG_SECONDS = 300, 600.0
+VICTIMS = {"worker": "ray::RayTrainWorker", "controller": "ray::TrainController", "raylet": "raylet", "driver": ""}
+TRIES = 4  # of the same command
+
+
+@dataclass
+class Place:
+    """A folder for runs, their configuration, and what an undisturbed one gives."""
+
+    folder: Path
+    yaml: Path
+    seed: int
+    weights: str = ""
+    whole: dict[str, Any] = field(default_factory=dict)  # records of an undisturbed `gan run`
+    seconds: float = 0.0  # that it took
+
+    def run(self, name: str) -> Storage:
+        """A run's folder."""
+        return Storage.at(self.folder / "storage" / "runs" / name)
+
+    def command(self, words: Sequence[object]) -> list[object]:
+        """With a storage of its own, as JSON."""
+        return [*words, "--storage", self.folder / "storage", "--json"]
+
+
+def _train(place: Place, name: str) -> list[object]:
+    settings = {"algorithm.steps": STEPS, "train.report_every": 5, "train.checkpoint_every": 25, "seed": 5}
+    pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    return place.command(["train", place.yaml, *pairs, "--name", name])
+
+
+@contextlib.contextmanager
+def trained(folder: Path, seed: int) -> Iterator[Place]:
+    """The weights of the training, by gan_core alone."""
+    place = Place(folder, folder / "small.yaml", seed)
+    place.yaml.write_text(SMALL)
+    settings = config.load(place.yaml, [f"algorithm.steps={STEPS}", "seed=5"])
+    tensors = trained_alone(config.resolve(settings, "it").training(), load(DataSettings("digits")), STEPS).tensors()
+    place.weights = tensors_digest(tensors["generator"], tensors["discriminator"])
+    yield place
+
+
+def _step(run: Storage) -> int:
+    """The last step that the run's history has."""
+    names = [name for name in run.child("history").names() if name.endswith(".jsonl")]
+    return int(names[-1].removesuffix(".jsonl").split("-")[1]) if names else 0
+
+
+def wait(
+    happened: Callable[[], Any], process: "subprocess.Popen[str] | None" = None, seconds: float = HANG_SECONDS
+) -> bool:
+    """Whether something happened before the process ended, or it was too late."""
+    end = time.monotonic() + seconds
+    while not happened():
+        if (process is not None and process.poll() is not None) or time.monotonic() > end:
+            return bool(happened())
+        time.sleep(0.02)
+    return True
+
+
+def _end(process: "subprocess.Popen[str]") -> tuple[Answer | None, float]:
+    """How a command ends, and in how many seconds; None if it does not."""
+    since = time.monotonic()
+    try:
+        out, err = process.communicate(timeout=HANG_SECONDS)
+    except subprocess.TimeoutExpired:
+        kill_group(process)
+        return None, time.monotonic() - since
+    return Answer(process.returncode, out, err), time.monotonic() - since
+
+
+def command_again(place: Place, words: list[object]) -> tuple[Answer, int]:
+    """The same command until it ends well, and how often it was given."""
+    for tries in range(1, TRIES + 1):
+        answer = gan(*words, cwd=place.folder, timeout=HANG_SECONDS)
+        if answer.code == 0:
+            break
+    return answer, tries
+
+
+def _training_faults(place: Place, run: Storage, answer: Answer | None) -> list[str]:
+    if answer is None:
+        return ["it hangs"]
+    if answer.code:
+        return [f"exit {answer.code}: {(answer.err.strip().splitlines() or [''])[-1][:200]}"]
+    faults = [] if answer.json["weights_sha256"] == place.weights else ["other weights"]
+    steps = [row["step"] for row in read_history(run.child("history"))]
+    return faults + ([] if steps == list(range(5, STEPS + 1, 5)) else ["a history of other steps"])
+
+
+def kill_training(place: Place, number: int) -> Measures:
+    """SIGKILL to a rank, the controller, the raylet or the driver of a training, at a random step."""
+    drawn = random.Random(f"{place.seed} {number}")
+    victim, at, name = list(VICTIMS)[number % len(VICTIMS)], drawn.randrange(0, STEPS * 3 // 4), f"kill-{number}"
+    run, words = place.run(name), _train(place, name)
+    shutil.rmtree(place.folder / "storage" / "runs" / name, ignore_errors=True)
+    process = start_gan(*words, cwd=place.folder)
+    with watched(process.pid) as family:
+        there = lambda: [pid for pid, title in titles(process.pid).items() if title.startswith(VICTIMS[victim])]  # noqa: E731
+        wait(lambda: _step(run) >= at and (victim == "driver" or there()), process)
+        reached = _step(run)
+        if victim == "driver":
+            kill_group(process)
+        else:
+            os.kill(drawn.choice(there() or [process.pid]), signal.SIGKILL)
+        since = time.monotonic()
+        answer: Answer | None = None
+        if victim == "driver":
+            lingering = outliving(family)
+            process = start_gan(*words, cwd=place.folder)
+        wait(lambda: _step(run) > reached, process)
+        to_next = time.monotonic() - since
+        answer, _ = _end(process)
+    lingering = (lingering if victim == "driver" else []) + outliving(family)
+    tries = 1
+    if answer is not None and answer.code not in (0, 143):
+        answer, tries = command_again(place, words)
+    faults = _training_faults(place, run, answer)
+    faults += [f"{len(lingering)} processes outlive it"] if lingering else []
+    shutil.rmtree(place.folder / "storage" / "runs" / name, ignore_errors=True)
+    return {
+        "fault": f"{victim} at step {reached}: {'; '.join(faults)}" if faults else "",
+        "equal": not unequal(faults),
+        "hung": "it hangs" in faults,
+        "leaked": len(lingering),
+        "again": tries,
+        f"{'driver' if victim == 'driver' else 'worker'}_to_next": round(to_next, 2),
+    }  # fmt: skip
+
+
+def unequal(faults: Sequence[str]) -> bool:
+    return any("outlive" not in fault for fault in faults)
+
+
+def terminate_training(place: Place, number: int) -> Measures:
+    """SIGTERM to the driver of a training at a random step: 143, in time, and no step lost."""
+    drawn, name = random.Random(f"{place.seed} term {number}"), f"term-{number}"
+    run, words = place.run(name), _train(place, name)
+    shutil.rmtree(place.folder / "storage" / "runs" / name, ignore_errors=True)
+    at = drawn.randrange(0, STEPS * 3 // 4)
+    process = start_gan(*words, cwd=place.folder)
+    with watched(process.pid) as family:
+        wait(lambda: _step(run) >= at and titles(process.pid), process)
+        process.send_signal(signal.SIGTERM)
+        answer, seconds = _end(process)
+    lingering = outliving(family)
+    saved = [checkpoint_step(found) for found in checkpoint_names(run.child("checkpoints"))]
+    lost = max(0, _step(run) - max(saved, default=0))
+    faults = ["it hangs"] if answer is None else [f"exit {answer.code}"] if answer.code != 143 else []
+    faults += [f"{len(lingering)} processes outlive it"] if lingering else []
+    faults += [f"{lost} steps lost"] if lost else []
+    faults += _training_faults(place, run, command_again(place, words)[0])
+    shutil.rmtree(place.folder / "storage" / "runs" / name, ignore_errors=True)
+    return {
+        "fault": "; ".join(faults), "equal": not unequal(faults), "hung": answer is None, "leaked": len(lingering),
+        "to_exit": round(seconds, 2), "lost": lost,
+    }  # fmt: skip
+
+
+def _kill_rows(measures: Sequence[Measures]) -> list[Row]:
+    equal = sum(one["equal"] for one in measures)
+    return [
+        Row("bit-equal after SIGKILL of a rank, the controller, the raylet, the driver", "all", f"{equal} of {len(measures)}", equal == len(measures)),
+        at_most(measures, "worker_to_next", "SIGKILL of a part to the next step", 20),
+        at_most(measures, "driver_to_next", "SIGKILL of the driver, the same command, to the next step", 40),
+        *left_rows(measures, "SIGKILL in a training"),
+    ]  # fmt: skip
+
+
+def left_rows(measures: Sequence[Measures], what: str) -> list[Row]:
+    hung, leaked = (sum(bool(one[key]) for one in measures) for key in ("hung", "leaked"))
+    return [
+        Row(f"{what}: hangs", "0", f"{hung} of {len(measures)}", not hung),
+        Row(f"{what}: trials after which a process is left for 5 s", "0", f"{leaked} of {len(measures)}", not leaked),
+    ]
+
+
+def _sigterm_rows(measures: Sequence[Measures]) -> list[Row]:
+    return [
+        of_all(measures, "SIGTERM in a training: 143, no step lost, nothing left, bit-equal afterwards", "all"),
+        at_most(measures, "to_exit", "SIGTERM to exit", 10),
+        at_most(measures, "lost", "steps lost per SIGTERM", 0, ""),
+        *left_rows(measures, "SIGTERM in a training"),
+    ]
+
+
+TRAINING = Part("kill", "SIGKILL in a training", 100, trained, kill_training, _kill_rows)
+SIGTERMS = Part("term", "SIGTERM in a training", 10, trained, terminate_training, _sigterm_rows)

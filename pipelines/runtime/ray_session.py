@@ -14,7 +14,7 @@ from typing import Any
 
 from gan_core.errors import ConfigurationError, first_line
 from pipelines.config import Configuration
-from pipelines.runtime import autoscaler, import_path
+from pipelines.runtime import autoscaler, exit_codes, import_path, own_session
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +61,9 @@ def prepare_environment() -> None:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
-_started_here = False
-
-
 def started_here() -> bool:
     """Whether the Ray that is joined is one that `cluster` has started, and may start anew."""
-    return _started_here
+    return own_session.held_here()
 
 
 @contextlib.contextmanager
@@ -76,7 +73,6 @@ def cluster(log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     Raises:
         ConfigurationError: If there is none, or it does not start.
     """
-    global _started_here
     prepare_environment()
     import ray
 
@@ -87,12 +83,12 @@ def cluster(log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         _join(named)
     else:
         _start(log)
-    _started_here = named is None
-    try:
-        yield
-    finally:
-        _started_here = False
-        ray.shutdown()
+    with contextlib.nullcontext() if named else own_session.holding():
+        try:
+            yield
+        finally:
+            if named or not exit_codes.is_ending():  # a Ray of our own has nothing to be told, and takes seconds
+                ray.shutdown()
 
 
 def _init(where: str, **more: Any) -> None:

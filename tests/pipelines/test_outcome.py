@@ -167,6 +167,39 @@ pipelines.cli.process()
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr  # click ends the terminal's ^C with a newline
 
 
+def test_work_that_goes_on_is_ended_in_time(tmp_path):
+    """A signal is heard between two steps of Python: what is in C, or waits, or hides it, kept the command for minutes."""
+    script = """
+import sys, time
+import click
+import pipelines.cli
+from pipelines.runtime import exit_codes
+exit_codes.LEAVE_SECONDS = 1.0
+def wait():
+    exit_codes.bound_the_end()
+    print("ready", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except SystemExit:
+            pass
+pipelines.cli.cli.add_command(click.Command("wait", callback=wait))
+sys.argv = ["gan", "wait"]
+pipelines.cli.process()
+"""
+    command = [sys.executable, "-c", script]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (143, "error: preempted (gan): by SIGTERM; the same command resumes\n")
+
+
 def test_nohup_is_left_alone(tmp_path):
     """A command that is to outlive its terminal ignores SIGHUP, as it was started."""
     code = (

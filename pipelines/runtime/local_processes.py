@@ -1,0 +1,61 @@
+"""The processes and files of a Ray of our own, ended and removed when its command has ended, killed or not.
+
+Run as a program, beside the command: it waits for the command's end, and needs nothing but Python.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+POLL_SECONDS = 0.2
+END_SECONDS = 5.0  # for the kernel to take away what was killed
+
+
+def end_session(session: Path) -> None:
+    """SIGKILL to every process that writes its output into a Ray session's folder, and remove the folder.
+
+    Workers outlive a raylet that was killed for half a minute, and leave its process tree.
+    """
+    deadline = time.monotonic() + END_SECONDS
+    while (running := processes(session)) and time.monotonic() < deadline:
+        for number in running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(number, signal.SIGKILL)
+        time.sleep(0.02)
+    shutil.rmtree(session, ignore_errors=True)
+    latest = session.with_name("session_latest")
+    with contextlib.suppress(OSError):
+        if latest.readlink() == session:
+            latest.unlink()
+
+
+def processes(session: Path) -> list[int]:
+    """The processes, this one apart, whose stdout or stderr is a file of a session: its daemons and its workers.
+
+    Not by their names, which they change, nor by any open file: someone may read the logs.
+    """
+    within, found = f"{session}/", []
+    for place in Path("/proc").glob("[0-9]*/fd"):
+        number = int(place.parent.name)
+        for output in ("1", "2"):
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                if number != os.getpid() and os.readlink(place / output).startswith(within):
+                    found.append(number)
+                    break
+    return found
+
+
+def main() -> None:
+    """End a session when the process that has started this one is no more; the session's end is the end of both."""
+    session, command = Path(sys.argv[1]), int(sys.argv[2])
+    while os.getppid() == command and session.exists():
+        time.sleep(POLL_SECONDS)
+    end_session(session)
+
+
+if __name__ == "__main__":
+    main()

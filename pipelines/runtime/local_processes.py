@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import stat
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ END_SECONDS = 5.0  # for the kernel to take away what was killed
 
 
 def end_session(session: Path) -> None:
-    """SIGKILL to every process that writes its output into a Ray session's folder, and remove the folder.
+    """SIGKILL to every process that writes into a Ray session's folder, and remove the folder.
 
     Workers outlive a raylet that was killed for half a minute, and leave its process tree.
     """
@@ -34,19 +35,16 @@ def end_session(session: Path) -> None:
 
 
 def processes(session: Path) -> list[int]:
-    """The processes, this one apart, whose stdout or stderr is a file of a session: its daemons and its workers.
+    """The processes, this one apart, that write into a session's folder: its daemons and its workers.
 
-    Not by their names, which they change, nor by any open file: someone may read the logs.
+    Not by their names, which they change, nor by what they read: someone may be looking at the logs.
     """
-    within, found = f"{session}/", []
-    for place in Path("/proc").glob("[0-9]*/fd"):
-        number = int(place.parent.name)
-        for output in ("1", "2"):
-            with contextlib.suppress(OSError):  # it has ended, or is another user's
-                if number != os.getpid() and os.readlink(place / output).startswith(within):
-                    found.append(number)
-                    break
-    return found
+    within, found = f"{session}/", set[int]()
+    for place in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            if os.readlink(place).startswith(within) and place.lstat().st_mode & stat.S_IWUSR:
+                found.add(int(place.parts[2]))
+    return sorted(found - {os.getpid()})
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ POLL_SECONDS = 0.2
 END_SECONDS = 5.0  # for the kernel to take away what was killed
 
 
-def end_session(session: Path) -> None:
-    """SIGKILL to every process that writes into a Ray session's folder, and remove the folder.
+def end_session(session: Path, *others: Path) -> None:
+    """SIGKILL to every process that writes into a Ray session's folder, and remove it and the session's others.
 
     Workers outlive a raylet that was killed for half a minute, and leave its process tree.
     """
@@ -27,7 +27,8 @@ def end_session(session: Path) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(number, signal.SIGKILL)
         time.sleep(0.02)
-    shutil.rmtree(session, ignore_errors=True)
+    for folder in (session, *others):
+        shutil.rmtree(folder, ignore_errors=True)
     latest = session.with_name("session_latest")
     with contextlib.suppress(OSError):
         if latest.readlink() == session:
@@ -49,10 +50,10 @@ def processes(session: Path) -> list[int]:
 
 def main() -> None:
     """End a session when the process that has started this one is no more; the session's end is the end of both."""
-    session, command = Path(sys.argv[1]), int(sys.argv[2])
-    while os.getppid() == command and session.exists():
+    command, folders = int(sys.argv[1]), [Path(folder) for folder in sys.argv[2:]]
+    while os.getppid() == command and folders[0].exists():
         time.sleep(POLL_SECONDS)
-    end_session(session)
+    end_session(*folders)
 
 
 if __name__ == "__main__":

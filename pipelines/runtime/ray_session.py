@@ -10,6 +10,7 @@ import threading
 import traceback
 import urllib.parse
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from gan_core.errors import ConfigurationError, first_line
@@ -79,11 +80,12 @@ def cluster(log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     if ray.is_initialized():  # the caller's own
         yield
         return
-    if (named := address()) is not None:
-        _join(named)
+    named = address()
+    if named is None:
+        _check_sockets()
     else:
-        _start(log)
-    with contextlib.nullcontext() if named else own_session.holding():
+        _join(named)
+    with contextlib.nullcontext() if named else own_session.holding(partial(_start, log)):
         try:
             yield
         finally:
@@ -121,7 +123,6 @@ def _start(log: Callable[[str], None]) -> None:
     Raises:
         ConfigurationError: If it did not come up however often it was tried, or never can.
     """
-    _check_sockets()
     for start in range(1, STARTS + 1):
         try:
             # Without an address Ray would join whatever `ray start` was last used for, alive or not.

@@ -110,6 +110,42 @@ def test_full_disk_in_a_search_is_reported(small_yaml, disk, tmp_path):
     failed(end(process), 4, "disk full", f"({folder}/runs/it)", "bytes free", "for checkpoints")
 
 
+# A database on a disk that fills up, and has room again.
+DATABASE = """
+import sys
+from pathlib import Path
+from gan_core.errors import RegistryError
+from pipelines.registry import Registry
+from pipelines.registry.tracking import Tracking
+from pipelines.storage import Storage
+folder, filler = Path(sys.argv[1]), Path(sys.argv[1]) / "filler"
+registry = Registry(f"sqlite:///{folder}/mlflow.db", create=True)
+try:
+    filler.write_bytes(bytes(int(sys.argv[2])))
+except OSError:
+    pass
+def track():
+    return Tracking(registry.backend, "gan-full", "it", Storage.at(folder)).parent
+try:
+    track()
+except RegistryError as error:
+    print(error)
+filler.unlink()
+print(track() == track() != "")
+"""
+
+
+def test_full_disk_under_the_database_is_one_line(disk, tmp_path):
+    """Ours: before it came pages of SQLAlchemy's. With room again, the same goes on."""
+    folder, within = disk
+    command = [*within, sys.executable, "-c", DATABASE, str(folder), str(ROOM)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    line, again = done.stdout.splitlines()
+    assert line.startswith(f"MLflow refused (sqlite:///{folder}/mlflow.db)")
+    assert "disk is full" in line
+    assert (again, done.stderr) == ("True", "")
+
+
 SIGNALS = [
     (sign, moment)
     for sign in (signal.SIGTERM, signal.SIGINT)

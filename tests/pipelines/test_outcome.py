@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -252,6 +253,44 @@ STAGES = {
     "training": ("train", "history/*.jsonl", "algorithm.steps=5000"),
     "evaluation": ("run", "records/train.json", "tune.candidates=0"),
 }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sign", "code", "stage", "kept"),
+    [
+        (signal.SIGHUP, 129, "search", "tune   stopped; "),
+        (signal.SIGTERM, 143, "training", "train  stopped; step "),
+        (signal.SIGINT, 130, "evaluation", "evaluate stopped; train is done before it"),
+        (signal.SIGKILL, -9, "evaluation", ""),
+    ],
+)
+def test_a_signal_in_any_stage_leaves_nothing(sign, code, stage, kept, small_yaml, tmp_path):
+    """A command ended 11 to 35 s after a signal, often without a line, and its workers up to 29 s after it."""
+    command, happened, setting = STAGES[stage]
+    words = (
+        command,
+        small_yaml,
+        "--name",
+        "it",
+        "--storage",
+        "st",
+        "--set",
+        setting,
+        "--set",
+        "evaluate.samples=20000",
+    )
+    process = start_gan(*words, cwd=tmp_path)
+    until(lambda: list((tmp_path / "st" / "runs" / "it").glob(happened)) or process.poll() is not None)
+    part(process, "raylet")
+    started = [f"/proc/{number}/fd/1" for number, _ in descendants(process.pid)]
+    os.kill(process.pid, sign)
+    at = time.monotonic()
+    answer = end(process)
+    assert answer.code == code, answer.err
+    assert kept in answer.err
+    assert time.monotonic() - at < 30  # ten, on a machine that does nothing else
+    until(lambda: not any(map(os.path.exists, started)), 5)
 
 
 @pytest.mark.timeout(600)

@@ -49,9 +49,11 @@ def processes(session: Path) -> list[int]:
 
 
 def main() -> None:
-    """End a session when the process that has started this one is no more; the session's end is the end of both."""
+    """End a session when the process that has started this one is no more, unless that has done so itself."""
     command, folders = int(sys.argv[1]), [Path(folder) for folder in sys.argv[2:]]
-    while os.getppid() == command and folders[0].exists():
+    while os.getppid() == command:
+        if not folders[0].exists():
+            return
         time.sleep(POLL_SECONDS)
     end_session(*folders)
 

@@ -215,7 +215,7 @@ class Flow:
                     raise
             except (SystemExit, KeyboardInterrupt):
                 with contextlib.suppress(GanError):
-                    self.log(f"{name:<6} stopped; {stage.kept(self)}, the same command resumes")
+                    self.log(f"{name:<6} stopped; {stage.kept(self)}; the same command resumes")
                 raise
 
     def _work(self, stage: Stage) -> Any:

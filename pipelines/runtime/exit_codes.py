@@ -76,8 +76,10 @@ def bound_the_end() -> None:
         _ending.set()
         time.sleep(LEAVE_SECONDS)
         code, line = ENDS[signal.Signals(number)]
-        say(line, code)
-        os._exit(code)
+        try:
+            say(line, code)
+        finally:  # perhaps nobody reads it
+            os._exit(code)
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -66,9 +66,7 @@ class Stage:
     # Whether to do it again after an error, what is to be done otherwise having been set.
     recover: Callable[[Context, GanError], bool] = lambda context, error: False
     # What there is to go on with where a signal ends the stage, for people.
-    kept: Callable[[Context], str] = lambda context: (
-        f"{', '.join(context.run.records()) or 'nothing'} is done before it"
-    )
+    kept: Callable[[Context], str] = lambda context: f"records kept: {', '.join(context.run.records()) or 'none'}"
 
 
 def _tune_inputs(context: Context) -> Any:
@@ -87,8 +85,7 @@ def _tune(context: Context) -> TuneRecord:
 
 
 def _kept_results(context: Context) -> str:
-    count = known_results(context.run.folder.child(run_layout.TUNE, run_layout.RESULTS))
-    return f"{count} results are kept" if count else "no result yet"
+    return f"results kept: {known_results(context.run.folder.child(run_layout.TUNE, run_layout.RESULTS))}"
 
 
 def _kept_step(*folder: str) -> Callable[[Context], str]:

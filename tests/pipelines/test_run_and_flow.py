@@ -240,11 +240,11 @@ def test_stage_before_its_time_names_the_missing_one(small, storage):
 @pytest.mark.parametrize(
     ("stage", "kept", "words"),
     [
-        ("tune", None, "no result yet"),
-        ("tune", "tune/findings/candidate-0-seed-0/00000020.jsonl", "1 results are kept"),
+        ("tune", None, "results kept: 0"),
+        ("tune", "tune/findings/candidate-0-seed-0/00000020.jsonl", "results kept: 1"),
         ("train", None, "no checkpoint yet"),
         ("train", "checkpoints/step=00000050/generator.safetensors", "step 50 is saved"),
-        ("register", None, "nothing is done before it"),
+        ("register", None, "records kept: none"),
     ],
 )
 def test_a_stopped_stage_says_what_is_kept(stage, kept, words, small, storage, monkeypatch):
@@ -261,7 +261,7 @@ def test_a_stopped_stage_says_what_is_kept(stage, kept, words, small, storage, m
     flow = Flow(create(small, storage), "", lines.append)
     with flow.working(), pytest.raises(KeyboardInterrupt):
         flow.do(stage)
-    assert lines == [f"{stage:<6} stopped; {words}, the same command resumes"]
+    assert lines == [f"{stage:<6} stopped; {words}; the same command resumes"]
 
 
 def test_run_of_other_code_is_named_not_restarted_silently(small, storage):

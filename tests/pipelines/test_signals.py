@@ -74,7 +74,7 @@ STAGES = {
     [
         (signal.SIGHUP, 129, "search", "tune   stopped; "),
         (signal.SIGTERM, 143, "training", "train  stopped; step "),
-        (signal.SIGINT, 130, "evaluation", "evaluate stopped; train is done before it"),
+        (signal.SIGINT, 130, "evaluation", "evaluate stopped; records kept: train;"),
         (signal.SIGKILL, -9, "evaluation", ""),
     ],
 )

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipelines.runtime import exit_codes, local_processes
 from pipelines.storage import file_lock
 
 TEMPORARY = "gan-ray-"  # how the folder begins that a session's processes have for their temporary files
+BEGUN_SECONDS = 60.0  # after which a folder that nobody holds is nobody's
 _folders: list[Path] = []  # of the session, while it is held
 
 
@@ -38,10 +40,8 @@ def holding(start: Callable[[], None]) -> Iterator[None]:
     temporary, sessions = Path(tempfile.mkdtemp(prefix=TEMPORARY)), Path(get_default_ray_temp_dir())
     by_this_process = lambda: set(sessions.glob(f"session_*_{os.getpid()}"))  # noqa: E731
     earlier = by_this_process()  # of another that had its number
-    with (
-        file_lock.holding(temporary),
-        contextlib.ExitStack() as locks,
-    ):  # by which others know that it is in use, and ours
+    with contextlib.ExitStack() as locks:  # by which others know that the folders are ours, and in use
+        locks.enter_context(file_lock.holding(temporary))
         try:
             _start(start, temporary)
             *_, session = sorted(by_this_process() - earlier)
@@ -95,5 +95,7 @@ def _remove_old(place: Path, pattern: str) -> None:
     """Remove the folders of sessions of ours that nobody holds: no other's, in which there is no lock of ours."""
     for lock in place.glob(f"{pattern}/{file_lock.LOCK}"):
         with contextlib.suppress(OSError):
-            if lock.lstat().st_uid == os.getuid() and not file_lock.held(lock.parent):
+            found = lock.lstat()
+            old = found.st_uid == os.getuid() and time.time() - found.st_mtime > BEGUN_SECONDS
+            if old and not file_lock.held(lock.parent):
                 shutil.rmtree(lock.parent, ignore_errors=True)

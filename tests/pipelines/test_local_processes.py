@@ -1,5 +1,6 @@
 """Of a Ray of our own no process and no file outlives its command, however that ends; another's Ray is left alone."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def test_nothing_of_ray_outlives_its_command(sessions, tmp_path):
     for name in ("session_left", "session_held", "session_another"):
         (sessions / name).mkdir()
     (sessions / "session_left" / file_lock.LOCK).touch()
+    os.utime(sessions / "session_left" / file_lock.LOCK, (0, 0))
     with file_lock.holding(sessions / "session_held"):
         command = subprocess.Popen(
             [sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment(TMPDIR=str(sessions.parent)),

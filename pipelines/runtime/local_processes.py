@@ -27,12 +27,12 @@ def end_session(session: Path, *others: Path) -> None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(number, signal.SIGKILL)
         time.sleep(0.02)
-    for folder in (session, *others):
-        shutil.rmtree(folder, ignore_errors=True)
     latest = session.with_name("session_latest")
     with contextlib.suppress(OSError):
         if latest.readlink() == session:
             latest.unlink()
+    for folder in (*others, session):  # last what shows that there is something left to do
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def processes(session: Path) -> list[int]:

@@ -113,7 +113,6 @@ def test_a_signal_in_any_stage_leaves_nothing(sign, code, stage, kept, small_yam
         ("raylet", "training"),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in [
             ("gcs_server", "search"), ("raylet", "search"), ("gcs_server", "training"), ("gcs_server", "evaluation"),
-            ("raylet", "evaluation"),
         ]),
     ],
 )  # fmt: skip

@@ -130,6 +130,7 @@ class Pipeline:
         skip_unchanged: bool = False,
     ) -> Outcome:
         """Check all that can be checked, do the stages that are not done, and clean up after a success."""
+        exit_codes.bound_the_end()
         for problem in notifications.preflight_problems(run.configuration.notify):
             self.log_warning(f"notify {problem}: nobody would be told of the run's end")
         tracked = bool({"register", "report"} & set(stages))
@@ -212,6 +213,10 @@ class Flow:
             except GanError as error:
                 if not stage.recover(self, error):
                     raise
+            except (SystemExit, KeyboardInterrupt):
+                with contextlib.suppress(GanError):
+                    self.log(f"{name:<6} stopped; {stage.kept(self)}; the same command resumes")
+                raise
 
     def _work(self, stage: Stage) -> Any:
         if not stage.on_cluster:

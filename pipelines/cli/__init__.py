@@ -17,16 +17,7 @@ from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline
 from pipelines.cli.configuration import show_configuration
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
-from pipelines.runtime import import_path
-from pipelines.runtime.exit_codes import (
-    HUNG_UP,
-    HUNG_UP_LINE,
-    INTERRUPTED,
-    PREEMPTED,
-    PREEMPTED_LINE,
-    failure,
-    send_lost_signals_again,
-)
+from pipelines.runtime import exit_codes, import_path
 
 # Torch, Ray and MLflow are imported by the commands that need them: --help answers at once.
 
@@ -99,16 +90,16 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv[1:]
     logging.getLogger("pipelines").setLevel(logging.DEBUG if debug else logging.NOTSET)
     import_path.leave_out_current_folder()
-    ended: list[tuple[str, int]] = []
+    ended: list[tuple[int, str]] = []
 
     def leave(number: int, frame: object) -> NoReturn:
-        ended.append((HUNG_UP_LINE, HUNG_UP) if number == signal.SIGHUP else (PREEMPTED_LINE, PREEMPTED))
-        sys.exit(ended[-1][1])
+        ended.append(exit_codes.ENDS[signal.Signals(number)])
+        sys.exit(ended[-1][0])
 
     signal.signal(signal.SIGTERM, leave)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else it is nohup's
         signal.signal(signal.SIGHUP, leave)
-    send_lost_signals_again()
+    exit_codes.send_lost_signals_again()
     try:
         cli.main(standalone_mode=False)
         code = 0
@@ -118,12 +109,13 @@ def main() -> NoReturn:
     except click.ClickException as error:
         code = _failed(f"usage (gan): {error.format_message()}; expected a command of gan --help", 2, debug)
     except (click.Abort, KeyboardInterrupt):
-        code = _failed("interrupted (gan): by the user; the same command resumes", INTERRUPTED, debug)
+        interrupted, line = exit_codes.ENDS[signal.SIGINT]
+        code = _failed(line, interrupted, debug)
     except SystemExit as error:  # Ray turns the one of `leave` into its own
-        code = _failed(*ended[-1], debug) if ended else int(error.code or 0)
+        code = _failed(ended[-1][1], ended[-1][0], debug) if ended else int(error.code or 0)
     except Exception as error:
         cause = error.error if isinstance(error, Ended) else error
-        known = failure(cause)
+        known = exit_codes.failure(cause)
         if known is None:  # nobody reads the rest
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         result = cause.result if isinstance(cause, GanError) else {}
@@ -137,6 +129,7 @@ def process() -> NoReturn:
     What is left in a process of a Ray that was interrupted while it started, or that has died, would
     abort it, or end it with 1, or never end it.
     """
+    exit_codes.own_process(lambda line, code: _failed(line, code, debug=False))
     try:
         main()
     except SystemExit as end:

@@ -1,5 +1,7 @@
 """Pipeline commands: run, tune, train, register, report."""
 
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -147,4 +149,6 @@ def _finish(context: Context, name: str, stages: tuple[str, ...]) -> None:
 def _pipeline(context: Context) -> "Pipeline":
     from pipelines.flow import Pipeline
 
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        context.log(f"run    Ctrl-C is ignored, as a shell asks of a background job: kill {os.getpid()} ends it")
     return Pipeline(context.storage, context.tracking_uri, context.log, context.log_warning)

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from gan_core.errors import RegistryError, first_line
 from pipelines.registry.address import database_exists, redacted, without_credentials
+from pipelines.storage.uri import make_private
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -229,11 +230,11 @@ def open_client(uri: str, create: bool = False) -> Any:
 
     import mlflow
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("mlflow", "alembic"):  # of an error they have pages, of which ours is the line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with registry_errors(uri):
         if create and uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            make_private(Path(uri.removeprefix("sqlite:///")).parent)
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
         return client

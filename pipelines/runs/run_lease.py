@@ -26,7 +26,7 @@ def working_on(folder: Storage) -> Iterator[bool]:
     While it is owned, a request to stop reaches this process as SIGTERM does, in its main thread.
     """
     with folder.lock() as free:
-        if not free or (folder.local is None and owner(folder) is not None):
+        if not free or (folder.local is None and not _free(owner(folder))):
             yield False
             return
         folder.delete(run_layout.STOP_REQUEST)  # of an owner that is no more
@@ -69,6 +69,11 @@ def request_stop(folder: Storage, seconds: float) -> bool:
         time.sleep(0.2)
     folder.delete(run_layout.STOP_REQUEST)  # it ended by itself before it looked
     return True
+
+
+def _free(owner: dict[str, Any] | None) -> bool:
+    """Whether nobody owns the run, or this process itself does, having begun anew."""
+    return owner is None or (owner.get("machine") == _machine() != "" and owner.get("pid") == os.getpid())
 
 
 def _machine() -> str:

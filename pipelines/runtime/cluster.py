@@ -1,14 +1,14 @@
-"""Ray for a run's stages: joined when the first needs it, started anew where one of ours has lost something."""
+"""Ray for a run's stages: joined when the first needs it, started anew where one of ours has lost something or died."""
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 from pipelines.config import Configuration
-from pipelines.runtime import liveness, lost_resources, ray_session
+from pipelines.runtime import exit_codes, liveness, lost_resources, ray_session
 
-RESTARTS = 3  # of a Ray of our own, in one stage
 Result = TypeVar("Result")
 
 
@@ -27,8 +27,11 @@ class Cluster:
         """
         import ray
 
-        if ray_session.started_here() and (lost := lost_resources.still_unheld()):
-            self._lose(f"{lost} neither free nor held by anything that runs")
+        if ray_session.started_here():
+            if (lost := liveness.lost_part()) is not None:  # since the last stage
+                self._lose(lost)
+            elif lost := lost_resources.still_unheld():
+                self._lose(f"{lost} neither free nor held by anything that runs")
         if not ray.is_initialized():
             self._session.enter_context(ray_session.cluster(self.log))
         ray_session.check_resources(self.configuration)
@@ -41,20 +44,31 @@ class Cluster:
         """Do a stage's work on the cluster; again, from what it has saved, if a Ray of our own loses what it needs.
 
         Raises:
-            Lost, RayLost: If it did so more than three times.
+            Lost, RayLost: If it did so more often than `train.max_failures`.
         """
-        for restarts in itertools.count():
+        for restarts in itertools.count(liveness.times_begun_anew()):
+            left = restarts < self.configuration.train.max_failures
             self.join()
             try:
-                with liveness.watched():
+                with liveness.watched(self._begin_anew if left and exit_codes.is_own_process() else None):
                     return work()
             except Exception as error:
                 lost = lost_resources.behind(error)
-                if lost is None or restarts == RESTARTS:
+                if lost is None or not left:
                     raise
             self._lose(lost)
         raise AssertionError("unreachable")
 
     def _lose(self, lost: str) -> None:
+        """Leave a Ray of our own that is of no use any more; one that is dead may keep whoever asks it."""
         self.log(f"ray    lost: {lost}; it is started anew")
+        stuck = threading.Timer(liveness.LEAVE_SECONDS, liveness.begin_anew)
+        if exit_codes.is_own_process():
+            stuck.daemon = True
+            stuck.start()
         self.leave()
+        stuck.cancel()
+
+    def _begin_anew(self, lost: str) -> None:
+        self.log(f"ray    lost: {lost}; the command begins anew")
+        liveness.begin_anew()

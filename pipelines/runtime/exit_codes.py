@@ -2,12 +2,14 @@
 
 import contextlib
 import errno
+import functools
 import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 from gan_core.errors import GanError, visible
 from pipelines.runtime import installed
@@ -15,7 +17,13 @@ from pipelines.runtime import installed
 HUNG_UP, INTERRUPTED, PREEMPTED = 129, 130, 143
 PREEMPTED_LINE = "preempted (gan): by SIGTERM; the same command resumes"
 HUNG_UP_LINE = "hung up (gan): by SIGHUP, its terminal is gone; the same command resumes"
+ENDS = {
+    signal.SIGINT: (INTERRUPTED, "interrupted (gan): by the user; the same command resumes"),
+    signal.SIGTERM: (PREEMPTED, PREEMPTED_LINE),
+    signal.SIGHUP: (HUNG_UP, HUNG_UP_LINE),
+}
 SENT_AGAIN_S = 0.1
+LEAVE_SECONDS = 9.5  # from a signal to the end, whatever the work waits for
 
 
 def failure(error: Exception) -> tuple[int, str] | None:
@@ -31,6 +39,53 @@ def failure(error: Exception) -> tuple[int, str] | None:
         return 2, f"name too long ({visible(name[:60])}…): {len(name):,} characters; expected a path that there can be"
     first = visible(str(error).splitlines()[0]) if str(error) else ""
     return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
+
+
+_own_process: Callable[[str, int], object] | None = None
+_ending = threading.Event()
+
+
+def own_process(say: Callable[[str, int], object]) -> None:
+    """This process is a command's own: an end by signal may leave to the kernel what it holds. `say` is its last word."""
+    global _own_process
+    _own_process = say
+
+
+def is_own_process() -> bool:
+    """Whether this process is a command's own, and not that of a program that calls ours."""
+    return _own_process is not None
+
+
+def is_ending() -> bool:
+    """Whether a signal ends this process, a command's own, within seconds."""
+    return _ending.is_set()
+
+
+@functools.cache
+def bound_the_end() -> None:
+    """Give the work of a command `LEAVE_SECONDS` from a signal on that ends it, and then end it with its line.
+
+    The signal's own handler runs in the main thread, between two steps of Python: a call into C, or one to a server
+    that does not answer, may keep it for minutes.
+    """
+    if _own_process is None or threading.current_thread() is not threading.main_thread():
+        return
+    say, (reader, writer) = _own_process, os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while (number := os.read(reader, 1)[0]) not in ENDS:
+            pass
+        _ending.set()
+        time.sleep(LEAVE_SECONDS)
+        code, line = ENDS[signal.Signals(number)]
+        try:
+            say(line, code)
+        finally:  # perhaps nobody reads it
+            os._exit(code)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextlib.contextmanager

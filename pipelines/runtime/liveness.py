@@ -5,13 +5,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from gan_core.errors import CheckpointError
+from pipelines.runtime import own_session
 
 POLL_SECONDS = 0.5
 LEAVE_SECONDS = 10.0  # for the main thread to end its work once it is interrupted
 NEEDED = ("raylet", "gcs_server")
+INTERRUPT = signal.SIGUSR1  # the main thread's: not one of those that a user or a scheduler sends
+BEGUN_ANEW = "GAN_BEGUN_ANEW"  # in the environment of a command that has begun anew: how often
 
 
 class RayLost(CheckpointError):
@@ -19,18 +23,22 @@ class RayLost(CheckpointError):
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[None]:
+def watched(otherwise: Callable[[str], object] | None = None) -> Iterator[None]:
     """End the block if a part of the Ray that this process has started dies.
 
-    Ray itself ends its driver 15 seconds after its raylet and 60 after its GCS, from C++, with exit code 1;
-    and at once where the driver is just asking the raylet for an object, which nothing in this process can prevent.
+    Ray itself ends its driver 15 seconds after its raylet and 60 after its GCS, from C++, with exit code 1. A question
+    to a GCS that is dead waits there too, where no signal is looked at: where the block has not ended after seconds,
+    `otherwise` is called with what was lost; by default it ends the process with its line and its code.
 
     Raises:
         RayLost: If so, in place of whatever else that has led to.
     """
-    done = threading.Event()
-    watch = threading.Thread(target=_watch, args=(done,), daemon=True)
-    watch.start()
+    done, main = threading.Event(), threading.current_thread() is threading.main_thread()
+    watch = threading.Thread(target=_watch, args=(done, otherwise or _end), daemon=True)
+    # Of what a handler raises, Ray lets only a SystemExit through.
+    handler = signal.signal(INTERRUPT, lambda *signal_and_frame: sys.exit(RayLost.exit_code)) if main else None
+    if main:
+        watch.start()
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -39,7 +47,9 @@ def watched() -> Iterator[None]:
         raise _error(lost) from error
     finally:
         done.set()
-        watch.join()
+        if main:
+            watch.join()
+            signal.signal(INTERRUPT, handler)
 
 
 def lost_part() -> str | None:
@@ -55,22 +65,33 @@ def lost_part() -> str | None:
     return None
 
 
-def _watch(done: threading.Event) -> None:
-    """Interrupt the main thread, as SIGTERM would: of what a handler raises, Ray lets only a SystemExit through.
+def times_begun_anew() -> int:
+    """How often this command has begun anew, its Ray having died."""
+    return int(os.environ.get(BEGUN_ANEW, 0))
 
-    A question to a GCS that is dead waits in C++, where no signal is looked at, until Ray ends the process:
-    then it is ended here, with its line and its code.
-    """
+
+def begin_anew() -> NoReturn:
+    """Begin this command again, in this process, of which a part waits for a dead Ray without end: it resumes."""
+    own_session.end()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    environment = {**os.environ, BEGUN_ANEW: str(times_begun_anew() + 1)}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def _watch(done: threading.Event, otherwise: Callable[[str], object]) -> None:
     while not done.wait(POLL_SECONDS):
-        if (lost := lost_part()) is None:
-            continue
-        if callable(signal.getsignal(signal.SIGTERM)):  # else it would be the end without a word
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        if (lost := lost_part()) is not None:
+            signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
             if not done.wait(LEAVE_SECONDS):
-                sys.stderr.write(f"error: {_error(lost)}\n")
-                sys.stderr.flush()
-                os._exit(RayLost.exit_code)
-        return
+                otherwise(lost)
+            return
+
+
+def _end(lost: str) -> NoReturn:
+    sys.stderr.write(f"error: {_error(lost)}\n")
+    sys.stderr.flush()
+    os._exit(RayLost.exit_code)
 
 
 def _error(lost: str) -> RayLost:

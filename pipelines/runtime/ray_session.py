@@ -10,11 +10,12 @@ import threading
 import traceback
 import urllib.parse
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from gan_core.errors import ConfigurationError, first_line
 from pipelines.config import Configuration
-from pipelines.runtime import autoscaler, import_path
+from pipelines.runtime import autoscaler, exit_codes, import_path, own_session
 
 logger = logging.getLogger(__name__)
 
@@ -61,12 +62,9 @@ def prepare_environment() -> None:
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 
-_started_here = False
-
-
 def started_here() -> bool:
     """Whether the Ray that is joined is one that `cluster` has started, and may start anew."""
-    return _started_here
+    return own_session.held_here()
 
 
 @contextlib.contextmanager
@@ -76,23 +74,23 @@ def cluster(log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     Raises:
         ConfigurationError: If there is none, or it does not start.
     """
-    global _started_here
     prepare_environment()
     import ray
 
     if ray.is_initialized():  # the caller's own
         yield
         return
-    if (named := address()) is not None:
-        _join(named)
+    named = address()
+    if named is None:
+        _check_sockets()
     else:
-        _start(log)
-    _started_here = named is None
-    try:
-        yield
-    finally:
-        _started_here = False
-        ray.shutdown()
+        _join(named)
+    with contextlib.nullcontext() if named else own_session.holding(partial(_start, log)):
+        try:
+            yield
+        finally:
+            if named or not exit_codes.is_ending():  # a Ray of our own has nothing to be told, and takes seconds
+                ray.shutdown()
 
 
 def _init(where: str, **more: Any) -> None:
@@ -125,7 +123,6 @@ def _start(log: Callable[[str], None]) -> None:
     Raises:
         ConfigurationError: If it did not come up however often it was tried, or never can.
     """
-    _check_sockets()
     for start in range(1, STARTS + 1):
         try:
             with _on_loopback():

@@ -138,8 +138,12 @@ def open_results(run: Storage, inputs: Any) -> tuple[Storage, int]:
     if noted not in (identity, {"inputs": identity}):
         results.remove()
         results.write_json(ABOUT, {"inputs": identity})
-    rows = sum(name.endswith(".jsonl") for segment in segments(results) for name in segment.folder.names())
-    return results, rows
+    return results, known_results(results)
+
+
+def known_results(results: Storage) -> int:
+    """How many rows a results store holds."""
+    return sum(name.endswith(".jsonl") for segment in segments(results) for name in segment.folder.names())
 
 
 def segments(results: Storage) -> list[TrainingSegment]:

@@ -1,8 +1,10 @@
 """The search's and the confirmations' trials, run by Ray Tune, and the rows they report."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from gan_core.conditions.settings import conditions_of
@@ -17,6 +19,7 @@ from pipelines.search.trial import Search, trial
 from pipelines.storage import Storage, check_storage, run_layout
 
 MEMORY_OF_RAY = 2**20  # bytes that Ray Tune keeps of a search beside the weights
+CHECK_SECONDS = 1.0  # between looks at the disk
 
 
 @dataclass
@@ -85,7 +88,8 @@ class Trials:
         folder.child(stage).remove()  # Ray's own working memory, which may be damaged; ours is the truth
         limits = {"cpu": settings.resources_per_trial.cpu, "gpu": settings.resources_per_trial.gpu}
         shortage = Shortage("tune", {"CPU": limits["cpu"], "GPU": limits["gpu"]}, self.log)
-        watcher = _watcher(shortage, self.configuration.train.start_timeout_s, Losses("tune", self.log))
+        losses = Losses("tune", self.log)
+        watcher = _watcher(shortage, self.configuration.train.start_timeout_s, losses, self._check_disk)
         searcher: Any = Variants(self.max_concurrent)
         if jobs is None:
             suggestions = Suggestions(self.configuration, self.results)
@@ -114,9 +118,12 @@ class Trials:
                 callbacks=[_collector(stage, self.rows, self.log, self._check_storage), watcher],
             ),
         )
-        self._fit(tuner, watcher, shortage)
+        failed = self._fit(tuner, watcher, shortage)
+        self.failed += failed
+        if not failed:  # else their errors are in it
+            folder.child(stage).remove()
 
-    def _fit(self, tuner: Any, watcher: Any, shortage: Shortage) -> None:
+    def _fit(self, tuner: Any, watcher: Any, shortage: Shortage) -> int:
         """Let the trials run to their end, and count those that failed.
 
         Raises:
@@ -124,7 +131,7 @@ class Trials:
             CheckpointError: If the storage refuses, or no node had room for a trial.
         """
         try:
-            self.failed += int(tuner.fit().num_errors)
+            return int(tuner.fit().num_errors)
         except Exception as error:  # of a full disk Ray Tune makes errors of many names, EOFError is one
             if watcher.lost:
                 raise watcher.lost from error
@@ -150,20 +157,35 @@ class Trials:
         Raises:
             CheckpointError: If it does, or if a checkpoint has no room.
         """
+        check_storage(self.run, self._checkpoint_bytes + MEMORY_OF_RAY)
+
+    def _check_disk(self) -> None:
+        """The same for a disk, at any time: a store may fail once."""
+        if self.run.local is not None:
+            self._check_storage()
+
+    @cached_property
+    def _checkpoint_bytes(self) -> int:
         conditions = conditions_of(self.configuration.extension, self.dataset)
-        state = initial_state(self.configuration.training(), self.dataset.train, self.dataset.shape, conditions)
-        check_storage(self.run, state.nbytes + MEMORY_OF_RAY)
+        return initial_state(self.configuration.training(), self.dataset.train, self.dataset.shape, conditions).nbytes
 
 
-def _watcher(shortage: Shortage, limit: float, losses: Losses) -> Any:
+def _watcher(shortage: Shortage, limit: float, losses: Losses, check_disk: Callable[[], None]) -> Any:
     from ray.tune import Callback
 
     class Watcher(Callback):  # type: ignore[misc]
-        """Ends a search whose trials nothing could run any more, which Ray Tune would wait for without end."""
+        """Ends a search that has no room any more: for its trials, which Ray Tune would wait for, or on its disk.
+
+        Of a full disk Ray Tune learns by a trial's last failure, after minutes.
+        """
 
         lost: Lost | None = None
+        checked_at = -math.inf
 
         def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+            if time.monotonic() - self.checked_at >= CHECK_SECONDS:
+                check_disk()
+                self.checked_at = time.monotonic()
             if shortage.check() > limit:
                 raise RuntimeError(shortage.missing)
             self.lost = losses.check()

@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from gan_core.checkpoint import checkpoint_step
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, GanError, RegistryError
 from gan_core.portable import PortableGenerator
@@ -20,6 +21,8 @@ from pipelines.runs.records import (
     TuneRecord,
 )
 from pipelines.runs.run import BEFORE_0_3, Run
+from pipelines.search.results_store import known_results
+from pipelines.storage import checkpoint_names, run_layout
 
 # What a stage works with is imported when it works: Ray, MLflow and the pictures take seconds.
 
@@ -62,6 +65,8 @@ class Stage:
     on_cluster: bool = True
     # Whether to do it again after an error, what is to be done otherwise having been set.
     recover: Callable[[Context, GanError], bool] = lambda context, error: False
+    # What there is to go on with where a signal ends the stage, for people.
+    kept: Callable[[Context], str] = lambda context: f"records kept: {', '.join(context.run.records()) or 'none'}"
 
 
 def _tune_inputs(context: Context) -> Any:
@@ -77,6 +82,18 @@ def _tune(context: Context) -> TuneRecord:
     from pipelines.stages.tune import tune_run
 
     return tune_run(context.run.configuration, context.dataset, context.run.folder, context.log)
+
+
+def _kept_results(context: Context) -> str:
+    return f"results kept: {known_results(context.run.folder.child(run_layout.TUNE, run_layout.RESULTS))}"
+
+
+def _kept_step(*folder: str) -> Callable[[Context], str]:
+    def kept(context: Context) -> str:
+        names = checkpoint_names(context.run.folder.child(*folder))
+        return f"step {checkpoint_step(names[-1])} is saved" if names else "no checkpoint yet"
+
+    return kept
 
 
 def _train_inputs(context: Context) -> Any:
@@ -172,9 +189,16 @@ def _report(context: Context) -> ReportRecord:
 STAGES = {
     stage.name: stage
     for stage in (
-        Stage("tune", TuneRecord, _tune_inputs, _tune),
-        Stage("train", TrainRecord, _train_inputs, _train, recover=_recover_training),
-        Stage("infer", InferRecord, _infer_inputs, _infer),
+        Stage("tune", TuneRecord, _tune_inputs, _tune, kept=_kept_results),
+        Stage(
+            "train",
+            TrainRecord,
+            _train_inputs,
+            _train,
+            recover=_recover_training,
+            kept=_kept_step(run_layout.CHECKPOINTS),
+        ),
+        Stage("infer", InferRecord, _infer_inputs, _infer, kept=_kept_step(run_layout.ENCODER)),
         Stage("evaluate", EvaluateRecord, _evaluate_inputs, _evaluate),
         Stage("register", RegisterRecord, _register_inputs, _register, on_cluster=False),
         Stage(

@@ -22,7 +22,7 @@ from pipelines.storage import run_layout, save_checkpoint
 from pipelines.storage.metric_log import append_history
 
 POLL_SECONDS = 0.5  # between rank 0's readings of a request to stop
-STOP_SECONDS = 9.0  # what a preempted driver waits for its workers' last checkpoint
+STOP_SECONDS = 8.0  # what a preempted driver waits for its workers' last checkpoint
 
 
 def run_training(
@@ -53,7 +53,7 @@ def run_training(
             outcome = _fit(spec, ray.put((spec, data)), use_gpu, progress)
         except (SystemExit, KeyboardInterrupt):
             if liveness.lost_part() is None:  # else no worker is there to save
-                _save_before_leaving(spec, log)
+                _save_before_leaving(spec)
             raise
         except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
             raise _cause(error, spec) from error
@@ -86,7 +86,9 @@ def _fit(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress) ->
         # Ray's own snapshot of the run is not what we resume from, and a damaged one would be an error.
         spec.folder.child(run_layout.RAY_TRAIN).remove()
         try:
-            return dict(_trainer(spec, payload, use_gpu, progress).fit().return_value)
+            outcome = dict(_trainer(spec, payload, use_gpu, progress).fit().return_value)
+            spec.folder.child(run_layout.RAY_TRAIN).remove()
+            return outcome
         except ray.exceptions.RayActorError as error:
             if progress.lost:
                 raise progress.lost from error
@@ -185,6 +187,7 @@ class CheckpointWriter:
         self.rows: list[dict[str, float]] = []
         self.saved_at = self.shown_at = time.monotonic()
         self.polled_at = 0.0
+        spec.folder.write_json(run_layout.LIVE, {})  # there is somebody to ask for a checkpoint
         self.gauges = Gauges(spec.run.name) if spec.stage == "train" else None  # those of the run are G's and D's
 
     def on_report(self, report: Report, at_checkpoint: bool) -> None:
@@ -211,16 +214,14 @@ class CheckpointWriter:
             self.shown_at = now
 
 
-def _save_before_leaving(spec: TrainingSpec, log: Callable[[str], None]) -> None:
-    """The last request to rank 0 of a driver that was preempted or interrupted: a checkpoint, now."""
+def _save_before_leaving(spec: TrainingSpec) -> None:
+    """The last request to rank 0 of a driver that was preempted or interrupted, if there is one yet: a checkpoint, now."""
+    if spec.folder.read_json(run_layout.LIVE) is None:
+        return
     spec.folder.write_json(run_layout.STOP, True)
     deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline:
-        if (step := spec.folder.read_json(run_layout.STOP)) is not True:
-            log(f"{spec.stage:<6} stopped; step {step} is saved, the same command resumes")
-            return
+    while spec.folder.read_json(run_layout.STOP) is True and time.monotonic() < deadline:
         time.sleep(0.1)
-    log(f"{spec.stage:<6} stopped before a last checkpoint; the same command resumes from the one before")
 
 
 def _cause(error: Exception, spec: TrainingSpec) -> GanError:

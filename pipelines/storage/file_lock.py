@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from pipelines.storage.uri import make_private
+
 # Not by the package filelock: it locks exclusively alone, and by opening its file for writing. Who only asks whether a
 # folder is held would then write into it, could not ask on a disk that is read-only, and would take the lock from its
 # owner and from whoever asks at the same time.
@@ -18,7 +20,7 @@ TRY_SECONDS = 1.0  # how long the lock is tried for: someone may only be asking 
 @contextlib.contextmanager
 def holding(folder: Path) -> Iterator[bool]:
     """Hold the folder (created) while in use; False if another process holds it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_private(folder)
     deadline = time.monotonic() + TRY_SECONDS
     while (lock := _locked(folder, "a", fcntl.LOCK_EX)) is None and time.monotonic() < deadline:
         time.sleep(0.05)

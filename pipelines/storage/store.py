@@ -19,7 +19,15 @@ from gan_core.bounded_reading import read_bounded
 from gan_core.checkpoint import storage_error, write_durably
 from gan_core.errors import CheckpointError
 from pipelines.storage import file_lock
-from pipelines.storage.uri import answering, check_bucket, checked_address, joined, local_folder, open_place
+from pipelines.storage.uri import (
+    answering,
+    check_bucket,
+    checked_address,
+    joined,
+    local_folder,
+    make_private,
+    open_place,
+)
 
 Tensors = dict[str, dict[str, Tensor]]
 
@@ -89,7 +97,7 @@ class Storage:
             return
         path = self.local / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(path.parent)
             staged = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
             try:
                 write_durably(staged, content)

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def local_folder(address: str) -> Path | None:
     if "://" not in address:
         return Path(address)
     return Path(address.removeprefix("file://")) if address.startswith("file://") else None
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that holds data, and those above it that are missing: the first of them is its owner's alone.
+
+    In one that was made to be shared (its setgid bit is set) it is as the umask says. What is there is left as it is.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        first = place == missing[-1] and not place.parent.stat().st_mode & stat.S_ISGID
+        place.mkdir(mode=0o700 if first else 0o777, exist_ok=True)
 
 
 def joined(address: str, *parts: str) -> str:

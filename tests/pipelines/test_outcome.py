@@ -1,4 +1,4 @@
-"""Each end has its cause, its line and its code: a full disk, SIGTERM and Ctrl-C while Ray starts, a Ray that has died."""
+"""Each end has its cause, its line and its code: a full disk, Ctrl-C, a signal that is lost or that nothing hears."""
 
 import os
 import shutil
@@ -11,33 +11,10 @@ import click
 import pytest
 
 from pipelines.cli import cli
-from tests.pipelines.conftest import Answer, environment, failed, kill_group, start_gan, until
+from tests.pipelines.conftest import Answer, environment, failed, kill_group, until
 
 GAN = ("-m", "pipelines.cli")
 ROOM = 4 * 2**20  # bytes of a disk, of which the nets of these tests take a part
-
-
-def descendants(pid):
-    """The processes a process has started, and those that they have: number and program."""
-    started = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            program, parent = stat.read_text().rpartition(")")[0].partition("(")[2], stat.read_text().rpartition(")")[2]
-        except OSError:
-            continue
-        started.setdefault(int(parent.split()[1]), []).append((int(stat.parent.name), program))
-    found, todo = [], [pid]
-    while todo:
-        children = started.get(todo.pop(), [])
-        found += children
-        todo += [number for number, _ in children]
-    return found
-
-
-def part(process, program):
-    """The number of Ray's own process of this name, once it is there."""
-    running = lambda: [number for number, name in descendants(process.pid) if name == program]  # noqa: E731
-    return until(lambda: running() or (process.poll() is not None and ["ended"]))[0]
 
 
 def end(process, timeout=240):
@@ -110,31 +87,40 @@ def test_full_disk_in_a_search_is_reported(small_yaml, disk, tmp_path):
     failed(end(process), 4, "disk full", f"({folder}/runs/it)", "bytes free", "for checkpoints")
 
 
-SIGNALS = [
-    (sign, moment)
-    for sign in (signal.SIGTERM, signal.SIGINT)
-    for moment in ("before", "gcs_server", "raylet", "ray::IDLE")
-]  # fmt: skip
+# A database on a disk that fills up, and has room again.
+DATABASE = """
+import sys
+from pathlib import Path
+from gan_core.errors import RegistryError
+from pipelines.registry import Registry
+from pipelines.registry.tracking import Tracking
+from pipelines.storage import Storage
+folder, filler = Path(sys.argv[1]), Path(sys.argv[1]) / "filler"
+registry = Registry(f"sqlite:///{folder}/mlflow.db", create=True)
+try:
+    filler.write_bytes(bytes(int(sys.argv[2])))
+except OSError:
+    pass
+def track():
+    return Tracking(registry.backend, "gan-full", "it", Storage.at(folder)).parent
+try:
+    track()
+except RegistryError as error:
+    print(error)
+filler.unlink()
+print(track() == track() != "")
+"""
 
 
-@pytest.mark.parametrize(
-    ("sign", "moment"),
-    [pytest.param(*case, marks=() if case[1] in ("gcs_server", "ray::IDLE") else pytest.mark.slow) for case in SIGNALS],
-)
-def test_signal_while_ray_starts_has_its_own_line(sign, moment, small_yaml, tmp_path):
-    """Ray has a handler of its own while it starts: exit code 15, no line; and what it leaves half made aborts."""
-    process = start_gan("train", small_yaml, "--name", "it", "--storage", "st", "--json", cwd=tmp_path)
-    until(lambda: (tmp_path / "st" / "runs" / "it" / "run.json").exists() or process.poll() is not None)
-    if moment != "before":
-        part(process, moment)
-    os.kill(process.pid, sign)
-    code, line = {
-        signal.SIGTERM: (143, "error: preempted (gan): by SIGTERM; the same command resumes"),
-        signal.SIGINT: (130, "error: interrupted (gan): by the user; the same command resumes"),
-    }[sign]
-    answer = end(process)
-    failed(answer, code)
-    assert answer.error == line
+def test_full_disk_under_the_database_is_one_line(disk, tmp_path):
+    """Ours: before it came pages of SQLAlchemy's. With room again, the same goes on."""
+    folder, within = disk
+    command = [*within, sys.executable, "-c", DATABASE, str(folder), str(ROOM)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    line, again = done.stdout.splitlines()
+    assert line.startswith(f"MLflow refused (sqlite:///{folder}/mlflow.db)")
+    assert "disk is full" in line
+    assert (again, done.stderr) == ("True", "")
 
 
 LOST = {
@@ -167,6 +153,45 @@ pipelines.cli.process()
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr  # click ends the terminal's ^C with a newline
 
 
+@pytest.mark.parametrize("read", [True, False])
+def test_work_that_goes_on_is_ended_in_time(read, tmp_path):
+    """A signal is heard between two steps of Python: what is in C, or waits, or hides it, kept the command for minutes."""
+    script = """
+import sys, time
+import click
+import pipelines.cli
+from pipelines.runtime import exit_codes
+exit_codes.LEAVE_SECONDS = 1.0
+def wait():
+    exit_codes.bound_the_end()
+    print("ready", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except SystemExit:
+            pass
+pipelines.cli.cli.add_command(click.Command("wait", callback=wait))
+sys.argv = ["gan", "wait"]
+pipelines.cli.process()
+"""
+    command = [sys.executable, "-c", script]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        if read:
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr.read() == "error: preempted (gan): by SIGTERM; the same command resumes\n"
+        else:
+            process.stderr.close()
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 143
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_nohup_is_left_alone(tmp_path):
     """A command that is to outlive its terminal ignores SIGHUP, as it was started."""
     code = (
@@ -176,36 +201,3 @@ def test_nohup_is_left_alone(tmp_path):
     )
     command = ["nohup", sys.executable, "-c", code]
     assert subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True).returncode == 0
-
-
-STAGES = {
-    "search": ("tune", "tune/findings/*/*.jsonl", "tune.candidates=12"),
-    "training": ("train", "history/*.jsonl", "algorithm.steps=5000"),
-    "evaluation": ("run", "records/train.json", "tune.candidates=0"),
-}
-
-
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("program", "stage"),
-    [
-        ("raylet", "training"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [
-            ("gcs_server", "search"), ("raylet", "search"), ("gcs_server", "training"), ("gcs_server", "evaluation"),
-        ]),
-    ],
-)  # fmt: skip
-def test_dead_ray_is_restarted_or_named(program, stage, small_yaml, tmp_path):
-    """A Ray that has died is started anew or named; by itself Ray ends its driver with exit code 1 and no line."""
-    command, happened, setting = STAGES[stage]
-    words = (command, small_yaml, "--name", "it", "--storage", "st", "--json", "--set", setting)
-    process = start_gan(*words, cwd=tmp_path)
-    folder = tmp_path / "st" / "runs" / "it"
-    until(lambda: list(folder.glob(happened)) or process.poll() is not None)
-    os.kill(part(process, program), signal.SIGKILL)
-    answer, died = end(process), f"its {program} was ended by SIGKILL"
-    if answer.code == 0:
-        assert f"ray    lost: {died}; it is started anew" in answer.err.splitlines()
-        assert len(answer.out.splitlines()) == 1  # the result alone
-    else:  # a question to a dead GCS waits where no signal is looked at
-        failed(answer, 4, "Ray has died", died, "run the same command again")

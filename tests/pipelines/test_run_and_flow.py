@@ -237,6 +237,33 @@ def test_stage_before_its_time_names_the_missing_one(small, storage):
 # A run begun by other code
 
 
+@pytest.mark.parametrize(
+    ("stage", "kept", "words"),
+    [
+        ("tune", None, "results kept: 0"),
+        ("tune", "tune/findings/candidate-0-seed-0/00000020.jsonl", "results kept: 1"),
+        ("train", None, "no checkpoint yet"),
+        ("train", "checkpoints/step=00000050/generator.safetensors", "step 50 is saved"),
+        ("register", None, "records kept: none"),
+    ],
+)
+def test_a_stopped_stage_says_what_is_kept(stage, kept, words, small, storage, monkeypatch):
+    """Ctrl-C in a search, an evaluation or a registration was no line, in a training one of a checkpoint not there."""
+
+    def interrupted(context):
+        if kept:
+            context.run.folder.write(kept, b"")
+        raise KeyboardInterrupt
+
+    changed = dataclasses.replace(table.STAGES[stage], inputs=lambda context: [], run=interrupted, on_cluster=False)
+    monkeypatch.setitem(table.STAGES, stage, changed)
+    lines = []
+    flow = Flow(create(small, storage), "", lines.append)
+    with flow.working(), pytest.raises(KeyboardInterrupt):
+        flow.do(stage)
+    assert lines == [f"{stage:<6} stopped; {words}; the same command resumes"]
+
+
 def test_run_of_other_code_is_named_not_restarted_silently(small, storage):
     """An unnamed run is named after the code too: after an upgrade the same command says which run it had begun."""
     Run.create(small, "stem", "stem-0a1b2c3d", storage).save()

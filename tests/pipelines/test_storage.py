@@ -57,6 +57,22 @@ def test_file_is_read_as_written_and_none_if_absent(storage):
     storage.remove()  # what is not there can be removed
 
 
+@pytest.mark.parametrize(("shared", "mode"), [(False, 0o700), (True, 0o755)])
+def test_new_folders_are_their_owners_alone(shared, mode, tmp_path):
+    """The first folder made is private, unless that above it was made to be shared; what is there stays as it is."""
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(0o2755 if shared else 0o755)
+    before = os.umask(0o022)
+    try:
+        with Storage.at(place / "storage").child("runs", "it").lock():
+            Storage.at(place / "storage").write("deep/er/a.bin", b"a")
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (place, place / "storage")] == [0o755, mode]
+    assert (place / "storage" / "deep" / "er" / "a.bin").read_bytes() == b"a"
+
+
 def test_a_file_that_is_not_json_is_named(storage):
     storage.write("a.json", b'{"half": ')
     with pytest.raises(CheckpointError, match=r"damaged file .*/runs/it/a\.json.*expected JSON"):

@@ -32,7 +32,7 @@ Log = Callable[[str], None]
 class Outcome:
     """How a call of the pipeline ended: the run, the stages that were asked for, and which had been done before.
 
-    `unchanged` is the model version that a skipped run would have repeated, `failure` a model that the gate refused
+    `unchanged` is the model version that a skipped run would have repeated, `dataset` what a planned one would be trained on, `failure` a model that the gate refused
     as collapsed, which stays registered.
     """
 
@@ -42,6 +42,7 @@ class Outcome:
     done_before: tuple[str, ...] = ()
     tracking_uri: str = ""  # without an account
     unchanged: Any = None
+    dataset: Dataset | None = None  # of a planned run
     failure: Collapsed | None = None
 
     @property
@@ -141,7 +142,7 @@ class Pipeline:
             return ended("skipped", unchanged=same)
         done = tuple(stage for stage in stages if run.record(stage) is not None)
         if dry_run:
-            return ended("planned", done)
+            return ended("planned", done, dataset=flow.dataset)
         with flow.working() as free:
             if not free:
                 return ended("running elsewhere", done)

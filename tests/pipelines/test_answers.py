@@ -67,7 +67,7 @@ def test_result_is_on_stdout_in_every_mode(words, told, ask):
 
 
 def test_init_says_what_it_wrote_on_stdout(here):
-    assert here("init", "new").out == "wrote new/gan.yaml; next: gan run new/gan.yaml\n"
+    assert here("init", "--output", "new/gan.yaml").out == "wrote new/gan.yaml; next: gan run new/gan.yaml\n"
 
 
 def test_an_empty_list_is_no_line_of_stdout(registry_uri, here):

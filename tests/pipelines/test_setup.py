@@ -267,6 +267,18 @@ def test_dry_run_warns_of_dense_nets_on_large_images(tmp_path, here):
     assert "time " not in answer.out
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST"), ("cifar10", "CIFAR-10")]
+)
+def test_dry_run_fetches_nothing_and_makes_no_folder(name, said, tmp_path, here):
+    """Data that are not there are named, with where they should be, and left to be fetched by the run itself."""
+    (tmp_path / "gan.yaml").write_text(
+        f"data: {{name: {name}, root: deep/data}}\nnetwork: {{generator: {{hidden: [8]}}}}\n"
+    )
+    failed(here("run", "gan.yaml", "--dry-run"), 3, f"{said} is missing (deep/data", "a dry run downloads nothing")
+    assert [path.name for path in tmp_path.iterdir()] == ["gan.yaml"]
+
+
 # gan figure
 
 

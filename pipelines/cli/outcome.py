@@ -34,14 +34,14 @@ def emit(context: "Context", outcome: "Outcome") -> None:
 
 def _emit_plan(context: "Context", outcome: "Outcome") -> None:
     """Print what a dry run has found; in quiet no steps are timed, which takes seconds."""
-    from pipelines.runs.plan import Plan
+    from pipelines.runs.preview import Preview
 
     run, missing = outcome.run, [stage for stage in outcome.stages if stage not in outcome.done_before]
     result = {"run": run.name, "stages": list(outcome.stages), "done": list(outcome.done_before)}
     result |= {"storage": run.folder.uri, "tracking_uri": outcome.tracking_uri}
     lines = [f"{run.name}: would do {', '.join(missing) or 'nothing'} in {run.folder.uri}"]
     if outcome.dataset is not None and missing:
-        plan = Plan.of(run.configuration, outcome.dataset, missing, timed=not context.quiet)
+        plan = Preview.of(run.configuration, outcome.dataset, missing, timed=not context.quiet)
         result, lines = {**result, "plan": plan.to_json()}, [*plan.lines(), *lines]
     context.emit_result(result, "\n".join(lines))
 

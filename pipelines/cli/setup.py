@@ -80,7 +80,7 @@ def _for_images(root: "Path") -> tuple[str, dict[str, Any], list[str]]:
     from pipelines.config.recipes import configuration_text
     from pipelines.data.survey import survey
     from pipelines.runs.estimate import memory_estimate, processors, time_estimate
-    from pipelines.runs.plan import gate_warning
+    from pipelines.runs.preview import gate_warning
     from pipelines.runs.run_name import slug
 
     seen = survey(root)

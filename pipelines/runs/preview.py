@@ -18,7 +18,7 @@ SHOWN = 5  # classes
 
 
 @dataclass(frozen=True)
-class Plan:
+class Preview:
     """A run before it starts. Memory is in bytes; without a time estimate, none was asked for."""
 
     images: dict[str, int]  # of each split
@@ -32,7 +32,9 @@ class Plan:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, configuration: ResolvedConfiguration, dataset: Dataset, stages: Sequence[str], timed: bool) -> "Plan":
+    def of(
+        cls, configuration: ResolvedConfiguration, dataset: Dataset, stages: Sequence[str], timed: bool
+    ) -> "Preview":
         """Look at a run's data and settings; with `timed`, a few steps are trained and timed."""
         counts = {split: len(examples) for split, examples in dataset.splits().items()}
         conditions = conditions_of(configuration.extension, dataset)

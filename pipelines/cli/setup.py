@@ -1,5 +1,6 @@
 """Commands to set up: doctor, init."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -79,14 +80,16 @@ def _for_images(root: "Path") -> tuple[str, dict[str, Any], list[str]]:
     from pipelines import config
     from pipelines.config.recipes import configuration_text
     from pipelines.data.survey import survey
-    from pipelines.runs.estimate import memory_estimate, processors, time_estimate
-    from pipelines.runs.preview import gate_warning
+    from pipelines.runs.estimate import machine_memory, memory_estimate, processors, time_estimate
+    from pipelines.runs.preview import gate_warning, nets_line
     from pipelines.runs.run_name import slug
 
     seen = survey(root)
     counts = split_sizes(seen.images, root)
     place = root.resolve()
-    data = {"name": "images", "root": str(place), "size": list(seen.size), "channels": seen.channels}
+    data: dict[str, Any] = {"name": "images", "root": str(place), "size": list(seen.size), "channels": seen.channels}
+    if 8 * math.prod(seen.shape) * seen.images > machine_memory() / 2 and place.suffix.lower() != ".npy":
+        data["streaming"] = True  # as float32, twice
     model = f"gan-{slug(place.stem).lower()}"
     threads = min(2, processors())
     text = configuration_text(data, seen.strokes, counts["train"], counts["validation"], threads, model)
@@ -96,8 +99,9 @@ def _for_images(root: "Path") -> tuple[str, dict[str, Any], list[str]]:
     lines = [f"data   {seen}", *([f"       {seen.left_out}"] if seen.left_out else [])]
     if seen.size != seen.seen or seen.sizes > 1:
         lines.append(f"       resized to {seen.size[0]} x {seen.size[1]} (data.size)")
-    lines += [f"nets   {configuration.network.architecture}", f"needs  about {memory / 1e9:.1f} GB of memory"]
-    lines.append(f"time   {estimate}")
+    network, noise_size = configuration.network, configuration.noise.size
+    lines.append(nets_line(network.architecture, network.parameter_counts(noise_size, 0, seen.shape), noise_size))
+    lines += [f"needs  about {memory / 1e9:.1f} GB of memory", f"time   {estimate}"]
     if note := gate_warning(counts["gate"], configuration.registry.gate.min_points):
         lines.append(f"note   {note}")
     about = "\n".join(f"# {line}" for line in lines)

@@ -59,6 +59,11 @@ def processors() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def machine_memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def time_estimate(
     configuration: ResolvedConfiguration,
     shape: tuple[int, ...],

@@ -1,6 +1,5 @@
 """What a dry run says of a run: images and their splits, nets, memory, time, and what one should know before hours."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from gan_core.datasets import Dataset
 from gan_core.datasets.image_listing import list_folder
 from gan_core.errors import visible
 from pipelines.config import ResolvedConfiguration
-from pipelines.runs.estimate import TimeEstimate, memory_estimate, time_estimate
+from pipelines.runs.estimate import TimeEstimate, machine_memory, memory_estimate, time_estimate
 
 MOST_DENSE = 64 * 64  # pixels of an image, colours counted, from which on dense nets are not for it
 SHOWN = 5  # classes
@@ -78,10 +77,7 @@ class Preview:
         if self.classes:
             shown = ", ".join(f"{visible(name)} {count:,}" for name, count in list(self.classes.items())[:SHOWN])
             lines.append(f"       {len(self.classes)} classes: {shown}{', …' if len(self.classes) > SHOWN else ''}")
-        generator, discriminator = self.parameters
-        lines.append(
-            f"nets   {self.architecture}: G {generator:,} weights, D {discriminator:,} weights, z of {self.noise_size}"
-        )
+        lines.append(nets_line(self.architecture, self.parameters, self.noise_size))
         lines.append(f"needs  about {self.memory / 1e9:.1f} GB of memory")
         if self.time is not None:
             lines.append(f"time   {self.time}")
@@ -92,6 +88,12 @@ def described(shape: tuple[int, ...]) -> str:
     """The size and colours of images, for people."""
     height, width, *colours = shape
     return f"{height} x {width} {'colour' if colours else 'grey'} pixels"
+
+
+def nets_line(architecture: str, parameters: tuple[int, int], noise_size: int) -> str:
+    """The nets, for people."""
+    generator, discriminator = parameters
+    return f"nets   {architecture}: G {generator:,} weights, D {discriminator:,} weights, z of {noise_size}"
 
 
 def gate_warning(gate: int, needed: int) -> str | None:
@@ -125,7 +127,6 @@ def _warnings(
         )
     if "register" in stages and (gate := gate_warning(len(dataset.gate), configuration.registry.gate.min_points)):
         warnings.append(gate)
-    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if memory > here:
+    if memory > (here := machine_memory()):
         warnings.append(f"this machine has {here / 1e9:.1f} GB of memory: smaller data.size, nets or evaluate.samples")
     return warnings

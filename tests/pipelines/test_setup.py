@@ -187,6 +187,19 @@ def test_init_without_images_is_one_line(tmp_path, here):
     assert not (tmp_path / "gan.yaml").exists()
 
 
+def test_init_streams_images_larger_than_memory(tmp_path, here, monkeypatch):
+    """Images that would fill half of the machine's memory are streamed."""
+    monkeypatch.setattr(estimate, "SECONDS", 0.0)
+    (tmp_path / "a").mkdir()
+    for number in range(40):
+        strokes(12).save(tmp_path / "a" / f"{number}.png")
+    monkeypatch.setattr(estimate, "machine_memory", lambda: 2 * 8 * 144 * 40)
+    assert here("init", "a", "--output", "1.yaml").code == 0
+    monkeypatch.setattr(estimate, "machine_memory", lambda: 2 * 8 * 144 * 40 - 1)
+    assert here("init", "a", "--output", "2.yaml").code == 0
+    assert [config.load(f"{number}.yaml").data.streaming for number in (1, 2)] == [False, True]
+
+
 def test_init_takes_an_array_and_parquet_files(tmp_path, here, monkeypatch):
     """An array keeps its size; of Parquet files the image column is looked at."""
     monkeypatch.setattr(estimate, "SECONDS", 0.0)

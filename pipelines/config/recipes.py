@@ -162,7 +162,7 @@ def configuration_text(
     if choosing_images < LEAST_TO_CHOOSE_BY:
         why = f"{choosing_images} images to choose by tell candidates apart by luck alone"
         settings = re.sub(r"candidates: \d+\n", f"candidates: 0 # {why}\n", settings)
-    first = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=math.inf, default_flow_style=True)
+    first = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True, width=10**6, default_flow_style=True)
     return f"seed: 0\ndata: {first}\n{settings}\nregistry: {{model: {model}}} # the best version is {model}@champion\n"
 
 

@@ -1,6 +1,7 @@
 """Errors that say what was given, what is allowed and what to do."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +22,12 @@ class GanError(Exception):
 
     def __reduce__(self) -> tuple[type["GanError"], tuple[str, object, str, str]]:
         return type(self), self._parts  # so that it survives the way back from a Ray worker
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The nearest of the names there are, as the end of an error's line; empty if none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {visible(close[0])}?" if close else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +32,7 @@ Log = Callable[[str], None]
 class Outcome:
     """How a call of the pipeline ended: the run, the stages that were asked for, and which had been done before.
 
-    `unchanged` is the model version that a skipped run would have repeated, `failure` a model that the gate refused
+    `unchanged` is the model version that a skipped run would have repeated, `dataset` what a planned one would be trained on, `failure` a model that the gate refused
     as collapsed, which stays registered.
     """
 
@@ -42,6 +42,7 @@ class Outcome:
     done_before: tuple[str, ...] = ()
     tracking_uri: str = ""  # without an account
     unchanged: Any = None
+    dataset: Dataset | None = None  # of a planned run
     failure: Collapsed | None = None
 
     @property
@@ -134,7 +135,7 @@ class Pipeline:
         for problem in notifications.preflight_problems(run.configuration.notify):
             self.log_warning(f"notify {problem}: nobody would be told of the run's end")
         tracked = bool({"register", "report"} & set(stages))
-        flow = Flow(run, self.tracking_uri() if tracked else "", self.log)
+        flow = Flow(run, self.tracking_uri() if tracked else "", self.log, fetch=not dry_run)
         ray_session.check_resources(run.configuration)
         flow.check()
         ended = partial(Outcome, run, stages, tracking_uri=address.redacted(flow.tracking_uri))
@@ -142,7 +143,7 @@ class Pipeline:
             return ended("skipped", unchanged=same)
         done = tuple(stage for stage in stages if run.record(stage) is not None)
         if dry_run:
-            return ended("planned", done)
+            return ended("planned", done, dataset=flow.dataset)
         with flow.working() as free:
             if not free:
                 return ended("running elsewhere", done)
@@ -177,6 +178,7 @@ class Flow:
     run: Run
     tracking_uri: str
     log: Log
+    fetch: bool = True  # data that are not there
     opening_registry: "Future[Registry] | None" = None
     _at_end: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
@@ -235,7 +237,8 @@ class Flow:
     @cached_property
     def dataset(self) -> Dataset:
         """The data set, read and verified once, on the driver; or by Ray Data, where it need not fit in memory."""
-        return load(self.run.configuration.data, self.run.storage, self.log, self.run.name)
+        data = self.run.configuration.data
+        return load(data if self.fetch else replace(data, download=False), self.run.storage, self.log, self.run.name)
 
     def unchanged(self) -> Any:
         """The model's newest version, if this run would be made from the same data and settings, its seed apart."""

@@ -12,7 +12,8 @@ import numpy as np
 
 from gan_core.bounded_reading import read_bounded
 from gan_core.datasets.examples import Dataset, Examples, check_images
-from gan_core.errors import DataError, first_line
+from gan_core.datasets.places import find_folder
+from gan_core.errors import DataError
 
 SHAPE = (32, 32, 3)  # of an image here; the files hold the three colours one after the other, (3, 32, 32)
 PIXELS = 3072
@@ -109,20 +110,27 @@ def load_cifar10(root: str, download: bool, versions: tuple[BatchFiles, ...] = (
     found = _complete(folder, versions)
     if found is None:
         if not download:
-            raise DataError("CIFAR-10 is missing", folder, "no complete set of batches", _expected())
+            expected = f"{_expected()}; or data.download true, but a dry run downloads nothing"
+            raise DataError("CIFAR-10 is missing", folder, "no complete set of batches", expected)
         _download(root)
         found = _complete(folder, versions)
     if found is None:
         raise DataError("CIFAR-10 is missing", folder, "no complete set of batches after the download", _expected())
-    *batches, test = [_batch(found, folder / found.folder / name) for name in found.digests]
+    version, place = found
+    *batches, test = [_batch(version, place / name) for name in version.digests]
     train = Examples(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
-    end = found.train + found.validation
-    parts = train[: found.train], train[found.train : end], train[end:], Examples(*test)
-    return Dataset("cifar10", SHAPE, *(_scaled(part, folder / found.folder) for part in parts))
+    end = version.train + version.validation
+    parts = train[: version.train], train[version.train : end], train[end:], Examples(*test)
+    return Dataset("cifar10", SHAPE, *(_scaled(part, place) for part in parts))
 
 
-def _complete(folder: Path, versions: tuple[BatchFiles, ...]) -> BatchFiles | None:
-    return next((v for v in versions if all((folder / v.folder / name).is_file() for name in v.digests)), None)
+def _complete(root: Path, versions: tuple[BatchFiles, ...]) -> tuple[BatchFiles, Path] | None:
+    """The first of the versions that is there, and its folder."""
+    for version in versions:
+        holds = lambda folder: all((folder / name).is_file() for name in version.digests)  # noqa: B023, E731
+        if (folder := find_folder(root, (version.folder, ""), holds, "CIFAR-10")) is not None:
+            return version, folder
+    return None
 
 
 def _batch(version: BatchFiles, path: Path) -> Batch:
@@ -164,7 +172,7 @@ def _download(root: str) -> None:
             "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", root, md5="c32a1d4ab5d03f1284b67883e8d87530"
         )
     except Exception as error:  # torchvision raises what its mirrors raise, of many types
-        reason = first_line(error)
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError("CIFAR-10 could not be downloaded", root, reason, _expected()) from error
 
 

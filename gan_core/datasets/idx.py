@@ -12,7 +12,8 @@ import numpy as np
 
 from gan_core.bounded_reading import read_bounded
 from gan_core.datasets.examples import Dataset, Examples, check_images
-from gan_core.errors import DataError, first_line
+from gan_core.datasets.places import find_folder
+from gan_core.errors import DataError
 
 SIDE = 28  # pixels
 MOST_BYTES = 2**26  # of a file, unpacked: the largest that is published has 47 million
@@ -36,11 +37,13 @@ def load_idx(files: IdxFiles, root: str, download: bool) -> Dataset:
     Raises:
         DataError: If a file is missing (and cannot be downloaded), damaged or not the published one.
     """
-    folder = Path(root).expanduser() / files.folder / "raw"
-    if not all(_find(folder, name) for name in files.digests):
-        if not download:
-            raise DataError(f"{files.folder} is missing", folder, "no complete set of IDX files", _expected(files))
+    folder = _folder(files, root)
+    if folder is None and not download:
+        expected = f"{_expected(files)}; or data.download true, but a dry run downloads nothing"
+        raise DataError(f"{files.folder} is missing", _published(files, root), "no complete set of IDX files", expected)
+    if folder is None:
         _download(files, root)
+        folder = _published(files, root)
     contents = {name: _read(files, folder, name) for name in files.digests}
     train = _examples("train", contents, folder)
     test = _examples("t10k", contents, folder)
@@ -90,6 +93,26 @@ def _examples(part: str, contents: dict[str, bytes], folder: Path) -> Examples:
     return Examples(scaled, labels.astype(np.int64))
 
 
+def _published(files: IdxFiles, root: str) -> Path:
+    return Path(root).expanduser() / files.folder / "raw"
+
+
+def _folder(files: IdxFiles, root: str) -> Path | None:
+    """Where the files are; what is not where torchvision puts it has this set's labels of the test images at least."""
+    known = "t10k-labels-idx1-ubyte"
+
+    def holds(folder: Path) -> bool:
+        if not all(_find(folder, name) for name in files.digests):
+            return False
+        if folder == _published(files, root):
+            return True
+        content = _read(files, folder, known)
+        return hashlib.new(files.algorithm, content, usedforsecurity=False).hexdigest() == files.digests[known]
+
+    inside = (f"{files.folder}/raw", files.folder, "raw", "")
+    return find_folder(Path(root).expanduser(), inside, holds, files.folder)
+
+
 def _find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
@@ -116,7 +139,7 @@ def _download(files: IdxFiles, root: str) -> None:
     try:
         getattr(datasets, files.folder)(root, download=True)
     except Exception as error:  # torchvision raises what its mirrors raise, of many types
-        reason = first_line(error)
+        reason = " ".join(str(error).split()) or type(error).__name__  # its first line ends with a colon
         raise DataError(f"{files.folder} could not be downloaded", root, reason, _expected(files)) from error
 
 

@@ -1,6 +1,7 @@
 """Which files of a folder are images: all that one sees in it, nothing hidden; what is left out is counted by reason."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,11 @@ class Listing:
             for reason, paths in self.left_out.items()
         ]
         return f"{sum(map(len, self.left_out.values()))} files left out: {', '.join(reasons)}" if reasons else ""
+
+    def by_subfolder(self, root: Path) -> dict[str, int]:
+        """How many images each folder directly below has; none where all lie in the folder itself."""
+        below = [Path(path).relative_to(root).parts for path in self.images]
+        return dict(sorted(Counter(parts[0] for parts in below if len(parts) > 1).items()))
 
 
 def list_folder(root: Path) -> Listing:

@@ -92,11 +92,21 @@ def split_order(count: int, where: object, most: int | None = None) -> list[np.n
     Raises:
         DataError: If there are too few for 10 in each.
     """
+    sizes = [size if most is None else min(size, most) for size in [*split_sizes(count, where).values()][1:]]
+    order = stream(0, "images split").permutation(count)
+    return np.split(order, np.cumsum([count - sum(sizes), *sizes])[:-1])
+
+
+def split_sizes(count: int, where: object) -> dict[str, int]:
+    """How many of so many images are in train, validation, gate and test.
+
+    Raises:
+        DataError: If there are too few for 10 in each.
+    """
     if count < NEEDED:
         raise DataError("too few images", where, str(count), f"at least {NEEDED}, {SMALLEST} for each of four splits")
-    order = stream(0, "images split").permutation(count)
-    sizes = [min(max(SMALLEST, int(share * count)), most or count) for share in SHARES.values()]
-    return np.split(order, np.cumsum([count - sum(sizes), *sizes])[:-1])
+    small = {split: max(SMALLEST, int(share * count)) for split, share in SHARES.items()}
+    return {"train": count - sum(small.values()), **small}
 
 
 def _examples(images: np.ndarray, where: object) -> Examples:

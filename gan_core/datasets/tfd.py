@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from gan_core.datasets.examples import Dataset, Examples, check_images
+from gan_core.datasets.places import find_folder
 from gan_core.errors import DataError, first_line
 
 FILE = "TFD_48x48.mat"
@@ -25,9 +26,11 @@ def load_tfd(root: str, fold: int) -> Dataset:
     Raises:
         DataError: If the file is missing or not such a file, or a split of the fold is empty.
     """
-    path = Path(root).expanduser() / FILE
-    if not path.is_file():
-        raise DataError("TFD is missing", path, "no such file", f"{FILE} under data.root: --set data.root=PATH")
+    folder = find_folder(Path(root).expanduser(), ("",), lambda folder: (folder / FILE).is_file(), "TFD")
+    if folder is None:
+        where = Path(root).expanduser() / FILE
+        raise DataError("TFD is missing", where, "no such file", f"{FILE} under data.root: --set data.root=PATH")
+    path = folder / FILE
     content = _read(path)
     images, folds, labels = content["images"], content["folds"], content["labs_ex"].reshape(-1)
     _check(images, folds, labels, path)

@@ -88,3 +88,6 @@ class Architecture(Protocol):
     @property
     def discriminator(self) -> Any:
         """Of D."""
+
+    def parameter_counts(self, noise_size: int, condition_size: int, image_shape: tuple[int, ...]) -> tuple[int, int]:
+        """Weights and biases of G and of D, without making any."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, normalize
 
 from gan_core.errors import ConfigurationError
-from gan_core.networks.dense import ACTIVATIONS, Activation, affine
+from gan_core.networks.dense import ACTIVATIONS, Activation, affine, affine_parameters
 from gan_core.networks.initial_weights import draw_normal, set_marginal_bias
 from gan_core.networks.layout import plane_shape, to_planes, to_rows
 from gan_core.networks.validation import check_keep, check_positive, check_widths
@@ -80,6 +80,17 @@ class ConvolutionalSettings:
     architecture: Literal["convolutional"] = "convolutional"
     generator: ConvolutionalGeneratorSettings = field(default_factory=ConvolutionalGeneratorSettings)
     discriminator: ConvolutionalDiscriminatorSettings = field(default_factory=ConvolutionalDiscriminatorSettings)
+
+    def parameter_counts(self, noise_size: int, condition_size: int, image_shape: tuple[int, ...]) -> tuple[int, int]:
+        """Weights and biases of G and of D, without making any."""
+        colours, *sides = plane_shape(image_shape)
+        up, down = self.generator, self.discriminator
+        maps = up.channels[0] * math.prod(math.ceil(side / 2 ** len(up.channels)) for side in sides)
+        generator = affine_parameters(itertools.pairwise((noise_size + condition_size, *up.hidden, maps)))
+        generator += _kernel_weights((*up.channels, colours)) + sum(up.channels[1:]) + math.prod(image_shape)
+        last = down.channels[-1] * math.prod(side >> len(down.channels) for side in sides)
+        discriminator = _kernel_weights((colours + condition_size, *down.channels)) + sum(down.channels)
+        return generator, discriminator + affine_parameters(itertools.pairwise((last, *down.hidden, 1)))
 
 
 class ConvolutionalGenerator(nn.Module):
@@ -220,6 +231,10 @@ class ConvolutionalDiscriminator(nn.Module):
             return weight
         # |u W| for a unit vector u: its gradient is that of u W v with both vectors held.
         return weight / (self.get_buffer(f"singular_vectors_{layer}") @ weight.flatten(1)).norm()
+
+
+def _kernel_weights(channels: Sequence[int]) -> int:
+    return sum(inputs * outputs * KERNEL**2 for inputs, outputs in itertools.pairwise(channels))
 
 
 def _gain(leak: float) -> float:

@@ -105,6 +105,14 @@ class NetworkSettings:
     generator: DenseGeneratorSettings = field(default_factory=DenseGeneratorSettings)
     discriminator: DenseDiscriminatorSettings = field(default_factory=DenseDiscriminatorSettings)
 
+    def parameter_counts(self, noise_size: int, condition_size: int, image_shape: tuple[int, ...]) -> tuple[int, int]:
+        """Weights and biases of G and of D, without making any."""
+        pixels, units = math.prod(image_shape), self.discriminator.units
+        generator = itertools.pairwise((noise_size + condition_size, *self.generator.hidden, pixels))
+        widths = (*(self.discriminator.pieces * count for count in units), 1)
+        discriminator = zip((pixels + condition_size, *units), widths, strict=True)
+        return affine_parameters(generator), affine_parameters(discriminator)
+
 
 class DenseGenerator(nn.Module):
     """G(z | c): noise (and a condition, of width 0 where there is none) to data space.
@@ -209,6 +217,11 @@ def affine(
 ) -> Float[Tensor, "*members batch _"]:
     """x W + b, for one net or for a member axis of them."""
     return x @ weight + bias.unsqueeze(-2)
+
+
+def affine_parameters(layers: Iterable[tuple[int, int]]) -> int:
+    """Weights and biases of layers of (inputs, outputs)."""
+    return sum((inputs + 1) * outputs for inputs, outputs in layers)
 
 
 @torch.no_grad()

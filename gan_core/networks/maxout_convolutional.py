@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
 
 from gan_core.errors import ConfigurationError
-from gan_core.networks.dense import ACTIVATIONS, Activation, affine
+from gan_core.networks.dense import ACTIVATIONS, Activation, affine, affine_parameters
 from gan_core.networks.initial_weights import draw_uniform, set_marginal_bias
 from gan_core.networks.layout import plane_shape, to_planes, to_rows
 from gan_core.networks.maxout import maxout
@@ -94,6 +94,28 @@ class MaxoutConvolutionalSettings:
     discriminator: MaxoutConvolutionalDiscriminatorSettings = field(
         default_factory=MaxoutConvolutionalDiscriminatorSettings
     )
+
+    def parameter_counts(self, noise_size: int, condition_size: int, image_shape: tuple[int, ...]) -> tuple[int, int]:
+        """Weights and biases of G and of D, without making any.
+
+        Raises:
+            ConfigurationError: If the deconvolution cannot make such images.
+        """
+        colours, *sides = plane_shape(image_shape)
+        up, down = self.generator, self.discriminator
+        maps = up.maps * math.prod(_side_before(side, up) for side in sides)
+        generator = affine_parameters(itertools.pairwise((noise_size + condition_size, *up.hidden, maps)))
+        generator += up.maps * colours * up.kernel**2 + math.prod(image_shape)
+        pairs = itertools.pairwise((colours, *down.channels))
+        discriminator = sum(
+            outputs * down.channel_pieces * (inputs * kernel**2 + 1)
+            for (inputs, outputs), kernel in zip(pairs, down.kernels, strict=True)
+        )
+        last = down.channels[-1] * math.prod(down.sizes(side)[-1] for side in sides)
+        widths = (*(down.pieces * count for count in down.units), 1)
+        return generator, discriminator + affine_parameters(
+            zip((last + condition_size, *down.units), widths, strict=True)
+        )
 
 
 class MaxoutConvolutionalGenerator(nn.Module):

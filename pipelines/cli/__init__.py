@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline, sample, serve, setup, submit
+from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline, sample, serve, setup, submit, usage
 from pipelines.cli.configuration import show_configuration
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
@@ -107,7 +107,7 @@ def main() -> NoReturn:
         click.echo(error.format_message(), err=True)
         code = 2
     except click.ClickException as error:
-        code = _failed(f"usage (gan): {error.format_message()}; expected a command of gan --help", 2, debug)
+        code = _failed(usage.line(error, sys.argv[1:]), 2, debug)
     except (click.Abort, KeyboardInterrupt):
         interrupted, line = exit_codes.ENDS[signal.SIGINT]
         code = _failed(line, interrupted, debug)

@@ -1,6 +1,7 @@
 """Commands that look registered models up: list, watch, show, compare, history."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -96,7 +97,7 @@ def models_show(context: Context, reference: str) -> None:
     if "unreadable" in version:
         lines.append(f"  {'unreadable':<24} {version['unreadable']}")
     lines += [
-        f"  {visible(key):<24} {visible(value)}" for key, value in sorted(version["tags"].items()) if key != "metrics"
+        f"  {visible(key):<24} {_rounded(value)}" for key, value in sorted(version["tags"].items()) if key != "metrics"
     ]
     context.emit_result(version, "\n".join(lines))
 
@@ -174,6 +175,11 @@ def models_history(context: Context, name: str) -> None:
     if not lines:
         context.log(f"{name} has had no champion yet")
     context.emit_result({"name": name, "moves": moves}, "\n".join(lines))
+
+
+def _rounded(value: str) -> str:
+    """A tag for people: a number of many digits is rounded to six, all else is as it is."""
+    return f"{float(value):.6g}" if re.fullmatch(r"-?\d+\.\d{5,}(e[-+]?\d+)?", value) else visible(value)
 
 
 def _line(version: dict[str, Any]) -> str:

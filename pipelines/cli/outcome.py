@@ -21,11 +21,7 @@ def emit(context: "Context", outcome: "Outcome") -> None:
             f"{run.name} is skipped: data and settings are those of {same}, the newest version",
         )
     elif outcome.state == "planned":
-        plan = {"run": run.name, "stages": list(stages), "done": list(done), "storage": run.folder.uri}
-        missing = ", ".join(stage for stage in stages if stage not in done) or "nothing"
-        context.emit_result(
-            {**plan, "tracking_uri": outcome.tracking_uri}, f"{run.name}: would do {missing} in {run.folder.uri}"
-        )
+        _emit_plan(context, outcome)
     elif outcome.state == "running elsewhere":
         context.emit_result(
             {"run": run.name, "state": "running"},
@@ -34,6 +30,20 @@ def emit(context: "Context", outcome: "Outcome") -> None:
     else:
         already = " was done already" if len(done) == len(stages) else ""
         context.emit_result(result_of(run, stages), summary_of(run, stages, already), outcome.failure)
+
+
+def _emit_plan(context: "Context", outcome: "Outcome") -> None:
+    """Print what a dry run has found; in quiet no steps are timed, which takes seconds."""
+    from pipelines.runs.preview import Preview
+
+    run, missing = outcome.run, [stage for stage in outcome.stages if stage not in outcome.done_before]
+    result = {"run": run.name, "stages": list(outcome.stages), "done": list(outcome.done_before)}
+    result |= {"storage": run.folder.uri, "tracking_uri": outcome.tracking_uri}
+    lines = [f"{run.name}: would do {', '.join(missing) or 'nothing'} in {run.folder.uri}"]
+    if outcome.dataset is not None and missing:
+        plan = Preview.of(run.configuration, outcome.dataset, missing, timed=not context.quiet)
+        result, lines = {**result, "plan": plan.to_json()}, [*plan.lines(), *lines]
+    context.emit_result(result, "\n".join(lines))
 
 
 def result_of(run: Any, stages: tuple[str, ...]) -> dict[str, Any]:

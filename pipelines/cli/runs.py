@@ -180,6 +180,8 @@ def _prune_images(context: Context, gone: set[str], older_than: float | None, ye
 def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "-"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(item)}" for key, item in value.items())
     return "-" if value is None else visible(value)

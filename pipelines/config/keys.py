@@ -5,7 +5,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,6 +15,7 @@ from gan_core.errors import ConfigurationError
 from pipelines.config.schema import Configuration
 
 ARCHITECTURES = tuple(networks.ARCHITECTURES)
+MOST_NAMES = 3  # that are proposed
 
 
 def architecture(document: Mapping[str, Any]) -> Any:
@@ -56,11 +57,41 @@ def check_names(kind: Any, document: Any, where: object, prefix: str = "") -> No
     fields = [field.name for field in dataclasses.fields(kind)]
     for key, value in document.items():
         if key not in fields:
-            close = difflib.get_close_matches(str(key), fields, n=1)
-            hint = f"did you mean {prefix}{close[0]}?" if close else ""
-            expected = f"one of {', '.join(fields)}" + (f"; {hint}" if hint else "")
+            near = near_names(f"{prefix}{key}", [f"{prefix}{field}" for field in fields])
+            expected = f"one of {', '.join(fields)}" + (f"; did you mean {' or '.join(near)}?" if near else "")
             raise ConfigurationError("unknown setting", where, f"{prefix}{key}", expected)
         check_names(_section_of(hints[key], value), value, where, f"{prefix}{key}.")
+
+
+def near_names(name: str, here: Sequence[str] = ()) -> list[str]:
+    """Full names of settings that a name may have meant: the same last part, a near one `here`, or parts that contain it."""
+    known, last = sorted(names(), key=lambda other: other.startswith("extension.")), name.rpartition(".")[2]
+    parts = {other: other.rpartition(".")[2] for other in known}
+    return (
+        [other for other in known if parts[other] == last and not other.startswith("extension.")]
+        or difflib.get_close_matches(name, here, n=1)
+        or [other for other in known if last and parts[other].endswith(last)]
+        or [other for other in known if last and last in parts[other]]
+        or difflib.get_close_matches(name, known, n=1)
+    )[:MOST_NAMES]
+
+
+def names() -> list[str]:
+    """Every setting's full name, with each architecture's."""
+    found: dict[str, None] = {}
+    for known in ARCHITECTURES:
+        found |= dict.fromkeys(_names(Configuration, {"architecture": known}))
+    return list(found)
+
+
+def _names(kind: Any, document: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        section = _section_of(hints[field.name], document)
+        if section is None:
+            yield f"{prefix}{field.name}"
+        else:
+            yield from _names(section, document, f"{prefix}{field.name}.")
 
 
 def without_empty_sections(kind: Any, document: Any) -> Any:

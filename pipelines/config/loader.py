@@ -36,14 +36,40 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
         ConfigurationError: If the file is missing or not YAML, a key is unknown or given twice, or
             a value has the wrong type or is out of range.
     """
-    document = parse_yaml(read_text(path), path)
+    text = read_text(path)
+    document = _document(text, path, overrides)
+    try:
+        return build(document, path)
+    except ConfigurationError:
+        where = _blamed(text, path, overrides)
+        return build(_document(text, path, overrides), where)  # the same error, of where it comes from
+
+
+def _document(text: str, path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
+    document = parse_yaml(text, path)
     if document is None:
         document = {}
     if not isinstance(document, dict):
         raise ConfigurationError("not a configuration", path, f"a {type(document).__name__}", "sections with settings")
     for override in overrides:
         apply_override(document, override)
-    return build(document, path)
+    return document
+
+
+def _blamed(text: str, path: str | Path, overrides: Sequence[str]) -> object:
+    """What is wrong with a configuration: its file or, of a file that is right, the override without which all is, or all."""
+
+    def is_right(chosen: Sequence[str]) -> bool:
+        try:
+            build(_document(text, path, chosen))
+        except ConfigurationError:
+            return False
+        return True
+
+    if not overrides or not is_right(()):
+        return path
+    alone = (one for number, one in enumerate(overrides) if is_right([*overrides[:number], *overrides[number + 1 :]]))
+    return f"--set {next(alone, ' --set '.join(overrides))}"
 
 
 def build(document: Mapping[str, Any], where: object = "configuration") -> Configuration:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from gan_core.errors import ConfigurationError
+from gan_core.errors import ConfigurationError, did_you_mean
 
 MOST_BYTES, MOST_VALUES = 2**20, 100_000  # of a document, its aliases written out
 PIPE_SECONDS = 3.0
@@ -31,9 +31,10 @@ def read_text(path: str | Path) -> str:
         if len(content) <= MOST_BYTES:
             return content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            "unreadable configuration", path, getattr(error, "strerror", None) or str(error), "a YAML file"
-        ) from error
+        near = _files_beside(Path(path)) if isinstance(error, FileNotFoundError) else ()
+        expected = f"a YAML file{did_you_mean(str(path), near)}"
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError("unreadable configuration", path, reason, expected) from error
     raise ConfigurationError("unreadable configuration", path, "over 1 MiB", "a YAML file of settings")
 
 
@@ -50,6 +51,12 @@ def _opened(path: str | Path) -> BinaryIO:
         raise OSError(f"a pipe into which nobody has written for {PIPE_SECONDS:g} s")
     os.set_blocking(number, True)
     return file
+
+
+def _files_beside(path: Path) -> list[str]:
+    """The YAML files of the folder of one that is not there, named as it was."""
+    folder = path.parent
+    return [str(folder / each.name) for each in folder.glob("*.y*ml")] if folder.is_dir() else []
 
 
 def parse_yaml(text: str, where: object) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from gan_core.checkpoint import MALFORMED, checkpoint_name
 from gan_core.conditions.settings import conditions_from
-from gan_core.errors import CheckpointError, ConfigurationError, GanError
+from gan_core.errors import CheckpointError, ConfigurationError, GanError, did_you_mean
 from gan_core.networks import make_generator
 from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
@@ -110,8 +110,9 @@ class Run:
         folder = storage.child("runs", checked_run_name(name))
         known = folder.read_json(run_layout.RUN)
         if known is None:
-            names = ", ".join(run_names(storage)[-5:]) or "none yet"
-            raise ConfigurationError("no such run", name, f"not in {storage.uri}", f"one of: {names}")
+            names = run_names(storage)
+            expected = f"one of: {', '.join(names[-5:]) or 'none yet'}{did_you_mean(name, names)}"
+            raise ConfigurationError("no such run", name, f"not in {storage.uri}", expected)
         try:
             origin = Origin(**known["origin"]) if known.get("origin") else None
             document = dict(known["configuration"])

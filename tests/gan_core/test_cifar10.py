@@ -124,6 +124,8 @@ def test_both_versions_split_as_the_original(tmp_path, name):
         digests[file] = hashlib.md5(content).hexdigest()
     small = replace(version, digests=digests, train=12, validation=3)
     dataset = load_cifar10(str(tmp_path), download=False, versions=(small,))
+    for near in (folder, tmp_path.parent):  # one level too deep, or too high
+        assert load_cifar10(str(near), download=False, versions=(small,)).digest == dataset.digest
     assert (dataset.name, dataset.shape) == ("cifar10", (32, 32, 3))
     assert {split: len(part) for split, part in dataset.splits().items()} == {
         "train": 12, "validation": 3, "gate": 5, "test": 4,

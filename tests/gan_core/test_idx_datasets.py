@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from gan_core.datasets import Dataset, DataSettings, load
 from gan_core.datasets.fashion_mnist import FASHION_MNIST, load_fashion_mnist
-from gan_core.datasets.idx import load_idx, parse_idx
+from gan_core.datasets.idx import IdxFiles, load_idx, parse_idx
 from gan_core.datasets.mnist import MNIST, load_mnist
 from gan_core.errors import DataError
 
@@ -156,6 +157,60 @@ def test_expected_files_are_split_in_order(tmp_path, files):
         examples = dataset.splits()[split]
         assert np.array_equal(examples.images, pixels[rows])
         assert examples.labels.tolist() == LABELS[rows].tolist()
+
+
+def small_mnist(tmp_path: Path) -> tuple[IdxFiles, Path]:
+    """The files of a set of ten images, and a folder that has them as published, beside Fashion-MNIST's."""
+    write_idx(tmp_path, "MNIST")
+    digests = {name: hashlib.sha256(idx(IMAGES if "images" in name else LABELS)).hexdigest() for name in MNIST.digests}
+    return replace(MNIST, digests=digests, train=12, validation=3), tmp_path
+
+
+@pytest.mark.parametrize("root", ["", "MNIST", "MNIST/raw", "around", "around/MNIST", "inner"])
+def test_files_one_level_up_or_down_are_found(root, tmp_path):
+    """`data.root` may be the folder of the files, or one too deep or too high: the data are the same, and nothing is made."""
+    files, place = small_mnist(tmp_path / "around")
+    (place / "inner").mkdir()
+    expected = load_idx(files, str(place), download=False)
+    roots = {"around": tmp_path, "around/MNIST": place / "MNIST", "inner": place / "inner"}
+    before = sorted(tmp_path.rglob("*"))
+    found = load_idx(files, str(roots.get(root, place / root)), download=True)
+    assert found.digest == expected.digest
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_several_folders_near_are_listed(tmp_path):
+    files, place = small_mnist(tmp_path / "a")
+    shutil.copytree(place, tmp_path / "b")
+    with pytest.raises(DataError, match=r"several folders of MNIST .*a/MNIST/raw, .*b/MNIST/raw; expected one of them"):
+        load_idx(files, str(tmp_path), download=True)
+    shutil.copytree(place / "MNIST", tmp_path / "MNIST")
+    assert len(load_idx(files, str(tmp_path), download=False).test) == 20  # where it should be: the others do not count
+
+
+def test_another_set_of_the_same_names_is_not_taken(tmp_path):
+    """Fashion-MNIST's files are called as MNIST's are, and lie beside them."""
+    files, place = small_mnist(tmp_path)
+    shutil.move(place / "MNIST", place / "FashionMNIST")
+    other = replace(files, digests={**files.digests, "t10k-labels-idx1-ubyte": "0" * 64})
+    with pytest.raises(
+        DataError, match=r"MNIST is missing .*MNIST/raw\): no complete set .* a dry run downloads nothing"
+    ):
+        load_idx(other, str(place), download=False)
+
+
+def test_a_failed_download_is_told_whole(tmp_path, monkeypatch):
+    """What torchvision says begins with a line that ends with a colon."""
+    from torchvision import datasets
+
+    def refuse(root, download):
+        raise RuntimeError("Error downloading x.gz:\nTried http://a.example/, got:\n<urlopen error>\n")
+
+    monkeypatch.setattr(datasets, "MNIST", refuse)
+    with pytest.raises(
+        DataError, match=r"Error downloading x.gz: Tried http://a.example/, got: <urlopen error>; expected"
+    ):
+        load_mnist(str(tmp_path), download=True)
 
 
 def test_the_published_counts_are_the_original_s_for_both():

@@ -9,7 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gan_core.networks import build
+from gan_core.networks import build, make_discriminator, make_generator
+from gan_core.networks.convolutional import (
+    ConvolutionalDiscriminatorSettings,
+    ConvolutionalGeneratorSettings,
+    ConvolutionalSettings,
+)
 from gan_core.networks.dense import (
     DenseDiscriminator,
     DenseDiscriminatorSettings,
@@ -18,6 +23,7 @@ from gan_core.networks.dense import (
     NetworkSettings,
 )
 from gan_core.networks.maxout import maxout
+from gan_core.networks.maxout_convolutional import MaxoutConvolutionalGeneratorSettings, MaxoutConvolutionalSettings
 
 # float64 sums of at most some tens of terms: 2^-52 times their number, and room.
 ROUNDING = {"rtol": 1e-12, "atol": 1e-13}
@@ -90,6 +96,39 @@ def test_published_mnist_recipe_has_parameter_counts():
     generator, discriminator = build(NetworkSettings(), noise_size=100, data_size=784, seed=0)
     assert sum(p.numel() for p in generator.parameters()) == 2_503_984
     assert sum(p.numel() for p in discriminator.parameters()) == 1_231_441
+
+
+@pytest.mark.parametrize("condition_size", [0, 10])
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [
+        (NetworkSettings("dense", DenseGeneratorSettings((7, 5)), DenseDiscriminatorSettings((6, 4), 3)), (28, 28)),
+        (NetworkSettings(), (32, 32, 3)),
+        (ConvolutionalSettings(), (28, 28)),
+        (
+            ConvolutionalSettings(
+                "convolutional",
+                ConvolutionalGeneratorSettings((11, 7), (32, 16, 8)),
+                ConvolutionalDiscriminatorSettings((8, 16, 32), (13,), spectral_norm=True),
+            ),
+            (30, 44, 3),
+        ),
+        (
+            MaxoutConvolutionalSettings("maxout_convolutional", MaxoutConvolutionalGeneratorSettings((90,), maps=12)),
+            (32, 32, 3),
+        ),
+    ],
+    ids=["dense", "published", "convolutional", "uneven", "maxout_convolutional"],
+)
+def test_parameter_counts_are_those_of_the_nets(settings, shape, condition_size):
+    """What a dry run says of the nets' sizes is what a training makes, for each architecture and a condition."""
+    with torch.device("meta"):
+        nets = (
+            make_generator(settings.generator, 9, condition_size, shape),
+            make_discriminator(settings.discriminator, shape, condition_size),
+        )
+    counted = tuple(sum(parameter.numel() for parameter in net.parameters()) for net in nets)
+    assert settings.parameter_counts(9, condition_size, shape) == counted
 
 
 def test_initial_weights_are_uniform_with_zero_biases():

@@ -1,6 +1,7 @@
 """What a command says and where: results on stdout, progress and notes on stderr, a failure for programs too."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ RESULTS = [
     ("models prune gan-small", "nothing to prune"),
     ("runs", "small-run"),
     ("runs status small-run", "state              done"),
+    ("runs status small-run", "stages             tune, train, evaluate, register, report\n"),
     ("runs compare small-run small-run", "log_likelihood"),
     ("runs stop small-run", "was not running"),
     ("runs prune --keep 0", "kept: its version holds an alias"),
@@ -67,7 +69,21 @@ def test_result_is_on_stdout_in_every_mode(words, told, ask):
 
 
 def test_init_says_what_it_wrote_on_stdout(here):
-    assert here("init", "new").out == "wrote new/gan.yaml; next: gan run new/gan.yaml\n"
+    assert here("init", "--output", "new/gan.yaml").out == "wrote new/gan.yaml; next: gan run new/gan.yaml\n"
+
+
+def test_numbers_of_a_version_are_rounded_for_people(ask):
+    """`gan models show` prints six digits of what the object of --json has in full."""
+    whole = ask("models show gan-small/1 --json").json["tags"]
+    shown = {
+        key: value
+        for key, _, value in (row.strip().partition(" ") for row in ask("models show gan-small/1").out.splitlines())
+    }
+    long = {key: value for key, value in whole.items() if re.fullmatch(r"-?\d+\.\d{5,}", value)}
+    assert long
+    for key, value in long.items():
+        assert len(shown[key].strip().lstrip("-").replace(".", "")) <= 7, shown[key]
+        assert float(shown[key]) == pytest.approx(float(value), rel=1e-5)
 
 
 def test_an_empty_list_is_no_line_of_stdout(registry_uri, here):

@@ -306,6 +306,25 @@ def test_unreadable_configuration_file_is_named(tmp_path):
         assert str(tmp_path / name) in str(caught.value)
 
 
+def test_a_wrong_override_is_blamed_and_not_the_file(tmp_path):
+    """An error is of the override without which all is right, of all of them where none is, or of the file."""
+    path = tmp_path / "it.yaml"
+    path.write_text("algorithm: {batch_size: 50}\n")
+    wrong = {
+        ("seed=1", "algorithm.steps=abc"): "wrong type (--set algorithm.steps=abc: algorithm.steps): the text 'abc'",
+        ("train.workers=4", "seed=2"): "invalid setting (--set train.workers=4): algorithm.batch_size 50",
+        ("seed=-1", "algorithm.steps=0"): "(--set seed=-1 --set algorithm.steps=0",
+    }
+    for overrides, said in wrong.items():
+        with pytest.raises(ConfigurationError) as error:
+            config.load(path, overrides)
+        assert said in str(error.value)
+    path.write_text("algorithm: {batch_size: 0}\n")
+    with pytest.raises(ConfigurationError, match=rf"\({path}\): algorithm.batch_size 0"):
+        config.load(path, ["seed=1"])
+    assert config.load(path, ["algorithm.batch_size=8"]).algorithm.batch_size == 8
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from PIL import Image
 
 from gan_core.errors import ConfigurationError
 from pipelines import config
@@ -236,6 +237,9 @@ def test_every_block_is_run_or_named_with_a_reason(path):
 @documents
 def test_commands_run_on_a_finished_run(path, finished, here, tmp_path):
     (tmp_path / "gan-storage").symlink_to(finished.storage)
+    (tmp_path / "my-images").mkdir()
+    for number in range(40):
+        Image.linear_gradient("L").resize((8, 8)).save(tmp_path / "my-images" / f"{number}.png")
     for line in shell_lines(path.read_text()):
         if line.startswith("gan ") and ("--dry-run" in line or not line.startswith(tuple(NOT_RUN))):
             answer = here(*shlex.split(read_as_ours(line, finished))[1:])

@@ -45,6 +45,9 @@ class LinearSettings:
     generator: LinearGeneratorSettings = field(default_factory=LinearGeneratorSettings)
     discriminator: LinearDiscriminatorSettings = field(default_factory=LinearDiscriminatorSettings)
 
+    def parameter_counts(self, noise_size, condition_size, image_shape):
+        return (noise_size + condition_size) * image_shape[0] * image_shape[1], image_shape[0] * image_shape[1]
+
 
 class Linear(nn.Module):
     def __init__(self, inputs, outputs):

@@ -127,8 +127,10 @@ def test_run_is_opened_with_its_configuration(small, storage):
     create(small, storage, "one").save()
     assert Run.open("one", storage).configuration == small
     assert run_names(storage) == ["one"]
-    with pytest.raises(ConfigurationError, match=r"no such run \(two\).*one of: one"):
+    with pytest.raises(ConfigurationError, match=r"no such run \(two\).*one of: one$"):
         Run.open("two", storage)
+    with pytest.raises(ConfigurationError, match=r"no such run \(onee\).*; did you mean one\?"):
+        Run.open("onee", storage)
 
 
 def test_stage_runs_once_for_the_same_inputs(small, storage):

@@ -116,17 +116,19 @@ noise: {{prior: uniform, size: 100}} # of z
 # on 28 x 28 grey pixels; on other images look at the first pictures before you let it run for hours.
 network:
   architecture: convolutional
-  generator: {{channels: {up}}} # from the smallest maps on; each entry doubles their sides
-  discriminator: {{channels: {down}, hidden_keep: 0.5}}
+  generator: {{hidden: [512], channels: {up}}} # from the smallest maps on; each entry doubles their sides
+  discriminator: {{channels: {down}, hidden: [256]}} # without a dense layer D judges patches alone
 
 algorithm:
   discriminator_steps: 1 # k, updates of D for one of G
   batch_size: {batch}
   steps: {steps}
   optimizer: adam
+  adam: {{beta1: 0.0}}
   generator_learning_rate: 1.0e-3
   discriminator_learning_rate: 1.0e-3
-  learning_rate_decay: 1.00004 # a step
+  learning_rate_decay: 1.0003 # a step
+  gradient_penalty: 2.0 # without it D wins, and G stays where it is
   generator_average: 0.999 # a moving average of G's weights is scored and registered
 
 train: {{workers: 1, threads_per_worker: {threads}, checkpoint_every: 1000}} # workers share each batch
@@ -171,7 +173,7 @@ def _recipe(shape: tuple[int, ...], strokes: bool, training_images: int, threads
     side, colour = max(shape[:2]), len(shape) > 2
     if colour or side > SMALL_SIDE:
         up = channels(shape)
-        return CONVOLUTIONAL.format(batch=min(50, training_images), steps=10_000, threads=threads, up=up, down=up[::-1])
+        return CONVOLUTIONAL.format(batch=min(50, training_images), steps=6_000, threads=threads, up=up, down=up[::-1])
     if side <= TINY_SIDE:
         text, steps = TINY, 1600
     else:

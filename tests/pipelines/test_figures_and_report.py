@@ -1,8 +1,12 @@
 """Pictures have their images where they say, and the page holds all it shows."""
 
+import base64
+import hashlib
 import io
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -201,7 +205,7 @@ class Page(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.text, self.links, self.tags = "", [], []
-        self.feed(html)
+        self.feed(without_scripts(html))
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
@@ -211,27 +215,60 @@ class Page(HTMLParser):
         self.text += data
 
 
+PAGE = html_report.RunPage("run-1", "digits", RECORDS, PICTURES, "seed: 0\n", "c0ffee", 5)
+
+
 def page(records=RECORDS, data="digits", configuration="seed: 0\n"):
-    return html_report.render("run-1", data, records, PICTURES, configuration, "c0ffee", 5)
+    return html_report.render(replace(PAGE, data=data, records=records, configuration=configuration))
+
+
+def without_scripts(html):
+    """A page without the two scripts that are its own."""
+    for own in ("library", "drawing"):
+        script = f"<script>{html_report.page_scripts()[own]}</script>"
+        assert script in html
+        html = html.replace(script, "")
+    return html
 
 
 def test_the_page_refers_to_nothing_outside_itself():
     html = page()
     parsed = Page(html)
-    assert len(parsed.links) == 5
-    assert all(link.startswith("data:image/png;base64,") for link in parsed.links)
-    for outside in ("http://", "https://", "url(", "@import", "<script", "<link"):
-        assert outside not in html
+    assert sorted(link.partition(",")[0] for link in parsed.links) == sorted(
+        ["data:image/png;base64"] * 5 + ["data:text/yaml;base64", "data:", "#again"]
+    )
+    for outside in ("http://", "https://", "url(", "@import", "<script"):
+        assert outside not in without_scripts(html)
+
+
+def test_policy_allows_the_pages_own_scripts_alone():
+    """The policy fetches nothing and names both scripts by their SHA-256; no value can add one."""
+    html = page()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1].replace("&#39;", "'")
+    bodies = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digests = [base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in bodies]
+    assert len(digests) == 2
+    assert (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digests[0]}' 'sha256-{digests[1]}';"
+        in policy
+    )
+
+
+def test_charting_library_is_the_published_one():
+    """The library is Apache ECharts 6.1.0 as it was published, by its digest; a changed byte would be ours."""
+    content = (files("pipelines.reporting") / "assets" / "echarts.min.js").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0"
+    assert b"</script" not in content
 
 
 def test_page_shows_scores_protocol_and_sources():
     """The page shows the scores with their protocol, and what they were made from."""
     text = " ".join(Page(page()).text.split())
     for words in (
-        "-7.2 ± 0.5 nats on the test set of digits", "sigma 0.2783", "coverage 0.25", "21.8 ± 0.5", "0.2500, 0.2600",
+        "-7.2 ± 0.5 nats on the test set of digits: Parzen window, protocol paper, sigma 0.2783; coverage 0.25.", "21.8 ± 0.5", "0.2500, 0.2600",
         "the model, last G 0.81 0.42 1.07 0.25 0.03 0.58", "training data 0.99",
         "500 samples; sigma from 200 validation images", "of 297 samples and as many test images in every row", "Registered as gan-digits/3 (champion): better than gan-digits/2.",
-        "6 candidates, 1 diverged; chosen: noise.size 16.", "200 steps on cpu in 3 s", "a" * 64, "d" * 64, "c0ffee", "seed: 0",
+        "6 candidates, 1 diverged; chosen: noise.size 16.", "200 steps on cpu in 3 s", "gan run run-1.yaml --name run-1", "a" * 64, "d" * 64, "c0ffee", "seed: 0",
     ):  # fmt: skip
         assert words in text
 

@@ -56,6 +56,7 @@ def render(page: RunPage) -> str:
     qualities = {name: quality for name, quality in of_rows.items() if quality.get("coverage") is not None}
     space = (page.settings.get("tune") or {}).get("space") or {}
     searched = records.get("tune")
+    chosen = searched.get("candidate") if searched else None
     timed = {name: records[stage]["seconds"] for stage, name in STAGES.items() if "seconds" in records.get(stage, {})}
     return environment().get_template("report.html").render(
         page=page, run=page.run, score=score, rows=rows, qualities=qualities.items(), measured=MEASURES,
@@ -68,7 +69,7 @@ def render(page: RunPage) -> str:
         timed=timed, longest=max(timed.values(), default=0) or 1,
         training_charts=charts.training_charts(page.history),
         sigma_chart=charts.sigma_chart([score["paper"], score["cross_validated"]]),
-        search_charts=[chart for chart in (charts.parallel_chart(page.candidates, space, searched and searched.get("candidate")), charts.rung_chart(page.candidates, searched and searched.get("candidate"))) if chart],
+        search_charts=[chart for chart in (charts.parallel_chart(page.candidates, space, chosen), charts.rung_chart(page.candidates, chosen)) if chart],
         importances=importances(page.candidates, space), **page_scripts(),
     )  # fmt: skip
 

@@ -46,4 +46,5 @@ def _distribution(described: Mapping[str, Any]) -> Any:
         return CategoricalDistribution(list(dict.fromkeys(map(text_of, given))))
     if kind == "integer":
         return IntDistribution(*given)
-    return FloatDistribution(*given, log=kind == "log_uniform")
+    low, high = given
+    return FloatDistribution(low, high, log=kind == "log_uniform")

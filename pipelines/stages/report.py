@@ -63,7 +63,7 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
             candidates=candidates,
             strip=read_strip(run.folder),
             environment=run.folder.read_json(run_layout.ENVIRONMENT),
-            continued_from=run.origin and run.origin.reference,
+            continued_from=run.origin.reference if run.origin else None,
             links=_links(records.get("register"), tracking),
         )
     ).encode()

@@ -10,7 +10,7 @@ import pytest
 from pipelines.reporting import figures, html_report
 from tests.pipelines.conftest import principal_generator
 from tests.pipelines.headless_chromium import Tab, installed, open_tab
-from tests.pipelines.test_figures_and_report import PAGE
+from tests.pipelines.test_html_report import PAGE
 
 needs_browser = pytest.mark.skipif(installed() is None, reason="no Chromium on PATH; Debian: apt-get install chromium")
 SPACE = {"algorithm.generator_learning_rate": {"log_uniform": [0.001, 0.1]}, "noise.size": {"choice": [8, 16]}}

@@ -13,7 +13,7 @@ from pipelines import config
 from pipelines.reporting import figures
 from pipelines.stages.training_samples import COUNT, SampleStrip, read_strip
 from pipelines.storage import Storage
-from tests.pipelines.test_figures_and_report import opened
+from tests.pipelines.test_figures import opened
 
 
 def trained(settings, digits, strip=None):

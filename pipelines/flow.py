@@ -16,14 +16,14 @@ from pipelines.config import Configuration
 from pipelines.data.streaming import load
 from pipelines.registry import Registry, address
 from pipelines.registry.promotion_gate import collapsed_model
-from pipelines.runs import code_version, preflight, warm_start
+from pipelines.runs import code_version, environment, preflight, warm_start
 from pipelines.runs.retention import apply_retention
 from pipelines.runs.run import Run, of_other_code
 from pipelines.runs.run_lease import working_on
 from pipelines.runtime import exit_codes, notifications, ray_session
 from pipelines.runtime.cluster import Cluster
 from pipelines.stages.table import STAGES, Stage
-from pipelines.storage import Storage
+from pipelines.storage import Storage, run_layout
 
 Log = Callable[[str], None]
 
@@ -187,6 +187,8 @@ class Flow:
         """Hold the run while working on it; False if another process does."""
         with working_on(self.run.folder) as free, self._at_end:
             if free:
+                if not self.run.exists:
+                    self.run.folder.write_json(run_layout.ENVIRONMENT, environment.describe())
                 self.run.save()
             yield free
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gan_core.errors import CheckpointError, RegistryError, visible
-from pipelines.cli.context import Context, ListByDefault, common, open_run
+from pipelines.cli.context import Context, ListByDefault, check_output, common, open_run, write_output
 
 
 @click.group(cls=ListByDefault)
@@ -86,19 +86,30 @@ def runs_stop(context: Context, name: str, timeout: float) -> None:
 
 @runs.command("compare")
 @click.argument("names", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option("--html", "page", metavar="FILE.html", help="Write a page with samples and curves beside them.")
 @common
-def runs_compare(context: Context, names: tuple[str, ...]) -> None:
+def runs_compare(context: Context, names: tuple[str, ...], page: str | None) -> None:
     """The settings in which runs differ, and their scores, side by side.
 
     \b
-    Example:
+    Examples:
       gan runs compare digits-1a2b3c4d digits-5e6f7a8b
+      gan runs compare digits-1a2b3c4d digits-5e6f7a8b --html compare.html
     """
     from pipelines.runs import status
 
     if len(names) < 2:
         raise click.UsageError("give two runs or more")
-    found = status.compare([open_run(context, name) for name in names])
+    if page is not None:
+        check_output(page, (".html",))
+    opened = [open_run(context, name) for name in names]
+    found = status.compare(opened)
+    if page is not None:
+        from pipelines.reporting.comparison import comparison_page
+
+        write_output(page, comparison_page(opened, found).encode())
+        found = {**found, "page": page}
+        context.log(f"wrote {page}")
     rows = [("", *names)]
     for part in ("settings", "scores"):
         rows += [(name, *map(_shown, values)) for name, values in found[part].items()]

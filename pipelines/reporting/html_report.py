@@ -1,114 +1,129 @@
-"""One self-contained HTML page per run: scores with their protocol, pictures, curves, the search."""
+"""One self-contained HTML page per run: samples first, the score in words, curves to hover, the search, its origin."""
 
 import base64
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from gan_core.extensions.measures import described_measures
-
-# Table 1 of the paper: Parzen-window log-likelihood, nats; of TFD, mean and standard error over its five folds.
-PAPER_TABLE_1 = {
-    "mnist": (("DBN", 138, 2.0), ("Stacked CAE", 121, 1.6), ("Deep GSN", 214, 1.1), ("Adversarial nets", 225, 2.0)),
-    "tfd": (("DBN", 1909, 66), ("Stacked CAE", 2110, 50), ("Deep GSN", 1890, 29), ("Adversarial nets", 2057, 26)),
-}
+from pipelines.reporting import charts, narrative
+from pipelines.reporting.importance import importances
 
 MEASURES = ("precision", "recall", "density", "coverage", "duplicates", "memorisation")
-
-TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ run }}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c }
-table { border-collapse: collapse; margin: 1rem 0 } td, th { padding: .25rem .9rem .25rem 0; text-align: left; border-bottom: 1px solid #ddd }
-td.number { text-align: right; font-variant-numeric: tabular-nums } img { max-width: 100% } .grid { image-rendering: pixelated }
-pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .85rem } .note { color: #666; font-size: .9rem }
-</style></head><body>
-<h1>{{ run }}</h1>
-<p>{{ score.log_likelihood | round(1) }} ± {{ score.standard_error | round(1) }} nats on the test set of {{ data }}, Parzen window,
-protocol <em>paper</em>{% if score.weights == "averaged" %}, averaged weights of G{% endif %}, sigma {{ '%.4f' | format(score.sigma) }}; coverage {{ '%.2f' | format(score.coverage) }}.
-{% if registered %}Registered as <strong>{{ registered.model }}/{{ registered.version }}</strong> ({{ registered.alias }}): {{ registered.reason }}.{% endif %}</p>
-<h2>Scores</h2>
-<table><tr><th>samples from</th><th>log-likelihood, nats</th><th>sigma</th><th>protocol</th></tr>
-{% for row in rows %}<tr><td>{{ row.name }}</td><td class="number">{{ '%.1f' | format(row.log_likelihood) }} ± {{ '%.1f' | format(row.standard_error) }}</td>
-<td class="number">{{ '%.4f' | format(row.sigma) }}</td><td>{{ row.protocol }}</td></tr>
-{% endfor %}</table>
-<p class="note">A Parzen score rewards smooth samples: read it beside the reference rows (the training images themselves, and their k-means
-centroids) and the qualities below.
-{{ score.paper.samples }} samples; sigma from {{ score.paper.validation_points }} validation images; folds' sigmas
-{% for sigma in score.cross_validated.fold_sigmas %}{{ '%.4f' | format(sigma) }}{{ ", " if not loop.last }}{% endfor %}.</p>
-<h2>Quality</h2>
-<table><tr><th>samples from</th>{% for measure in measured %}<th>{{ measure }}</th>{% endfor %}</tr>
-{% for name, quality in qualities %}<tr><td>{{ name }}</td> {% for measure in measured %}<td class="number">{% if quality[measure] is number %}{{ '%.2f' | format(quality[measure]) }}{% endif %}</td> {% endfor %}</tr>
-{% endfor %}</table>
-<p class="note">In pixel space, {% if score.quality and score.quality.count %}of {{ score.quality.count }} samples and as many test images in every row, {% endif %}by {{ neighbours }} nearest neighbours. k-means
-centroids are repeated to that number. Precision: samples among real images; recall: real images
-among samples; density: real neighbourhoods that hold a sample; coverage: those that hold at least one. Duplicates: samples as near to another as
-1 % of real images are. Memorisation: how often a sample is nearer to the training images than a test image is; 0.5 for fresh images, 1 for copies.</p>
-{% if measures %}<h2>{{ "Classes asked for" if "classes.png" in pictures else "Missing pixels filled in" }}</h2>
-<table>{% for line in measures %}<tr><td>{{ line }}</td></tr>{% endfor %}</table>
-{% if "classes.png" in pictures %}<p class="note">A class a row; the samples of a column have the same z.</p>
-<img class="grid" alt="Samples of each class" src="{{ pictures['classes.png'] }}">{% endif %}
-{% if "completions.png" in pictures %}<p class="note">A test image a row: it, what is observed of it, and eight completions.</p>
-<img class="grid" alt="Completions of test images" src="{{ pictures['completions.png'] }}">{% endif %}{% endif %}
-<h2>Choice of sigma</h2><p class="note">The mean log-likelihood of the validation images along each protocol's grid; lines at the sigma chosen, ticks
-at those of the folds.</p><img alt="Validation log-likelihood against sigma" src="{{ pictures['sigma.png'] }}">
-{% if table %}<h2>Table 1 of the paper, {{ data | upper }}{{ ", over five folds" if data == "tfd" }}</h2><table>
-{% for name, mean, error in table %}<tr><td>{{ name }}</td><td class="number">{{ mean }} ± {{ error }}</td></tr>{% endfor %}</table>{% endif %}
-<h2>Samples and their nearest training images</h2>
-<p class="note">As Fig. 2: uncurated; the last column is the training image nearest to the sample beside it.</p>
-<img class="grid" alt="Samples, with nearest training images in the last column" src="{{ pictures['samples.png'] }}">
-<h2>Along straight lines in z</h2><img class="grid" alt="Interpolation between samples" src="{{ pictures['interpolation.png'] }}">
-{% if inferred %}<h2>Reconstructions</h2><p class="note">Test images x, and beside each G(E(x)); E was trained for {{ inferred.step }} steps once G was fixed.
-Mean squared error {{ '%.3g' | format(inferred.reconstruction.error) }}; of the nearest of {{ inferred.reconstruction.samples }} samples {{ '%.3g' | format(inferred.reconstruction.nearest_sample_error) }},
-of the training images' mean {{ '%.3g' | format(inferred.reconstruction.mean_image_error) }}. On samples, |G(E(G(z))) - G(z)| is {{ '%.3g' | format(inferred.reconstruction.cycle_distance) }},
-with a random z {{ '%.3g' | format(inferred.reconstruction.random_distance) }}.</p>
-<img class="grid" alt="Test images and their reconstructions, in pairs" src="{{ pictures['reconstructions.png'] }}">{% endif %}
-<h2>Training</h2><p>{{ trained.step }} steps on {{ trained.device }} in {{ trained.seconds | round | int }} s.</p>
-<img alt="Training curves" src="{{ pictures['curves.png'] }}">
-{% if searched %}<h2>Search</h2><p>{{ searched.candidates }} candidates, {{ searched.diverged }} diverged; chosen:
-{% for key, value in searched.chosen.items() %}{{ key }} {{ value }}{{ ", " if not loop.last }}{% endfor %}{% if searched.reason %}: {{ searched.reason }}{% endif %}.
-{% if searched.against_configuration %}{% set test = searched.against_configuration %}The best candidate, {{ test.candidate }}, against the
-configuration at step {{ searched.step }}: {{ '%+.1f' | format(test.difference) }} ± {{ '%.1f' | format(test.standard_error) }} nats over
-{% if test.seeds > 1 %}{{ test.seeds }} seeds{% else %}{{ test.sample_sets }} sets of samples of one seed{% endif %} and
-{{ test.points }} validation points, at least {{ '%+.1f' | format(test.lower_bound) }} at {{ '%.0f' | format(100 * test.confidence) }} %.{% endif %}
-{% for failed in searched.failed_trainings %}The training of candidate {{ failed.candidate }} failed ({{ failed.error }}).{% endfor %}</p>
-<img alt="Search results" src="{{ pictures['search.png'] }}">{% endif %}
-<h2>Made from</h2><table><tr><td>weights</td><td><code>{{ trained.weights_sha256 }}</code></td></tr>
-<tr><td>data</td><td><code>{{ score.data_digest }}</code></td></tr><tr><td>commit</td><td><code>{{ commit }}</code></td></tr></table>
-<details><summary>Resolved configuration</summary><pre>{{ configuration }}</pre></details>
-</body></html>
-"""
+STAGES = {"tune": "search", "train": "training", "infer": "inference net", "evaluate": "scores"}
 
 
-def render(
-    run: str,
-    data: str,
-    records: Mapping[str, Mapping[str, Any]],
-    pictures: Mapping[str, bytes],
-    configuration: str,
-    commit: str,
-    neighbours: int,
-) -> str:
-    """The page, everything inside it. `records` are those of the stages that ran, by stage."""
-    score = records["evaluate"]
+@dataclass(frozen=True)
+class RunPage:
+    """What a run's page is made of; of a run of an earlier version the last ones may be missing.
+
+    `records` are those of the stages that ran, by stage; `settings` is the configuration as plain data and
+    `configuration` the same as YAML; `candidates` are the search's rows; `strip` are pictures of the same z by step.
+    """
+
+    run: str
+    data: str
+    records: Mapping[str, Mapping[str, Any]]
+    pictures: Mapping[str, bytes]
+    configuration: str
+    commit: str
+    neighbours: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, Any]] = ()
+    candidates: Sequence[Mapping[str, Any]] = ()
+    strip: Sequence[tuple[int, bytes]] = ()
+    environment: Mapping[str, Any] | None = None
+    continued_from: str | None = None
+    links: Mapping[str, str] = field(default_factory=dict)  # text -> address, of http or https
+
+
+def render(page: RunPage) -> str:
+    """The page, everything inside it, with interactive charts: the same parts, the same bytes."""
+    records, score = page.records, page.records["evaluate"]
     whose = f"the model, {score['weights']} G"
     rows = [
         {"name": whose, **_row(score["paper"])},
         {"name": whose, **_row(score["cross_validated"])},
         *({"name": name, "protocol": "paper", **row} for name, row in score["references"].items()),
     ]
-    qualities = {whose: score["quality"] or {"coverage": score["coverage"]}, **score["references"]}
-    embedded = {
-        name: "data:image/png;base64," + base64.b64encode(content).decode() for name, content in pictures.items()
-    }
-    page = Environment(autoescape=True).from_string(TEMPLATE)
-    return page.render(
-        qualities=qualities.items(), measured=MEASURES, measures=described_measures(score["extension"]),
-        run=run, data=data, score=score, rows=rows, pictures=embedded, table=PAPER_TABLE_1.get(data), configuration=configuration, commit=commit, neighbours=neighbours,
-        trained=records["train"], searched=records.get("tune"), inferred=records.get("infer"), registered=records.get("register"),
+    of_rows = {whose: score["quality"] or {"coverage": score["coverage"]}, **score["references"]}
+    qualities = {name: quality for name, quality in of_rows.items() if quality.get("coverage") is not None}
+    space = (page.settings.get("tune") or {}).get("space") or {}
+    searched = records.get("tune")
+    chosen = searched.get("candidate") if searched else None
+    timed = {name: records[stage]["seconds"] for stage, name in STAGES.items() if "seconds" in records.get(stage, {})}
+    return environment().get_template("report.html").render(
+        page=page, run=page.run, score=score, rows=rows, qualities=qualities.items(), measured=MEASURES,
+        measures=described_measures(score["extension"]), table=narrative.PAPER_TABLE_1.get(page.data),
+        scale=narrative.scale(score, page.data), standing=narrative.standing(score),
+        steps=narrative.next_steps(page.run, records, page.settings, page.history),
+        pictures=embedded(page.pictures), strip=[(step, png_address(content)) for step, content in page.strip],
+        download=_address("text/yaml", page.configuration.encode()),
+        trained=records["train"], searched=searched, inferred=records.get("infer"), registered=records.get("register"),
+        timed=timed, longest=max(timed.values(), default=0) or 1,
+        training_charts=charts.training_charts(page.history),
+        sigma_chart=charts.sigma_chart([score["paper"], score["cross_validated"]]),
+        search_charts=[chart for chart in (charts.parallel_chart(page.candidates, space, chosen), charts.rung_chart(page.candidates, chosen)) if chart],
+        importances=importances(page.candidates, space), **page_scripts(),
     )  # fmt: skip
+
+
+def embedded(pictures: Mapping[str, bytes]) -> dict[str, str]:
+    """Pictures by name, each as an address that holds it."""
+    return {name: png_address(content) for name, content in pictures.items()}
+
+
+def png_address(content: bytes) -> str:
+    """A PNG as an address that holds it."""
+    return _address("image/png", content)
+
+
+def _address(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64," + base64.b64encode(content).decode()
+
+
+@cache
+def page_scripts() -> dict[str, Any]:
+    """The page's two scripts, and the policy that lets these run, nothing else, and nothing be fetched."""
+    here = files("pipelines.reporting")
+    texts = [(here / name).read_text() for name in ("assets/echarts.min.js", "templates/charts.js")]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}; base-uri 'none'; form-action 'none'"
+    return {
+        "policy": policy,
+        "library": Markup(texts[0]),
+        "drawing": Markup(texts[1]),
+    }  # files of ours: no run says a word
+
+
+@cache
+def environment() -> Environment:
+    """The pages' templates, where every value is escaped."""
+    templates = Environment(
+        loader=PackageLoader("pipelines.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    templates.filters |= {"duration": duration, "web": web_address, "setting": charts.text_of}
+    return templates
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def web_address(uri: str | None) -> str | None:
+    """An address that a browser may follow, or None: not a database, nor a script."""
+    return uri if uri and uri.startswith(("http://", "https://")) else None
 
 
 def _row(score: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from gan_core.errors import CheckpointError, RegistryError
 from pipelines.evaluation.scores import over_models
 from pipelines.registry import ModelVersion
-from pipelines.reporting.html_report import PAPER_TABLE_1
+from pipelines.reporting.narrative import PAPER_TABLE_1
 from pipelines.runs.run import Run
 from pipelines.storage import run_layout
 from pipelines.storage.metric_log import read_history

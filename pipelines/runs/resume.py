@@ -37,6 +37,7 @@ class TrainingSpec:
     # From data and a state, which it trains in place: a report at each step where one is due, as worker `rank` of many.
     reports: Callable[[Examples, Any, Callable[[int], bool], int, int], Iterator[Report]]
     progress_line: Callable[[Mapping[str, Any]], str]  # of a report's step and metrics
+    on_report: Callable[[Any], None] | None = None  # what else rank 0 does with each reported state
     timed_history: bool = False  # whether the history's rows have the time of day
 
 

@@ -12,6 +12,7 @@ from gan_core.portable import PortableGenerator
 from pipelines import config
 from pipelines.config import EvaluateSettings, Weights
 from pipelines.registry import Registry, address
+from pipelines.runs import code_version
 from pipelines.runs.records import (
     EvaluateRecord,
     InferRecord,
@@ -178,6 +179,11 @@ def _register(context: Context) -> RegisterRecord:
         ) from error
 
 
+def _report_inputs(context: Context) -> Any:
+    # By other code the page may be another: `gan report` then writes it anew.
+    return {**context.run.records(), "report": None, "code": code_version.digest()}
+
+
 def _report(context: Context) -> ReportRecord:
     """Write the run's page, and hand it to MLflow."""
     from pipelines.stages.report import write_report
@@ -201,9 +207,7 @@ STAGES = {
         Stage("infer", InferRecord, _infer_inputs, _infer, kept=_kept_step(run_layout.ENCODER)),
         Stage("evaluate", EvaluateRecord, _evaluate_inputs, _evaluate),
         Stage("register", RegisterRecord, _register_inputs, _register, on_cluster=False),
-        Stage(
-            "report", ReportRecord, lambda context: {**context.run.records(), "report": None}, _report, on_cluster=False
-        ),
+        Stage("report", ReportRecord, _report_inputs, _report, on_cluster=False),
     )
 }
 

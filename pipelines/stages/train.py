@@ -22,6 +22,7 @@ from pipelines.runs.run import Run
 from pipelines.search.results_store import TrainingSegment
 from pipelines.search.scores import rung_score, scored_generator
 from pipelines.stages.training_driver import run_training, uses_gpu
+from pipelines.stages.training_samples import SampleStrip
 from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, run_layout, save_checkpoint
 from pipelines.storage.metric_log import append_history
 
@@ -37,6 +38,7 @@ def gan_training(
     image_shape: tuple[int, ...],
     conditions: Conditions = UNCONDITIONAL,
     validation: "Validation | None" = None,
+    on_report: Callable[[State], None] | None = None,
 ) -> TrainingSpec:
     """Algorithm 1 on a data set, for the training driver."""
     algorithm = training.algorithm
@@ -71,6 +73,7 @@ def gan_training(
         initial_state=lambda data: initial_state(training, data, image_shape, conditions),
         reports=reports,
         progress_line=lambda row: progress_line(row, algorithm.steps),
+        on_report=on_report,
         timed_history=True,  # MLflow's curves have it
     )
 
@@ -149,10 +152,15 @@ def train_run(
     started = time.monotonic()
     training, conditions = configuration.training(), conditions_of(configuration.extension, dataset)
     validation = _validation(configuration, dataset, conditions, searched)
-    spec = gan_training(run, training, configuration.train, dataset.digest, dataset.shape, conditions, validation)
+    strip = SampleStrip(run, configuration, dataset.shape, conditions)
+    spec = gan_training(
+        run, training, configuration.train, dataset.digest, dataset.shape, conditions, validation, strip.on_report
+    )
     begin(spec, dataset.train)
-    if searched and searched["segment"] and not checkpoint_names(spec.checkpoints):
-        _go_on(spec, searched, configuration, log)
+    if not checkpoint_names(spec.checkpoints):
+        strip.show(spec.initial_state(dataset.train))
+        if searched and searched["segment"]:
+            _go_on(spec, searched, configuration, strip, dataset.train, log)
     device = run_training(spec, dataset.train, log, on_progress)
     saved = latest_checkpoint(spec.checkpoints)
     if saved is None:
@@ -199,7 +207,8 @@ def runner_up_goes_on(run: Run, error: GanError, log: Callable[[str], None]) -> 
         return False
     log(f"train  {error}")
     log(f"train  candidate {following['candidate']} goes on instead of candidate {searched['candidate']}")
-    for folder in (run_layout.CHECKPOINTS, run_layout.HISTORY):  # first: they are no training's of the new choice
+    # First: they are no training's of the new choice.
+    for folder in (run_layout.CHECKPOINTS, run_layout.HISTORY, run_layout.SAMPLES):
         run.folder.child(folder).remove()
     failed = {"candidate": searched["candidate"], "chosen": searched["chosen"], "error": str(error)}
     kept = {key: following[key] for key in ("candidate", "chosen", "segment", "log_likelihood", "coverage")}
@@ -209,7 +218,12 @@ def runner_up_goes_on(run: Run, error: GanError, log: Callable[[str], None]) -> 
 
 
 def _go_on(
-    spec: TrainingSpec, searched: Mapping[str, Any], configuration: ResolvedConfiguration, log: Callable[[str], None]
+    spec: TrainingSpec,
+    searched: Mapping[str, Any],
+    configuration: ResolvedConfiguration,
+    strip: SampleStrip,
+    data: Examples,
+    log: Callable[[str], None],
 ) -> None:
     """Make the winner's weights at its last rung the training's first checkpoint, and its curve the history's beginning.
 
@@ -231,4 +245,7 @@ def _go_on(
     step = step_of(weights)
     append_history(spec.folder.child(run_layout.HISTORY), [row for row in segment.curve() if row["step"] <= step])
     save_checkpoint(spec.checkpoints, step, weights, spec.about, spec.train.keep_checkpoints)
+    for rung in configuration.tune.rungs:
+        if rung <= step:
+            strip.show_weights(segment.weights(rung), spec.initial_state(data))
     log(f"train  goes on from step {step} of candidate {searched['candidate']}")

@@ -195,6 +195,8 @@ class CheckpointWriter:
         spec, now = self.spec, time.monotonic()
         time_of_day = {"time_ms": time.time() * 1000 // 1} if spec.timed_history else {}
         self.rows.append({"step": report.step, **time_of_day, **report.metrics})
+        if spec.on_report:
+            spec.on_report(report.state)
         stopping = False
         if now - self.polled_at >= POLL_SECONDS:  # a report can be milliseconds, and an answer of a store as long
             stopping, self.polled_at = spec.folder.read_json(run_layout.STOP) is True, now

@@ -219,11 +219,13 @@ def test_the_page_has_an_extension_s_measures_and_picture():
             "weights": "last", "quality": None, "extension": {"recognition": seen},
         },
     }  # fmt: skip
-    page = html_report.render("r", "digits", records, {"classes.png": b"picture"}, "", "c", 5)
+    page = html_report.render(html_report.RunPage("r", "digits", records, {"classes.png": b"picture"}, "", "c", 5))
     assert "87.5% ± 1.0% of 100 samples are recognised" in page
     assert "Samples of each class" in page
     records["evaluate"]["extension"] = None
-    assert "Samples of each class" not in html_report.render("r", "digits", records, {}, "", "c", 5)
+    assert "Samples of each class" not in html_report.render(
+        html_report.RunPage("r", "digits", records, {}, "", "c", 5)
+    )
 
 
 @pytest.mark.slow

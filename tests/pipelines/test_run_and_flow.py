@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -18,10 +19,12 @@ from pipelines import config
 from pipelines.evaluation.scores import evaluate_arrays
 from pipelines.flow import Flow, Pipeline
 from pipelines.registry import Registry
+from pipelines.reporting import figures
 from pipelines.runs.records import ReportRecord, TuneRecord
 from pipelines.runs.run import RECORDS, STAGES, Run, run_names
 from pipelines.runs.run_name import checked_run_name, slug
 from pipelines.stages import table
+from pipelines.stages.training_samples import read_strip
 from pipelines.storage import Storage, checkpoint_names
 from pipelines.storage.metric_log import read_history
 from tests.pipelines.conftest import gan, kill_group, start_gan, trained_alone, until
@@ -316,6 +319,16 @@ def test_python_repeats_and_plans_runs_as_gan_does(finished):
     assert run_names(Storage.at(finished.storage)).count("other") == 0
     with pytest.raises(ConfigurationError, match=r"run of another configuration \(small-run\): noise.size was"):
         pipelines.run(finished.yaml, ["noise.size=9"], name="small-run", storage=finished.storage)
+
+
+def test_run_leaves_samples_on_the_way_and_where_it_was_begun(finished):
+    """From step 0 to the end, whose picture is what the registered weights draw of the run's seed; and the versions."""
+    run = Run.open("small-run", Storage.at(finished.storage))
+    pictures = dict(read_strip(run.folder))
+    assert {0, 50, 100, 150, 200} <= set(pictures)
+    last = figures.sample_grid(run.generator().draw(16, run.configuration.seed), "unit")
+    assert pictures[200] == figures.png(last)
+    assert run.folder.read_json("environment.json")["versions"]["torch"] == version("torch")
 
 
 def test_run_leaves_records_history_and_report(finished):

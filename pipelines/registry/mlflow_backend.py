@@ -7,11 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 import gan_core
 from gan_core.errors import RegistryError
-from gan_core.portable import MAX_BYTES
 from pipelines.registry.address import implausible_answer
 from pipelines.registry.mlflow_client import one_line_errors, unless_there, without_retries
 from pipelines.registry.mlflow_runs import MlflowRuns
@@ -103,6 +100,7 @@ class MlflowBackend(MlflowRuns):
     def upload(self, run_id: str, save: Callable[[Path], object], image_shape: Sequence[int]) -> str:
         """Log the files as a model that plain MLflow loads and samples, with the code it needs."""
         import mlflow
+        import numpy as np
         from mlflow.models import ModelSignature
         from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
@@ -129,6 +127,8 @@ class MlflowBackend(MlflowRuns):
     @one_line_errors
     def download(self, source: str, names: Sequence[str], folder: Path) -> None:
         import mlflow.artifacts
+
+        from gan_core.portable import MAX_BYTES
 
         # Not by models:/NAME/VERSION, which MLflow would look up in its global registry.
         location = self.client.get_logged_model(source.removeprefix("models:/")).artifact_location

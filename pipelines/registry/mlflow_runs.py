@@ -5,9 +5,8 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from gan_core.datasets import Dataset
 from gan_core.errors import RegistryError
 from pipelines.registry.address import redacted
 from pipelines.registry.mlflow_client import (
@@ -22,6 +21,9 @@ from pipelines.registry.mlflow_client import (
 )
 from pipelines.storage import Storage, check_storage
 from pipelines.storage.uri import without_options
+
+if TYPE_CHECKING:
+    from gan_core.datasets import Dataset
 
 METRICS_PER_REQUEST = 1000  # as many as MLflow takes
 
@@ -92,7 +94,7 @@ class MlflowRuns:
         return str(self.client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
 
     @one_line_errors
-    def describe_run(self, run_id: str, parameters: Mapping[str, Any], dataset: Dataset, note: str) -> None:
+    def describe_run(self, run_id: str, parameters: Mapping[str, Any], dataset: "Dataset", note: str) -> None:
         from mlflow.entities import Dataset as DatasetEntity
         from mlflow.entities import DatasetInput, InputTag, Param
 

@@ -10,20 +10,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
-from torch import Tensor
 
-from gan_core.checkpoint import (
-    storage_error,
-    write_durably,
-)
 from gan_core.errors import CheckpointError
+from gan_core.manifest import storage_error, write_durably
 from pipelines.storage import file_lock
 from pipelines.storage.uri import answering, check_bucket, checked_address, joined, local_folder, open_place
 
-Tensors = dict[str, dict[str, Tensor]]
+if TYPE_CHECKING:  # importing torch takes seconds
+    from torch import Tensor
+
+    Tensors = dict[str, dict[str, Tensor]]
+else:
+    Tensors = dict[str, dict[str, Any]]
 
 
 DIGEST = "sha256"  # a JSON object's, as one more key; files of versions before 0.3 have none

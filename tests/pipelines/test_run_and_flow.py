@@ -18,8 +18,9 @@ from pipelines import config
 from pipelines.evaluation.scores import evaluate_arrays
 from pipelines.flow import Flow, Pipeline
 from pipelines.registry import Registry
-from pipelines.runs.records import ReportRecord, TuneRecord
-from pipelines.runs.run import RECORDS, STAGES, Run, run_names
+from pipelines.runs.recorded_run import run_names
+from pipelines.runs.records import RECORDS, STAGES, ReportRecord, TuneRecord
+from pipelines.runs.run import Run
 from pipelines.runs.run_name import checked_run_name, slug
 from pipelines.stages import table
 from pipelines.storage import Storage, checkpoint_names

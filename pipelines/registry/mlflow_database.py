@@ -6,7 +6,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from gan_core.errors import RegistryError
@@ -15,7 +15,7 @@ from pipelines.registry.model_version import ModelVersion, RegisteredModel
 
 # `import mlflow` brings pandas, FastAPI and its language model judges with it: 1.5 s of CPU time, whatever is asked of it.
 # The tables are MLflow's own, so nothing is written, and of another revision than these nothing is read: then its client is asked.
-REVISIONS = {"dc11669786a5"}  # of MLflow 3.17
+REVISIONS = (["dc11669786a5"],)  # of MLflow 3.17
 # As MLflow leaves out what was deleted, and prompts, which share the tables.
 LISTED = """
     from model_versions as version
@@ -37,6 +37,15 @@ MODELS = """
 WORKSPACES = ("MLFLOW_ENABLE_WORKSPACES", "MLFLOW_WORKSPACE")  # with either, names mean what only MLflow knows
 
 
+class Experiment(NamedTuple):
+    """One of MLflow's experiments, in its client's words."""
+
+    experiment_id: int
+    name: str
+    lifecycle_stage: str
+    artifact_location: str
+
+
 class MlflowDatabase:
     """A `ModelReader` of an sqlite file. Each question takes at most three queries, however many versions there are."""
 
@@ -51,7 +60,7 @@ class MlflowDatabase:
             return None
         reader = cls(path, uri)
         with contextlib.suppress(RegistryError):  # what is wrong with it MLflow's client will say
-            if {row[0] for row in reader.query("select version_num from alembic_version")} <= REVISIONS:
+            if [row[0] for row in reader.query("select version_num from alembic_version")] in REVISIONS:
                 return reader
         return None
 
@@ -101,6 +110,13 @@ class MlflowDatabase:
         return [
             ModelVersion(name, number, tuple(aliases[name, number]), tags[name, number], source, created)
             for name, number, source, created in rows
+        ]
+
+    def experiments(self) -> list[Experiment]:
+        """All experiments, those in the trash among them."""
+        columns = "experiment_id, name, lifecycle_stage, coalesce(artifact_location, '')"
+        return [
+            Experiment(*row) for row in self.query(f"select {columns} from experiments where workspace = 'default'")
         ]
 
     def query(self, text: str) -> list[Any]:

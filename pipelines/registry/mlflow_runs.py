@@ -1,5 +1,6 @@
 """The registry in MLflow: its runs, and whether it can take them."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -96,24 +97,24 @@ class MlflowRuns:
 
     @one_line_errors
     def run(self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+        from mlflow.exceptions import MlflowException
+
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-
-        def there() -> list[str]:
-            oldest_first = ["attributes.start_time ASC", "attributes.run_id ASC"]
+        oldest_first = ["attributes.start_time ASC", "attributes.run_id ASC"]
+        found = self.client.search_runs([experiment], query, order_by=oldest_first)
+        if not found:
+            all_tags = {**tags, **({"mlflow.parentRunId": parent} if parent else {})}
+            created = self.client.create_run(experiment, tags=all_tags, run_name=name).info.run_id
             found = self.client.search_runs([experiment], query, order_by=oldest_first)
-            return [str(run.info.run_id) for run in found]
-
-        if existing := there():
-            return existing[0]
-        all_tags = {**tags, **({"mlflow.parentRunId": parent} if parent else {})}
-        created = str(self.client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
-        # That there was none may have been no answer, and a request whose reply was lost was sent twice.
-        first, *others = there() or [""]
-        if created not in (first, *others):
-            raise implausible_answer(self.uri, f"nothing of run {name}, which it has created")
+            if created not in [run.info.run_id for run in found]:
+                raise implausible_answer(self.uri, f"nothing of run {name}, which it has created")
+        first, *others = found
+        # That there was none may have been no answer, and a request whose reply was lost was sent again.
         for other in others:
-            self.client.delete_run(other)
-        return first
+            if not other.data.metrics and not other.data.params:
+                with contextlib.suppress(MlflowException):
+                    self.client.delete_run(other.info.run_id)
+        return str(first.info.run_id)
 
     @one_line_errors
     def describe_run(self, run_id: str, parameters: Mapping[str, Any], dataset: "Dataset", note: str) -> None:

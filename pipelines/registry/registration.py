@@ -11,23 +11,24 @@ from gan_core.extensions.portable_encoder import save_inference
 from gan_core.portable import PortableGenerator, save_generator
 from pipelines.config import digest
 from pipelines.registry.address import implausible_answer
-from pipelines.registry.lease import TERM, Lease, LeaseLost
+from pipelines.registry.lease import Lease, LeaseLost
 from pipelines.registry.reference import checked_name
 from pipelines.registry.registry import DUPLICATE_TAG, KEY_TAG, ModelVersion, Registry
 
 LEASE_PREFIX = "gan.registering."
+TERM = 30.0  # seconds, after which a silent process counts as dead
 MAX_LEASES_LOST = 3  # by a registry that answers slowly, before a registration is given up
 
 
 @contextlib.contextmanager
-def registering(registry: Registry, name: str, run: str, term: float = TERM) -> Iterator[Lease]:
+def registering(registry: Registry, name: str, run: str) -> Iterator[Lease]:
     """Be the one process, on any machine, that registers this run; its model is created if it is not there.
 
     Raises:
         RegistryError: If the registry does not answer, or another process is registering it for long.
     """
     registry.backend.create_model(checked_name(name))
-    lease = Lease(registry.backend, name, term, f"{LEASE_PREFIX}{digest(run)[:16]}.")
+    lease = Lease(registry.backend, name, TERM, f"{LEASE_PREFIX}{digest(run)[:16]}.")
     with lease.held(), lease.kept_alive():
         yield lease
 

@@ -1,5 +1,7 @@
 """F10: a registry that fails before or after it acted, or whose reply is lost: one version, or exit 5 and one version later."""
 
+import random
+
 import pytest
 
 from gan_core.errors import RegistryError
@@ -94,5 +96,19 @@ def test_an_empty_answer_is_asked_for_again(proxy, mlflow_server, path, again, t
             night(address, str(tmp_path), name, "run", 6)
     assert night(address, str(tmp_path), name, "run", 6) == (1, True)
     assert len(faults.done) == 1
+    registry = Registry(mlflow_server.uri)
+    assert ([version.version for version in registry.versions(name)], tracked_runs(registry, name)) == ([1], ["run"])
+
+
+@slow
+@pytest.mark.parametrize("seed", range(5))
+def test_random_faults_leave_nothing_twice(proxy, mlflow_server, seed, tmp_path):
+    """Of all requests 6 % fail, each in a way of its own: one version, one run, as soon as the command ends well."""
+    (address, faults), name = proxy, f"gan-random-{seed}"
+    faults.left, faults.reads, faults.rate, faults.draws = ALWAYS, True, 0.06, random.Random(seed)
+    assert any(finishes(address, tmp_path, name) for _ in range(20))
+    assert faults.done
+    faults.left = 0
+    night(address, str(tmp_path), name, "run", 6)
     registry = Registry(mlflow_server.uri)
     assert ([version.version for version in registry.versions(name)], tracked_runs(registry, name)) == ([1], ["run"])

@@ -329,7 +329,8 @@ def test_six_registrations_of_one_run_leave_one_version(mlflow_server, tmp_path)
     name = "gan-six"
     found = contenders.together(contenders.night, [(mlflow_server.uri, str(tmp_path), name, "run", 4)] * 6)
     registry = Registry(mlflow_server.uri)
-    assert (found, len(registry.versions(name)), tracked_runs(registry, name)) == ([(1, True)] * 6, 1, ["run"])
+    assert [version for version, _ in found] == [1] * 6
+    assert (len(registry.versions(name)), tracked_runs(registry, name)) == (1, ["run"])
 
 
 # Retention

@@ -15,7 +15,6 @@ from pipelines import config
 from pipelines.config import Configuration
 from pipelines.data.streaming import load
 from pipelines.registry import Registry, address
-from pipelines.registry.promotion_gate import collapsed_model
 from pipelines.runs import code_version, environment, preflight, warm_start
 from pipelines.runs.retention import apply_retention
 from pipelines.runs.run import Run, of_other_code
@@ -165,6 +164,8 @@ class Pipeline:
             notifications.notify(run.configuration.notify, "promoted", active, self.log_warning, **promotion)
         failure = None
         if registered.get("collapsed"):
+            from pipelines.registry.promotion_gate import collapsed_model  # and with it SciPy
+
             failure = collapsed_model(f"{registered['model']}/{registered['version']}", registered["reason"])
             how = {"stage": active.stage, "exit_code": failure.exit_code, "error": str(failure)}
             notifications.notify(run.configuration.notify, "failed", active, self.log_warning, **how)

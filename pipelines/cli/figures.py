@@ -118,7 +118,8 @@ def _scored(context: Context, reference: str) -> "Scored":
     from pipelines.registry import Registry
     from pipelines.registry.reference import is_model_reference
     from pipelines.reporting.paper_tables import Scored
-    from pipelines.runs.run import Run, run_names
+    from pipelines.runs.recorded_run import run_names
+    from pipelines.runs.run import Run
 
     if not is_model_reference(reference):
         return Scored.of_run(open_run(context, reference))

@@ -48,7 +48,7 @@ def models_list(
       gan models list --name gan-digits --best log_likelihood
       gan models list --data-digest 3f2a9c --json
     """
-    registry = open_registry(context)
+    registry = open_lookup(context)
     versions = [version.to_json() for version in registry.find(name, data_digest, config_digest, best)]
     if not versions:
         context.log("no registered models")
@@ -76,7 +76,7 @@ def models_watch(context: Context, reference: str, interval: float, once: bool) 
     from contextlib import suppress
 
     with suppress(KeyboardInterrupt):
-        for version in open_registry(context).watch(reference, interval, context.trouble):
+        for version in open_lookup(context).watch(reference, interval, context.trouble):
             context.emit_result(version.to_json(), f"{version}  {visible(', '.join(version.aliases))}")
             if once:
                 return
@@ -92,7 +92,7 @@ def models_show(context: Context, reference: str) -> None:
     Example:
       gan models show gan-digits@champion --json
     """
-    version = open_registry(context).resolve(reference).to_json()
+    version = open_lookup(context).resolve(reference).to_json()
     lines = [f"{version['name']}/{version['version']}  {visible(', '.join(version['aliases']))}"]
     if "unreadable" in version:
         lines.append(f"  {'unreadable':<24} {version['unreadable']}")
@@ -162,9 +162,9 @@ def models_history(context: Context, name: str) -> None:
     Example:
       gan models history gan-digits --json
     """
-    from pipelines.registry.champion_history import ChampionHistory
+    from pipelines.registry.champion_history import entries
 
-    moves = ChampionHistory(open_registry(context), name).entries()
+    moves = entries(open_lookup(context), name)
     lines = [
         f"unreadable {visible(move['tag'])}: {visible(move['unreadable'])}"
         if "unreadable" in move
@@ -192,6 +192,13 @@ def _line(version: dict[str, Any]) -> str:
         f"{'-' if value is None else f'{value:.1f}':>8} nats  coverage {'-' if covered is None else f'{covered:.2f}'}"
     )
     return f"{named}{score}  run {visible(version['tags'].get('run', '-'))}"
+
+
+def open_lookup(context: Context) -> Any:
+    """The registry the command is to use, to be read alone: at once, where it is a database in a file."""
+    from pipelines.registry import Lookup
+
+    return Lookup.at(context.tracking_uri())
 
 
 def open_registry(context: Context) -> Any:

@@ -49,8 +49,9 @@ def runs_status(context: Context, name: str) -> None:
       gan runs status digits-1a2b3c4d
     """
     from pipelines.runs import status
+    from pipelines.runs.recorded_run import RecordedRun
 
-    found = status.status(open_run(context, name))
+    found = status.status(RecordedRun(name, context.storage))
     lines = [f"{key:<18} {_shown(value)}" for key, value in found.items() if value is not None]
     context.emit_result(found, "\n".join(lines))
 
@@ -140,7 +141,7 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
     from pipelines.runs.run import Run
 
     leaving = status.PruneCriteria(status.seconds(older_than) if older_than else None, keep, state)
-    entries = [entry for entry, _ in status.entries(context.storage)]
+    entries = [entry for entry, _ in status.entries(context.storage, Run.open)]
     unreadable = [entry for entry in entries if entry["state"] == "unreadable"]
     runs = [Run.open(entry["run"], context.storage) for entry in entries if entry["state"] != "unreadable"]
     try:
@@ -176,7 +177,7 @@ def runs_prune(context: Context, older_than: str | None, keep: int | None, state
 
 def _prune_images(context: Context, gone: set[str], older_than: float | None, yes: bool) -> list[Any]:
     """The decoded images that no run but those that are `gone` reads, removed if `yes`."""
-    from pipelines.runs.run import run_names
+    from pipelines.runs.recorded_run import run_names
     from pipelines.runs.status import bytes_text
     from pipelines.storage import image_cache
 

@@ -19,7 +19,6 @@ from pipelines.config.loader import (
 )
 from pipelines.config.schema import (
     ENVIRONMENT_NAME,
-    MODEL_NAME,
     Configuration,
     EvaluateSettings,
     Event,
@@ -34,7 +33,6 @@ from pipelines.config.yaml_text import parse_yaml, read_text
 
 __all__ = [
     "ENVIRONMENT_NAME",
-    "MODEL_NAME",
     "Configuration",
     "EvaluateSettings",
     "Event",

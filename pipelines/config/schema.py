@@ -16,10 +16,10 @@ from gan_core.networks.dense import NetworkSettings
 from gan_core.noise import NoiseSettings
 from gan_core.training import TrainingSettings
 from pipelines.config.tune_schema import TuneSettings, at_least
+from pipelines.names import MODEL_NAME
 
 Weights = Literal["last", "averaged"]
 Event = Literal["failed", "preempted", "promoted"]
-MODEL_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]{1,128}")  # not . or .., which would be a folder
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 AFTERWARDS = ("notify", "retention")  # sections: what follows a run, not what it is; a run's digest leaves them out
 

@@ -5,6 +5,7 @@ May import `runtime`, `evaluation`, `storage`, `config` and `gan_core`. What ent
 are versions, verdicts and aliases.
 """
 
+from pipelines.registry.lookup import Lookup
 from pipelines.registry.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 
-__all__ = ["CHALLENGER", "CHAMPION", "ModelVersion", "Registry"]
+__all__ = ["CHALLENGER", "CHAMPION", "Lookup", "ModelVersion", "Registry"]

@@ -55,6 +55,10 @@ def without_credentials(text: str, uri: str) -> str:
     return redacted(text)
 
 
-def implausible_answer(uri: str, answer: str) -> RegistryError:
+class ImplausibleAnswer(RegistryError):
+    """An answer that cannot be true: asked again, a registry that is up tells the truth."""
+
+
+def implausible_answer(uri: str, answer: str) -> ImplausibleAnswer:
     """The error of a registry whose answers cannot be true."""
-    return RegistryError("no registry's answer", redacted(uri), answer, "an MLflow server that is up: gan doctor")
+    return ImplausibleAnswer("no registry's answer", redacted(uri), answer, "an MLflow server that is up: gan doctor")

@@ -2,22 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from gan_core.datasets import Dataset
 from pipelines.registry.mlflow_backend import MlflowBackend
 from pipelines.registry.model_version import ModelVersion, RegisteredModel
 from pipelines.storage import Storage
 
+if TYPE_CHECKING:
+    from gan_core.datasets import Dataset
 
-class ModelStore(Protocol):
+
+class ModelReader(Protocol):
     """Named models with numbered versions; both carry tags, and a model's aliases are each on one of its versions.
 
-    Names may be any text. A write needs no compare-and-set and no transaction: `Lease` orders writers by a model's
-    tags alone, so what one process has written the next read of any other has to see.
-
-    Each method raises RegistryError, one line without credentials, if the registry refuses or does not answer, and
-    a read also if the answer cannot be true (`implausible_answer`): what it leaves out would count as not there.
+    Names may be any text. Each method raises RegistryError, one line without credentials, if the registry refuses or
+    does not answer, or if the answer cannot be true (`implausible_answer`): what it leaves out would count as not there.
     """
 
     uri: str
@@ -33,6 +32,14 @@ class ModelStore(Protocol):
 
     def version(self, name: str, number: int) -> ModelVersion | None:
         """One version; None if there is none."""
+
+
+class ModelStore(ModelReader, Protocol):
+    """The same, to be written.
+
+    A write needs no compare-and-set and no transaction: `Lease` orders writers by a model's tags alone, so what one
+    process has written the next read of any other has to see. Errors as of `ModelReader`.
+    """
 
     def create_model(self, name: str) -> None:
         """Create a model, unless it is there."""
@@ -74,7 +81,7 @@ class RunStore(Protocol):
     def run(self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
         """The id of the experiment's run with these tags: the one there is, or a new one of this name."""
 
-    def describe_run(self, run_id: str, parameters: Mapping[str, Any], dataset: Dataset, note: str) -> None:
+    def describe_run(self, run_id: str, parameters: Mapping[str, Any], dataset: "Dataset", note: str) -> None:
         """A run's parameters, those that it has left as they are, the data set it was trained on, and a note."""
 
     def log_metrics(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:

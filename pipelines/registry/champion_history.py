@@ -3,14 +3,17 @@
 import datetime
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from gan_core.checkpoint import MALFORMED
 from gan_core.errors import RegistryError
+from gan_core.manifest import MALFORMED
 from pipelines.registry.lease import TERM, Lease, LeaseLost
+from pipelines.registry.lookup import Lookup
 from pipelines.registry.move import Move, MoveBy, former_champions
-from pipelines.registry.promotion_gate import Verdict
 from pipelines.registry.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
+
+if TYPE_CHECKING:
+    from pipelines.registry.promotion_gate import Verdict
 
 # Tags of the registered model. A move is announced, made, and then kept: whoever holds the lease next
 # finds one that was cut short, and finishes it or, if the alias had not moved, takes it back.
@@ -51,23 +54,13 @@ class ChampionHistory:
                 "unreadable history", self.name, str(error), f"{MOVE_TAG}* tags as gan writes them"
             ) from error
 
-    def entries(self) -> list[dict[str, Any]]:
-        """All moves for people to read, oldest first; of a tag that is none, `unreadable` is its text."""
-        tags, entries = self.registry.registered(self.name).tags, []
-        for tag in sorted(tag for tag in tags if tag.startswith(MOVE_TAG)):
-            try:
-                entries.append(Move.parse(tags[tag]).to_json())
-            except MALFORMED:
-                entries.append({"tag": tag, "unreadable": tags[tag]})
-        return entries
-
     def challenge(self, version: ModelVersion) -> None:
         """Make the version challenger, unless a newer one is."""
         with self.lease().held():
             if self.registry.aliases(self.name).get(CHALLENGER, 0) < version.version:
                 self._set_alias(CHALLENGER, version.version)
 
-    def promote(self, version: ModelVersion, judge: Callable[[ModelVersion | None], Verdict]) -> Verdict:
+    def promote(self, version: ModelVersion, judge: "Callable[[ModelVersion | None], Verdict]") -> "Verdict":
         """Ask the gate, and make the version champion if it passes.
 
         The gate takes minutes, so it is asked before the lease is taken; if the champion it was
@@ -76,6 +69,8 @@ class ChampionHistory:
         Raises:
             RegistryError: If the version is archived or gone, or the champion never stays the same.
         """
+        from pipelines.registry.promotion_gate import Verdict  # and with it SciPy
+
         self._check_available(version.version, "cannot be champion")
         for _ in range(MAX_JUDGEMENTS):
             self.repair()
@@ -213,3 +208,14 @@ class ChampionHistory:
 
     def _set_tag(self, tag: str, move: Move) -> None:
         self.registry.backend.set_tag(self.name, tag, json.dumps(move.to_json(), ensure_ascii=False))
+
+
+def entries(lookup: Lookup, name: str) -> list[dict[str, Any]]:
+    """All moves of a model's champion for people to read, oldest first; of a tag that is none, `unreadable` is its text."""
+    tags, entries = lookup.registered(name).tags, []
+    for tag in sorted(tag for tag in tags if tag.startswith(MOVE_TAG)):
+        try:
+            entries.append(Move.parse(tags[tag]).to_json())
+        except MALFORMED:
+            entries.append({"tag": tag, "unreadable": tags[tag]})
+    return entries

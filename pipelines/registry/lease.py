@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -27,14 +28,18 @@ class LeaseLost(RegistryError):
 
 @dataclass
 class Lease:
-    """A ticket in the queue for one registered model. `term` is the time after which a silent process counts as dead."""
+    """A ticket in the queue for one registered model. `term` is the time after which a silent process counts as dead.
+
+    Each `prefix` of the tags is a queue of its own: that of the aliases, or that of those who register one run.
+    """
 
     store: ModelStore
     name: str
     term: float = TERM
+    prefix: str = PREFIX
 
     def __post_init__(self) -> None:
-        self.tag = f"{PREFIX}{uuid.uuid4().hex[:12]}"
+        self.tag = f"{self.prefix}{uuid.uuid4().hex[:12]}"
         self.ticket, self.written = 0, time.monotonic()
 
     @contextlib.contextmanager
@@ -62,6 +67,27 @@ class Lease:
         finally:
             with contextlib.suppress(RegistryError):
                 self.store.delete_tag(self.name, self.tag)
+
+    @contextlib.contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Renew the lease in the background, for work that takes longer than half a term; one that was lost stays lost."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(self.term / 6) and self._age() < self.term / 2:
+                before = self.written
+                try:
+                    self._write(self.ticket)
+                except RegistryError:
+                    self.written = before
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(self.term / 6)
 
     def renew(self) -> None:
         """Show the others that this process is alive; after too long a silence, go to the end of the queue."""
@@ -114,7 +140,7 @@ class Lease:
         model = self.store.model(self.name)
         if model is None:
             raise RegistryError("no such model", self.name, "not registered", "a registered model")
-        return {tag: value for tag, value in model.tags.items() if tag.startswith(PREFIX)}
+        return {tag: value for tag, value in model.tags.items() if tag.startswith(self.prefix)}
 
     def _write(self, ticket: int) -> None:
         self.ticket, self.written = ticket, time.monotonic()

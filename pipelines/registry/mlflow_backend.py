@@ -3,16 +3,13 @@
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 import gan_core
 from gan_core.errors import RegistryError
-from gan_core.portable import most_bytes
-from pipelines.registry.address import implausible_answer
+from pipelines.registry.address import implausible_answer, redacted
 from pipelines.registry.mlflow_client import one_line_errors, unless_there, without_retries
 from pipelines.registry.mlflow_runs import MlflowRuns
 from pipelines.registry.model_version import ModelVersion, RegisteredModel
@@ -42,21 +39,16 @@ class MlflowBackend(MlflowRuns):
     @one_line_errors
     def model(self, name: str) -> RegisteredModel | None:
         model = self._model(name)
-        if model is None:
-            return None
-        aliases = {alias: int(number) for alias, number in model.aliases.items()}  # int from sqlite, else text
-        return RegisteredModel(name, aliases, dict(model.tags))
+        return None if model is None else _registered(model)
 
     @one_line_errors
     def versions(self, name: str | None = None, tag: tuple[str, str] | None = None) -> list[ModelVersion]:
         query = [f"name='{name}'"] if name is not None else []
         query += [f"tags.`{tag[0]}`='{tag[1]}'"] if tag is not None else []
         items = self._pages(self.client.search_model_versions, filter_string=" and ".join(query) or None)
-        if not items and name is not None and tag is None and (model := self._model(name)) and model.latest_versions:
-            latest = model.latest_versions[0].version
-            raise implausible_answer(self.uri, f"no versions of {name}, whose latest is {latest}")
-        # search_model_versions() leaves aliases out; the registered model has them.
-        models = {name: self.model(name) for name in {item.name for item in items}}
+        if not items and name is not None:
+            self._check_none(name, tag)
+        models = self._models({item.name for item in items})
         versions = [_version_of(item, models[item.name]) for item in items]
         return sorted(versions, key=lambda version: (version.name, -version.version))
 
@@ -72,6 +64,8 @@ class MlflowBackend(MlflowRuns):
     @one_line_errors
     def create_model(self, name: str) -> None:
         unless_there(lambda: self.client.create_registered_model(name))
+        if self._model(name) is None:
+            raise implausible_answer(self.uri, f"nothing of {name}, which it was to create")
 
     @one_line_errors
     def create_version(self, name: str, source: str, tags: Mapping[str, str], run_id: str | None = None) -> None:
@@ -103,6 +97,7 @@ class MlflowBackend(MlflowRuns):
     def upload(self, run_id: str, save: Callable[[Path], object], image_shape: Sequence[int]) -> str:
         """Log the files as a model that plain MLflow loads and samples, with the code it needs."""
         import mlflow
+        import numpy as np
         from mlflow.models import ModelSignature
         from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
@@ -124,11 +119,17 @@ class MlflowBackend(MlflowRuns):
                 signature=signature,
                 pip_requirements=_requirements(),
             )
+        if not logged.model_id:
+            raise RegistryError(
+                "not uploaded", redacted(self.uri), "a model without an id", "an MLflow server that is up"
+            )
         return f"models:/{logged.model_id}"
 
     @one_line_errors
     def download(self, source: str, names: Sequence[str], folder: Path) -> None:
         import mlflow.artifacts
+
+        from gan_core.portable import most_bytes
 
         # Not by models:/NAME/VERSION, which MLflow would look up in its global registry.
         location = self.client.get_logged_model(source.removeprefix("models:/")).artifact_location
@@ -153,6 +154,24 @@ class MlflowBackend(MlflowRuns):
         self.client.delete_logged_model(model_id)
         get_artifact_repository(location, tracking_uri=self.uri).delete_artifacts()
 
+    def _models(self, names: Collection[str]) -> dict[str, RegisteredModel | None]:
+        """These models, which have the aliases that a search of versions leaves out: of several, all in one search."""
+        found = map(_registered, self._pages(self.client.search_registered_models)) if len(names) > 1 else ()
+        listed = {model.name: model for model in found}
+        return {name: listed.get(name) or self.model(name) for name in names}
+
+    def _check_none(self, name: str, tag: tuple[str, str] | None) -> None:
+        """Refuse to believe that there are no versions of a model, or none with a tag, if another answer says that there are.
+
+        Raises:
+            ImplausibleAnswer: If so.
+        """
+        if tag is not None and any(version.tags.get(tag[0]) == tag[1] for version in self.versions(name)):
+            raise implausible_answer(self.uri, f"no versions of {name} with the {tag[0]} of one")
+        if tag is None and (model := self._model(name)) and model.latest_versions:
+            latest = model.latest_versions[0].version
+            raise implausible_answer(self.uri, f"no versions of {name}, whose latest is {latest}")
+
     def _model(self, name: str) -> Any:
         """MLflow's entity of a model, or None if there is none."""
         model = _existing(lambda: self.client.get_registered_model(name))
@@ -168,6 +187,12 @@ class MlflowBackend(MlflowRuns):
             token = page.token
             if not token:
                 return items
+
+
+def _registered(model: Any) -> RegisteredModel:
+    """What MLflow's entity of a model says of it."""
+    aliases = {alias: int(number) for alias, number in model.aliases.items()}  # int from sqlite, else text
+    return RegisteredModel(model.name, aliases, dict(model.tags))
 
 
 def _version_of(item: Any, model: RegisteredModel | None) -> ModelVersion:

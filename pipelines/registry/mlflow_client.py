@@ -5,13 +5,15 @@ import functools
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from urllib.parse import quote
 
 from gan_core.errors import RegistryError, first_line
-from pipelines.registry.address import database_exists, redacted, without_credentials
+from pipelines.registry.address import ImplausibleAnswer, database_exists, redacted, without_credentials
+from pipelines.registry.mlflow_database import MlflowDatabase
 from pipelines.storage.uri import make_private
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -19,6 +21,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 # The client's own retries can create a thing twice; ours look first.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+PAUSES = (0.1, 0.3)  # seconds before an answer that cannot be true is asked for again
 ANSWER_SECONDS = 30  # for an answer to what deletes; an upload may take longer
 ANOTHER_URI = "another --tracking-uri: a server, or sqlite:////folder/mlflow.db"
 
@@ -54,11 +57,15 @@ def registry_errors(uri: str) -> Iterator[None]:
 def one_line_errors(
     method: Callable[Concatenate[Owner, Arguments], Result],
 ) -> Callable[Concatenate[Owner, Arguments], Result]:
-    """A method whose errors are those of `registry_errors`, at its object's URI."""
+    """A method whose errors are those of `registry_errors`, at its object's URI; after an answer that cannot be true, again."""
 
     @functools.wraps(method)
     def call(self: Owner, /, *arguments: Arguments.args, **named: Arguments.kwargs) -> Result:
         with registry_errors(self.uri):
+            for pause in PAUSES:
+                with contextlib.suppress(ImplausibleAnswer):
+                    return method(self, *arguments, **named)
+                time.sleep(pause)
             return method(self, *arguments, **named)
 
     return call
@@ -169,6 +176,8 @@ def has_tables(uri: str) -> bool:
         return True
     if not database_exists(uri):
         return False
+    if MlflowDatabase.open(uri) is not None:
+        return True
     current, tables = _schema(uri)
     known_revisions, newest = _revisions()
     if current is None and tables and uri.startswith("sqlite:"):  # a database server may be shared with others

@@ -1,15 +1,15 @@
 """The registry in MLflow: its runs, and whether it can take them."""
 
+import contextlib
 import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from gan_core.datasets import Dataset
 from gan_core.errors import RegistryError
-from pipelines.registry.address import redacted
+from pipelines.registry.address import implausible_answer, redacted
 from pipelines.registry.mlflow_client import (
     ANOTHER_URI,
     check_reachable,
@@ -20,8 +20,12 @@ from pipelines.registry.mlflow_client import (
     registry_errors,
     unless_there,
 )
+from pipelines.registry.mlflow_database import MlflowDatabase
 from pipelines.storage import Storage, check_storage
 from pipelines.storage.uri import without_options
+
+if TYPE_CHECKING:
+    from gan_core.datasets import Dataset
 
 METRICS_PER_REQUEST = 1000  # as many as MLflow takes
 
@@ -46,9 +50,12 @@ class MlflowRuns:
                 raise RegistryError("read-only database", uri, "it cannot be written", ANOTHER_URI)
         if is_file_store(uri) or not has_tables(uri):
             return
-        client = open_client(uri)
-        with registry_errors(uri):
-            existing = client.get_experiment_by_name(experiment)
+        if (database := MlflowDatabase.open(uri)) is not None:
+            existing = next((one for one in database.experiments() if one.name == experiment), None)
+        else:
+            client = open_client(uri)
+            with registry_errors(uri):
+                existing = client.get_experiment_by_name(experiment)
         if existing is None:
             return
         if existing.lifecycle_stage == "deleted":
@@ -62,11 +69,14 @@ class MlflowRuns:
 
     @classmethod
     def contents(cls, uri: str) -> tuple[str, list[str]] | None:
-        from mlflow.entities import ViewType
-
         check_reachable(uri)
         if not has_tables(uri):
             return None
+        if (database := MlflowDatabase.open(uri)) is not None:
+            deleted = [one.name for one in database.experiments() if one.lifecycle_stage == "deleted"]
+            return str(len(database.models())), deleted
+        from mlflow.entities import ViewType
+
         client = open_client(uri)
         with registry_errors(uri):
             models = client.search_registered_models(max_results=1000)
@@ -77,26 +87,41 @@ class MlflowRuns:
     def experiment(self, name: str, artifacts: Storage | None) -> str:
         is_server = self.uri.startswith(("http://", "https://"))  # which decides itself where files go
         location = without_options(artifacts.child(name).uri) if artifacts and not is_server else None
-        if (existing := self.client.get_experiment_by_name(name)) is not None:
-            return str(existing.experiment_id)
-        created = unless_there(lambda: self.client.create_experiment(name, artifact_location=location))
-        return str(created or self.client.get_experiment_by_name(name).experiment_id)
+        existing = self.client.get_experiment_by_name(name)
+        if existing is None:
+            unless_there(lambda: self.client.create_experiment(name, artifact_location=location))
+            existing = self.client.get_experiment_by_name(name)
+        if existing is None or existing.name != name:
+            raise implausible_answer(self.uri, f"nothing about experiment {name}")
+        return str(existing.experiment_id)
 
     @one_line_errors
     def run(self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+        from mlflow.exceptions import MlflowException
+
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
-        existing = self.client.search_runs([experiment], query, max_results=1)
-        if existing:
-            return str(existing[0].info.run_id)
-        all_tags = {**tags, **({"mlflow.parentRunId": parent} if parent else {})}
-        return str(self.client.create_run(experiment, tags=all_tags, run_name=name).info.run_id)
+        oldest_first = ["attributes.start_time ASC", "attributes.run_id ASC"]
+        found = self.client.search_runs([experiment], query, order_by=oldest_first)
+        if not found:
+            all_tags = {**tags, **({"mlflow.parentRunId": parent} if parent else {})}
+            created = self.client.create_run(experiment, tags=all_tags, run_name=name).info.run_id
+            found = self.client.search_runs([experiment], query, order_by=oldest_first)
+            if created not in [run.info.run_id for run in found]:
+                raise implausible_answer(self.uri, f"nothing of run {name}, which it has created")
+        first, *others = found
+        # That there was none may have been no answer, and a request whose reply was lost was sent again.
+        for other in others:
+            if not other.data.metrics and not other.data.params:
+                with contextlib.suppress(MlflowException):
+                    self.client.delete_run(other.info.run_id)
+        return str(first.info.run_id)
 
     @one_line_errors
-    def describe_run(self, run_id: str, parameters: Mapping[str, Any], dataset: Dataset, note: str) -> None:
+    def describe_run(self, run_id: str, parameters: Mapping[str, Any], dataset: "Dataset", note: str) -> None:
         from mlflow.entities import Dataset as DatasetEntity
         from mlflow.entities import DatasetInput, InputTag, Param
 
-        logged = self.client.get_run(run_id).data.params
+        logged = self._run(run_id).data.params
         new = [Param(key, str(value)) for key, value in parameters.items() if key not in logged]
         if new:
             self.client.log_batch(run_id, params=new)
@@ -117,7 +142,7 @@ class MlflowRuns:
         from mlflow.entities import Metric
 
         # A row keeps the time it was measured at, or has the run's: copying it twice is copying it once.
-        started = self.client.get_run(run_id).info.start_time
+        started = self._run(run_id).info.start_time
         metrics = [
             Metric(key, float(value), int(row.get("time_ms", started)), int(row["step"]))
             for row in rows
@@ -138,3 +163,10 @@ class MlflowRuns:
     @one_line_errors
     def end_run(self, run_id: str, status: str = "FINISHED") -> None:
         self.client.set_terminated(run_id, status)
+
+    def _run(self, run_id: str) -> Any:
+        """MLflow's entity of a run."""
+        run = self.client.get_run(run_id)
+        if run.info.run_id != run_id:
+            raise implausible_answer(self.uri, f"nothing about run {run_id}")
+        return run

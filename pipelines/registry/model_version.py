@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gan_core.errors import RegistryError
-from pipelines.config import MODEL_NAME
+from pipelines.names import MODEL_NAME
 
 KEY_TAG, DUPLICATE_TAG, ARCHIVED_TAG = "gan.key", "gan.duplicate_of", "gan.archived"
 

@@ -3,7 +3,7 @@
 import re
 
 from gan_core.errors import RegistryError
-from pipelines.config import MODEL_NAME
+from pipelines.names import MODEL_NAME
 
 VERSION = re.compile(r"[1-9][0-9]{0,8}")
 RESERVED = re.compile(r"latest|v[0-9]+", re.IGNORECASE)  # aliases that MLflow reads as its own words

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gan_core.datasets import Dataset
 from pipelines.registry.backend import RunStore, backend_of
 from pipelines.storage import Storage
+
+if TYPE_CHECKING:
+    from gan_core.datasets import Dataset
 
 RUN_TAG, STAGE_TAG = "gan.run", "gan.stage"
 
@@ -53,7 +55,7 @@ class Tracking:
         self.store.log_metrics(self._stage_run(run, "train", failed), rows)
 
     def describe(
-        self, configuration_yaml: str, parameters: Mapping[str, Any], dataset: Dataset, description: str
+        self, configuration_yaml: str, parameters: Mapping[str, Any], dataset: "Dataset", description: str
     ) -> None:
         """What the run was made from: resolved configuration, parameters and the data set."""
         self.store.describe_run(self.parent, parameters, dataset, description)

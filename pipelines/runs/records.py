@@ -109,3 +109,14 @@ class Origin:
     data_digest: str | None
     settings: Mapping[str, Any]  # of the training, or of the generator
     chosen: Mapping[str, Any] = field(default_factory=dict)  # by the run's search
+
+
+RECORDS: dict[str, Any] = {
+    "tune": TuneRecord,
+    "train": TrainRecord,
+    "infer": InferRecord,
+    "evaluate": EvaluateRecord,
+    "register": RegisterRecord,
+    "report": ReportRecord,
+}
+STAGES = tuple(RECORDS)

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from gan_core.checkpoint import MALFORMED
 from gan_core.datasets import Examples
 from gan_core.errors import CheckpointError
+from gan_core.manifest import MALFORMED
 from gan_core.networks.base import GeneratorNet
 from gan_core.networks.dense import DenseGenerator
 from gan_core.state import State, load_tensors

@@ -5,12 +5,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from gan_core.checkpoint import MALFORMED
 from gan_core.errors import GanError
+from gan_core.manifest import MALFORMED
 from pipelines.registry import Registry, mlflow_client
 from pipelines.registry.retention import needed, prune
 from pipelines.runs import status
-from pipelines.runs.run import Run, run_names
+from pipelines.runs.recorded_run import run_names
+from pipelines.runs.run import Run
 from pipelines.storage import image_cache
 
 # A name, and the date, number or digest that makes it one of many: nightly-2026-11-24, digits-1a2b3c4d, mine_3.

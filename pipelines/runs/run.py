@@ -6,55 +6,37 @@ import json
 import re
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
-from gan_core.checkpoint import MALFORMED, checkpoint_name
 from gan_core.conditions.settings import conditions_from
-from gan_core.errors import CheckpointError, ConfigurationError, GanError, did_you_mean
+from gan_core.errors import CheckpointError, ConfigurationError, GanError
+from gan_core.manifest import MALFORMED, checkpoint_name
 from gan_core.networks import make_generator
 from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
 from pipelines import config
 from pipelines.config import Configuration, ResolvedConfiguration, Weights
 from pipelines.runs import code_version
-from pipelines.runs.records import (
-    EvaluateRecord,
-    InferRecord,
-    Origin,
-    RegisterRecord,
-    ReportRecord,
-    TrainRecord,
-    TuneRecord,
-)
+from pipelines.runs.recorded_run import Plan, Record, RecordedRun, damaged_run, read_run, run_names
+from pipelines.runs.records import Origin
 from pipelines.runs.resume import training_settings_from_manifest
 from pipelines.runs.run_name import checked_run_name, slug
 from pipelines.storage import Storage, Tensors, latest_checkpoint, run_layout, save_checkpoint
 
-RECORDS: dict[str, Any] = {
-    "tune": TuneRecord,
-    "train": TrainRecord,
-    "infer": InferRecord,
-    "evaluate": EvaluateRecord,
-    "register": RegisterRecord,
-    "report": ReportRecord,
-}
-STAGES = tuple(RECORDS)
 CANDIDATES = "tune.candidates"
 # Settings of a search that versions before 0.3 did not have, with the values of which it does as it did then.
 BEFORE_0_3 = {"include_default": False, "points": [], "sample_sets": 1}
-Record = TypeVar("Record")
 
 
-class Run:
+class Run(RecordedRun):
     """A run: its name, its resolved configuration and its folder, where finished stages leave records."""
 
     def __init__(
         self, name: str, configuration: ResolvedConfiguration, storage: Storage, origin: Origin | None = None
     ) -> None:
-        self.name, self.configuration, self.storage, self.origin = name, configuration, storage, origin
-        self.folder = storage.child("runs", name)
+        super().__init__(name, storage)
+        self.configuration, self.origin = configuration, origin
         self.origin_tensors: Tensors | None = None  # of the origin, until they are in the run's folder
-        self.extends = False  # whether the run in the storage has searched fewer candidates
 
     @classmethod
     def create(
@@ -107,12 +89,7 @@ class Run:
         Raises:
             ConfigurationError: If it is not.
         """
-        folder = storage.child("runs", checked_run_name(name))
-        known = folder.read_json(run_layout.RUN)
-        if known is None:
-            names = run_names(storage)
-            expected = f"one of: {', '.join(names[-5:]) or 'none yet'}{did_you_mean(name, names)}"
-            raise ConfigurationError("no such run", name, f"not in {storage.uri}", expected)
+        known = read_run(name, storage)
         try:
             origin = Origin(**known["origin"]) if known.get("origin") else None
             document = dict(known["configuration"])
@@ -120,12 +97,7 @@ class Run:
                 document["tune"] = {**BEFORE_0_3, **document["tune"]}
             return cls(name, config.resolve(config.build(document, name), name), storage, origin)
         except MALFORMED as error:
-            raise CheckpointError(
-                "damaged file",
-                folder.child(run_layout.RUN).uri,
-                f"{type(error).__name__}: {error}",
-                "what gan run writes",
-            ) from error
+            raise damaged_run(name, storage, error) from error
 
     @property
     def exists(self) -> bool:
@@ -169,40 +141,17 @@ class Run:
             return None
         return code_version.shown(str(known.get("commit", "unknown")))
 
+    @cached_property
+    def plan(self) -> Plan:
+        """What it has to do, by its configuration."""
+        settings = self.configuration
+        return Plan.of(settings.tune.candidates, settings.extension.name, settings.algorithm.steps)
+
     @property
     def config_digest(self) -> str:
         """Digest of the resolved configuration, and of the run's origin if it has one."""
         plain = config.identity(self.configuration)
         return config.digest([plain, self.origin.digest] if self.origin else plain)
-
-    @property
-    def stages(self) -> tuple[str, ...]:
-        """The stages the run has, in order: without a search or an inference net, without theirs."""
-        settings = self.configuration
-        has = {"tune": settings.tune.candidates > 0, "infer": settings.extension.name == "inference"}
-        return tuple(stage for stage in STAGES if has.get(stage, True))
-
-    def record(self, stage: str) -> dict[str, Any] | None:
-        """A finished stage's record, as plain data; what an earlier version did not note has its default.
-
-        Raises:
-            CheckpointError: If it is not one.
-        """
-        known = None if self.extends else self.folder.read_json(run_layout.record(stage))
-        return None if known is None else dataclasses.asdict(self._record_of(stage, RECORDS[stage], known))
-
-    def _record_of(self, stage: str, kind: type[Record], known: Any) -> Record:
-        try:
-            return kind(**known["record"])
-        except MALFORMED as error:
-            raise CheckpointError(
-                "damaged file", self.folder.child(run_layout.record(stage)).uri, f"{type(error).__name__}: {error}",
-                f"a record of {stage}; remove the file to redo its stage",
-            ) from error  # fmt: skip
-
-    def records(self) -> dict[str, dict[str, Any]]:
-        """The records of all finished stages."""
-        return {stage: record for stage in STAGES if (record := self.record(stage)) is not None}
 
     def chosen(self) -> ResolvedConfiguration:
         """The configuration, with the search's choice once there is one."""
@@ -214,7 +163,7 @@ class Run:
         inputs_digest = config.digest(inputs)
         known = self.folder.read_json(run_layout.record(stage))
         if isinstance(known, dict) and known.get("inputs") == inputs_digest:
-            return self._record_of(stage, kind, known)
+            return self.record_of(stage, kind, known)
         record = work()
         document = {"inputs": inputs_digest, "record": dataclasses.asdict(record)}  # type: ignore[call-overload]
         self.folder.write_json(run_layout.record(stage), document)
@@ -281,8 +230,3 @@ def of_other_code(run: Run, any_seed: bool) -> list[str]:
 def _raises(ours: Any, theirs: Any) -> bool:
     """Whether a search of candidates that are known up front is to have more of them."""
     return bool(ours["tune"]["searcher"] != "tpe" and ours["tune"]["candidates"] > theirs["tune"]["candidates"] > 0)
-
-
-def run_names(storage: Storage) -> list[str]:
-    """The storage's runs, by name."""
-    return [name for name in storage.child("runs").names() if not name.startswith(".")]

@@ -4,26 +4,27 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gan_core.checkpoint import MALFORMED, checkpoint_step
 from gan_core.errors import ConfigurationError, GanError, visible
-from pipelines import config
+from gan_core.manifest import MALFORMED, checkpoint_step
 from pipelines.registry import Registry, address
 from pipelines.runs import run_lease
-from pipelines.runs.run import Run, run_names
+from pipelines.runs.recorded_run import RecordedRun, run_names
 from pipelines.storage import Storage, checkpoint_names, run_layout
+
+if TYPE_CHECKING:
+    from pipelines.runs.run import Run
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 SCORES = ("log_likelihood", "standard_error", "sigma", "coverage")
 
 
-def status(run: Run) -> dict[str, Any]:
+def status(run: RecordedRun) -> dict[str, Any]:
     """One run: its state and stages, the step it is at and, while it trains, its speed and the seconds left."""
     records, owner = run.records(), run_lease.owner(run.folder)
-    settings = run.configuration
     state = "running" if owner is not None else "done" if "report" in records else "stopped"
-    stages = run.stages
+    stages, steps = run.stages, run.plan.steps
     now = next((stage for stage in stages if stage not in records), None)
     live = (run.folder.read_json(run_layout.LIVE) or {}) if state == "running" and now == "train" else {}
     saved, speed = saved_step(run), live.get("steps_per_second")
@@ -32,26 +33,28 @@ def status(run: Run) -> dict[str, Any]:
         "run": run.name,
         "state": state,
         "stage": now if state == "running" else None,
-        "stages": [stage for stage in run.stages if stage in records],
+        "stages": [stage for stage in stages if stage in records],
         "step": step,
-        "steps": settings.algorithm.steps,
+        "steps": steps,
         "saved_step": saved,
         "images_per_second": live.get("images_per_second"),
-        "seconds_left": (settings.algorithm.steps - live["step"]) / speed if speed else None,
+        "seconds_left": (steps - live["step"]) / speed if speed else None,
         "owner": {key: owner[key] for key in ("host", "pid") if key in owner} if owner else None,
         "log_likelihood": records.get("evaluate", {}).get("log_likelihood"),
         "report": records.get("report", {}).get("report"),
     }
 
 
-def entries(storage: Storage) -> list[tuple[dict[str, Any], str]]:
+def entries(
+    storage: Storage, opened: Callable[[str, Storage], RecordedRun] = RecordedRun
+) -> list[tuple[dict[str, Any], str]]:
     """Every run's status, and the same in a line; of one that cannot be read, why, as its `reason`."""
     listed = []
     for name in run_names(storage):
         try:
             # A folder without run.json is that of a command killed before it had begun.
             if storage.child("runs", name).read(run_layout.RUN) is not None:
-                state = status(Run.open(name, storage))
+                state = status(opened(name, storage))
                 listed.append((state, progress(state)))
         except (GanError, *MALFORMED) as error:
             reason = str(error) if isinstance(error, GanError) else f"{type(error).__name__}: {visible(error)}"
@@ -60,14 +63,16 @@ def entries(storage: Storage) -> list[tuple[dict[str, Any], str]]:
     return listed
 
 
-def saved_step(run: Run) -> int | None:
+def saved_step(run: RecordedRun) -> int | None:
     """The step of the run's newest checkpoint; None before the first."""
     names = checkpoint_names(run.folder.child(run_layout.CHECKPOINTS))
     return checkpoint_step(names[-1]) if names else None
 
 
-def compare(runs: Sequence[Run]) -> dict[str, Any]:
+def compare(runs: "Sequence[Run]") -> dict[str, Any]:
     """The settings in which runs differ, by dotted name (a search's choice included), and their scores."""
+    from pipelines import config
+
     settings = [config.flat(config.to_plain(run.chosen())) for run in runs]
     names = sorted({name for plain in settings for name in plain})
     values = {name: [plain.get(name) for plain in settings] for name in names}
@@ -103,7 +108,9 @@ class PruneCriteria:
 
 
 def prunable(
-    runs: Sequence[Run], leaving: PruneCriteria, protection: Callable[[Run], str | None] = lambda run: None
+    runs: Sequence[RecordedRun],
+    leaving: PruneCriteria,
+    protection: Callable[[RecordedRun], str | None] = lambda run: None,
 ) -> list[dict[str, Any]]:
     """Every run that the conditions name, with its bytes and age, and why it is kept if it is."""
     newest_first = []
@@ -121,7 +128,7 @@ def prunable(
     return chosen
 
 
-def remove(run: Run) -> bool:
+def remove(run: RecordedRun) -> bool:
     """Remove a run's folder, unless it is active; whether it was removed."""
     with run.folder.lock() as free:
         gone = free and (run.folder.local is not None or run_lease.owner(run.folder) is None)
@@ -151,7 +158,7 @@ class Protection:
         made = [runs_of(registry, name, set(registry.aliases_of(name).values())) for name in registry.models()]
         return cls(uri, registry, set().union(*made))
 
-    def __call__(self, run: Run) -> str | None:
+    def __call__(self, run: RecordedRun) -> str | None:
         """Why the run is kept, if it is. Its own record counts too: it may name a registry that was not asked.
 
         Raises:

@@ -11,7 +11,7 @@ from pipelines.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from pipelines.registry.address import recorded
 from pipelines.registry.champion_history import ChampionHistory
 from pipelines.registry.promotion_gate import judge_version
-from pipelines.registry.registration import register
+from pipelines.registry.registration import register, registering
 from pipelines.runs import code_version, warm_start
 from pipelines.runs.records import RegisterRecord
 from pipelines.runs.run import Run
@@ -29,8 +29,19 @@ def publish(run: Run, registry: Registry, dataset: Dataset, log: Callable[[str],
     Raises:
         RegistryError: If MLflow cannot be reached; everything of the run is kept.
     """
+    records, model_name = run.records(), run.configuration.registry.model
+    with registering(
+        registry, model_name, run.name
+    ):  # else six machines with one run would make six of each MLflow run
+        parent = _copy(run, registry, dataset, records)
+    model = trained_inference(run) if "infer" in records else run.generator()
+    version = register(registry, model_name, parent, model, _tags(run, records))
+    return _promote(run, registry, version, dataset, log)
+
+
+def _copy(run: Run, registry: Registry, dataset: Dataset, records: dict[str, dict[str, Any]]) -> str:
+    """Copy the run and its finished stages into MLflow's runs; the id of the parent."""
     settings = run.configuration
-    records = run.records()
     runs = run_tracking(run, registry)
     chosen = records["tune"]["chosen"] if "tune" in records else {}
     runs.describe(
@@ -40,18 +51,9 @@ def publish(run: Run, registry: Registry, dataset: Dataset, log: Callable[[str],
     for stage in ("tune", "train", "infer", "evaluate"):
         if stage in records:
             files = {"table.parquet": table} if stage == "tune" and table else {}
-            trained = stage == "train"
-            runs.stage(
-                stage,
-                run.name,
-                records[stage],
-                history if trained else (),
-                files,
-                failed_trainings(run) if trained else 0,
-            )
-    model = trained_inference(run) if "infer" in records else run.generator()
-    version = register(registry, settings.registry.model, runs.parent, model, _tags(run, records))
-    return _promote(run, registry, version, dataset, log)
+            rows, failed = (history, failed_trainings(run)) if stage == "train" else ((), 0)
+            runs.stage(stage, run.name, records[stage], rows, files, failed)
+    return runs.parent
 
 
 def recipe_digest(run: Run) -> str:
@@ -63,7 +65,7 @@ def recipe_digest(run: Run) -> str:
 def unchanged(run: Run, registry: Registry, dataset: Dataset) -> ModelVersion | None:
     """The model's newest version, if another run made it from the same data by the same recipe, its seed apart."""
     name = run.configuration.registry.model
-    newest = registry.versions(name)[0] if name in registry.models() else None
+    newest = next(iter(registry.versions(name)), None)
     if newest is None or newest.tags.get("run") == run.name:
         return None
     made = (newest.tags.get("data_digest"), newest.tags.get(RECIPE_TAG))

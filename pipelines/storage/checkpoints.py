@@ -6,29 +6,25 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from gan_core.checkpoint import (
-    MANIFEST,
-    Manifest,
-    checkpoint_name,
-    commit_checkpoint,
-    read_checkpoint,
-    read_manifest,
-    write_checkpoint,
-)
 from gan_core.errors import CheckpointError
+from gan_core.manifest import MANIFEST, Manifest, checkpoint_name, read_manifest
 from pipelines.storage.store import Storage, Tensors
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# `gan_core.checkpoint`, and so torch, is imported where tensors are read or written: names alone are listed at once.
 logger = logging.getLogger(__name__)
 
 
 def save_checkpoint(
-    folder: Storage, step: int, tensors: Mapping[str, Mapping[str, Tensor]], about: Mapping[str, Any], keep: int
+    folder: Storage, step: int, tensors: "Mapping[str, Mapping[str, Tensor]]", about: Mapping[str, Any], keep: int
 ) -> None:
     """Commit a checkpoint and then remove all but the `keep` newest."""
+    from gan_core.checkpoint import commit_checkpoint, write_checkpoint
+
     if folder.local is not None:
         commit_checkpoint(folder.local, step, tensors, about)
     else:
@@ -54,6 +50,8 @@ def latest_checkpoint(folder: Storage) -> tuple[str, Manifest, Tensors] | None:
     Raises:
         CheckpointError: If there are checkpoints and none is valid: never a silent fresh start.
     """
+    from gan_core.checkpoint import read_checkpoint
+
     names = checkpoint_names(folder)
     faults = []
     for name in reversed(names):

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.fs
-from torch import Tensor
 
 from gan_core.bounded_reading import read_bounded
-from gan_core.checkpoint import storage_error, write_durably
 from gan_core.errors import CheckpointError
+from gan_core.manifest import storage_error, write_durably
 from pipelines.storage import file_lock
 from pipelines.storage.uri import (
     answering,
@@ -29,7 +28,12 @@ from pipelines.storage.uri import (
     open_place,
 )
 
-Tensors = dict[str, dict[str, Tensor]]
+if TYPE_CHECKING:  # importing torch takes seconds
+    from torch import Tensor
+
+    Tensors = dict[str, dict[str, Tensor]]
+else:
+    Tensors = dict[str, dict[str, Any]]
 
 
 MOST_BYTES = 2**28  # of a file that is read whole; checkpoints, which may be larger, are read by their own rules

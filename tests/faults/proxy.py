@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -24,10 +25,14 @@ class Faults:
     left: int = 0
     reads: bool = False  # whether a GET may be one
     delay: float = 0.0  # seconds, of what is slow
+    rate: float = 1.0  # of the requests that may fail; below 1, each fails in a way of its own
+    draws: random.Random = field(default_factory=lambda: random.Random(0))
     done: list[str] = field(default_factory=list)  # methods and paths of those that failed
 
     def due(self, method: str, path: str) -> bool:
         due = self.left > 0 and (self.reads or method != "GET") and urlsplit(path).path.endswith(self.path)
+        if due and self.rate < 1:
+            due, self.kind = self.draws.random() < self.rate, self.draws.choice(["before", "after", "lost", "empty"])
         if due:
             self.left -= 1
             self.done.append(f"{method} {path}")

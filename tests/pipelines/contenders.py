@@ -12,7 +12,7 @@ from pipelines.registry import Registry
 from pipelines.registry.champion_history import ChampionHistory
 from pipelines.registry.lease import Lease
 from pipelines.registry.promotion_gate import Verdict, judge_version
-from pipelines.registry.registration import register
+from pipelines.registry.registration import register, registering
 from pipelines.registry.tracking import Tracking
 from pipelines.storage import Storage
 from tests.conftest import fork_server
@@ -85,7 +85,8 @@ def night(uri: str, storage: str, name: str, run: str, components: int, **gate: 
     """Register a model and ask the gate, of some settings, about it, as a run's last stage does."""
     registry, digits = Registry(uri), load(DataSettings("digits"))
     model = principal_generator(digits, components)
-    runs = Tracking(registry.backend, name, run, Storage.at(storage))
+    with registering(registry, name, run):
+        runs = Tracking(registry.backend, name, run, Storage.at(storage))
     known = {"run": run, "weights_sha256": model.sha256, "generator_sha256": model.sha256, "config_digest": "c0"}
     version = register(
         registry, name, runs.parent, model, {**known, "sigma": SIGMA, "data": "digits", "data_digest": digits.digest}

@@ -61,6 +61,13 @@ def tags(registry, prefix, name=NAME):
     return [tag for tag in registry.registered(name).tags if tag.startswith(prefix)]
 
 
+def tracked_runs(registry, name):
+    """The runs in MLflow's experiment of this name, by what they are copies of; not what is in the trash."""
+    client = registry.backend.client
+    experiment = client.get_experiment_by_name(name).experiment_id
+    return [run.data.tags["gan.run"] for run in client.search_runs([experiment])]
+
+
 def lines(registry, name=NAME):
     return [(m.number, m.former, m.version, m.by, m.reason) for m in ChampionHistory(registry, name).moves()]
 
@@ -300,8 +307,11 @@ def test_parallel_registrations_keep_all_and_the_best(uri, tmp_path, processes):
     arguments = [(uri, str(tmp_path), name, f"run-{order}", count) for order, count in enumerate(components)]
     found = contenders.together(contenders.night, [*arguments, arguments[-1]])  # and the last one twice
     registry = Registry(uri)
-    kept = [version for version in registry.versions(name) if "gan.duplicate_of" not in version.tags]
-    assert sorted(version.tags["run"] for version in kept) == sorted(run for *_, run, _ in arguments)
+    once = sorted(run for *_, run, _ in arguments)
+    assert (
+        sorted(version.tags["run"] for version in registry.versions(name)) == once
+    )  # not even one marked as duplicate
+    assert sorted(tracked_runs(registry, name)) == once
     best = registry.resolve(f"{name}@champion")
     assert best.tags["run"] == arguments[-1][3]
     assert found[-1] == found[-2] == (best.version, True)
@@ -310,7 +320,17 @@ def test_parallel_registrations_keep_all_and_the_best(uri, tmp_path, processes):
     assert [move.number for move in moves] == list(range(1, len(moves) + 1))
     assert [move.former for move in moves] == [None, *(move.version for move in moves[:-1])]
     assert moves[-1].version == best.version
-    assert tags(registry, PREFIX, name) == []
+    assert tags(registry, "gan.", name) == tags(registry, MOVE_TAG, name)  # no lease, and nothing announced
+
+
+@pytest.mark.slow
+def test_six_registrations_of_one_run_leave_one_version(mlflow_server, tmp_path):
+    """Six processes that register one run leave one version, not one marked as a duplicate, and one MLflow run."""
+    name = "gan-six"
+    found = contenders.together(contenders.night, [(mlflow_server.uri, str(tmp_path), name, "run", 4)] * 6)
+    registry = Registry(mlflow_server.uri)
+    assert [version for version, _ in found] == [1] * 6
+    assert (len(registry.versions(name)), tracked_runs(registry, name)) == (1, ["run"])
 
 
 # Retention

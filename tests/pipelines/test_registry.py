@@ -196,18 +196,20 @@ def test_versions_are_found_by_data_and_config_digest(place, searched):
             registry.find(data_digest=digest)
 
 
-def test_killed_registration_is_completed_once(registry_uri, tmp_path, model):
-    # Two writes of the registry: the model's name, the version.
+def test_killed_registration_is_completed_once(registry_uri, tmp_path, model, monkeypatch):
     """A registration that died before a write is done once by the next, and no reader meets half a version."""
     place = Place(registry_uri, Storage.at(tmp_path), tmp_path)
-    for writes in (1, 2):
+    for writes in (1, 2, 3, 4):  # of the model, of the lease's tag twice, of the version
         name = f"gan-died-{writes}"
+        monkeypatch.setattr(registration, "TERM", 120)  # no sign of life of the lease is among its writes
         with pytest.raises(KeyboardInterrupt):
             register(place, model, "died", name, end_before=writes)
         assert Registry(registry_uri).backend.versions(name) == []  # no reader meets half a version
+        monkeypatch.setattr(registration, "TERM", 4)  # for so long the dead process is waited for
         assert register(place, model, "died", name).version == 1
         assert register(place, model, "died", name).version == 1
         assert len(Registry(registry_uri).versions(name)) == 1
+        assert [tag for tag in Registry(registry_uri).registered(name).tags if tag.startswith("gan.")] == []
 
 
 def test_a_look_up_creates_no_database(tmp_path):

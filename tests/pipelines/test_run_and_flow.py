@@ -20,8 +20,9 @@ from pipelines.evaluation.scores import evaluate_arrays
 from pipelines.flow import Flow, Pipeline
 from pipelines.registry import Registry
 from pipelines.reporting import figures
-from pipelines.runs.records import ReportRecord, TuneRecord
-from pipelines.runs.run import RECORDS, STAGES, Run, run_names
+from pipelines.runs.recorded_run import run_names
+from pipelines.runs.records import RECORDS, STAGES, ReportRecord, TuneRecord
+from pipelines.runs.run import Run
 from pipelines.runs.run_name import checked_run_name, slug
 from pipelines.stages import table
 from pipelines.stages.training_samples import read_strip

@@ -127,7 +127,8 @@ def test_damaged_run_is_listed_and_never_pruned(kind, small, tmp_path, here):
     assert (damaged["run"], damaged["state"], whole["state"]) == ("damaged", "unreadable", "stopped")
     assert "unreadable" in clean(here("runs", *where))
     pruned = here("runs", "prune", "--keep", 0, "--yes", "--json", *where).json
-    assert ([one["run"] for one in pruned["runs"]], pruned["unreadable"]) == (["whole"], [damaged])
+    kept = [(one["run"], one["state"]) for one in pruned["unreadable"]]
+    assert ([one["run"] for one in pruned["runs"]], kept) == (["whole"], [("damaged", "unreadable")])
     assert storage.child("runs").names() == ["damaged"]
 
 

@@ -37,12 +37,12 @@ def _emit_plan(context: "Context", outcome: "Outcome") -> None:
     from pipelines.runs.preview import Preview
 
     run, missing = outcome.run, [stage for stage in outcome.stages if stage not in outcome.done_before]
-    result = {"run": run.name, "stages": list(outcome.stages), "done": list(outcome.done_before)}
+    result: dict[str, Any] = {"run": run.name, "stages": list(outcome.stages), "done": list(outcome.done_before)}
     result |= {"storage": run.folder.uri, "tracking_uri": outcome.tracking_uri}
     lines = [f"{run.name}: would do {', '.join(missing) or 'nothing'} in {run.folder.uri}"]
     if outcome.dataset is not None and missing:
         plan = Preview.of(run.configuration, outcome.dataset, missing, timed=not context.quiet)
-        result, lines = {**result, "plan": plan.to_json()}, [*plan.lines(), *lines]
+        result["plan"], lines = plan.to_json(), [*plan.lines(), *lines]
     context.emit_result(result, "\n".join(lines))
 
 

@@ -55,7 +55,7 @@ def run_training(
             if liveness.lost_part() is None:  # else no worker is there to save
                 _save_before_leaving(spec)
             raise
-        except (ray.train.TrainingFailedError, ray.exceptions.RayActorError) as error:
+        except (ray.train.TrainingFailedError, *controller_died()) as error:
             raise _cause(error, spec) from error
     if "diverged" in outcome:
         raise outcome["diverged"]
@@ -89,7 +89,7 @@ def _fit(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress) ->
             outcome = dict(_trainer(spec, payload, use_gpu, progress).fit().return_value)
             spec.folder.child(run_layout.RAY_TRAIN).remove()
             return outcome
-        except ray.exceptions.RayActorError as error:
+        except controller_died() as error:
             if progress.lost:
                 raise progress.lost from error
             if failures > settings.max_failures:
@@ -100,6 +100,13 @@ def _fit(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress) ->
                 f"started again, {failures} of at most {settings.max_failures} times"
             )
     raise AssertionError("unreachable")
+
+
+def controller_died() -> tuple[type[Exception], ...]:
+    """The errors of a dead controller: one that was killed for want of memory has another."""
+    import ray
+
+    return ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError
 
 
 def _trainer(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress) -> Any:

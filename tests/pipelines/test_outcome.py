@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 import pytest
+import ray
+import torch
 
 from pipelines.cli import cli
 from tests.pipelines.conftest import Answer, environment, failed, kill_group, until
@@ -32,10 +34,13 @@ def end(process, timeout=240):
         (EOFError("Ran out of input"), 1, ("unexpected EOFError", "Ran out of input")),
         (BrokenPipeError(32, "Broken pipe"), 1, ("unexpected BrokenPipeError",)),
         (KeyboardInterrupt(), 130, ("interrupted (gan): by the user",)),
+        (MemoryError("7 GiB"), 4, ("out of memory (gan): 7 GiB",)),
+        (ray.exceptions.OutOfMemoryError("4 workers were killed"), 4, ("out of memory (gan): 4 workers",)),
+        (torch.OutOfMemoryError("CUDA"), 4, ("out of memory (gan): CUDA",)),
     ],
 )
 def test_only_ctrl_c_is_ctrl_c(error, code, words, here, monkeypatch):
-    """Click takes any EOFError for Ctrl-C, and ends without a word on any broken pipe."""
+    """Errors of others have their codes and lines. Click takes any EOFError for Ctrl-C, and ends without a word on any broken pipe."""
 
     def broken():
         raise error

@@ -38,7 +38,9 @@ def failure(error: Exception) -> tuple[int, str] | None:
         name = str(error.filename)
         return 2, f"name too long ({visible(name[:60])}…): {len(name):,} characters; expected a path that there can be"
     first = visible(str(error).splitlines()[0]) if str(error) else ""
-    if any(kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(error).__mro__):  # Ray's and torch's too
+    if any(
+        kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(error).__mro__
+    ):  # Ray's and torch's too
         return 4, f"out of memory (gan): {first}; expected more that is free, or smaller nets; the same command resumes"
     return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
 

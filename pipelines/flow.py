@@ -19,7 +19,7 @@ from pipelines.runs import code_version, environment, preflight, warm_start
 from pipelines.runs.retention import apply_retention
 from pipelines.runs.run import Run, of_other_code
 from pipelines.runs.run_lease import working_on
-from pipelines.runtime import exit_codes, notifications, ray_session
+from pipelines.runtime import exit_codes, liveness, notifications, ray_session
 from pipelines.runtime.cluster import Cluster
 from pipelines.stages.table import STAGES, Stage
 from pipelines.storage import Storage, run_layout
@@ -79,6 +79,7 @@ class Pipeline:
         Raises:
             GanError: Whatever cannot be done, in a line; what was done is kept.
         """
+        name = name or liveness.run_begun()
         with self._notifying(configuration, name or stem, dry_run) as active:
             run = self._created(configuration, stem, name, continue_from, overridden)
             active.run = run.name
@@ -154,6 +155,7 @@ class Pipeline:
             for stage in stages:
                 active.stage = stage
                 flow.do(stage)
+        done = tuple(stage for stage in stages if stage not in flow.worked_on)
         if "evaluate" in stages and len(done) < len(stages):
             apply_retention(run, flow.tracking_uri, self.log, self.log_warning)
         registered = (run.record("register") or {}) if "register" in stages else {}
@@ -181,6 +183,7 @@ class Flow:
     log: Log
     fetch: bool = True  # data that are not there
     opening_registry: "Future[Registry] | None" = None
+    worked_on: set[str] = field(default_factory=set)  # stages whose records are of this pass
     _at_end: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @contextlib.contextmanager
@@ -228,12 +231,13 @@ class Flow:
             self.cluster.leave()  # it has no part in what follows, and could only end it
         elif self.opening_registry is not None and self.opening_registry.done():
             self.opening_registry.result()  # a registry that cannot be opened is an error now, not after hours of work
+        self.worked_on.add(stage.name)
         return stage.run(self)
 
     @cached_property
     def cluster(self) -> Cluster:
         """Ray, for the stages that work on it."""
-        cluster = Cluster(self.run.configuration, self.log)
+        cluster = Cluster(self.run.name, self.run.configuration, self.log)
         self._at_end.callback(cluster.leave)
         return cluster
 

@@ -15,8 +15,8 @@ Result = TypeVar("Result")
 class Cluster:
     """The cluster of RAY_ADDRESS, or a Ray of our own on this machine, until it is left."""
 
-    def __init__(self, configuration: Configuration, log: Callable[[str], None]) -> None:
-        self.configuration, self.log = configuration, log
+    def __init__(self, run: str, configuration: Configuration, log: Callable[[str], None]) -> None:
+        self.run, self.configuration, self.log = run, configuration, log
         self._session = contextlib.ExitStack()
 
     def join(self) -> None:
@@ -54,7 +54,7 @@ class Cluster:
                     return work()
             except Exception as error:
                 lost = lost_resources.behind(error)
-                if lost is None or not left:
+                if lost is None or not left or exit_codes.is_ending():
                     raise
             self._lose(lost)
         raise AssertionError("unreachable")
@@ -62,7 +62,7 @@ class Cluster:
     def _lose(self, lost: str) -> None:
         """Leave a Ray of our own that is of no use any more; one that is dead may keep whoever asks it."""
         self.log(f"ray    lost: {lost}; it is started anew")
-        stuck = threading.Timer(liveness.LEAVE_SECONDS, liveness.begin_anew)
+        stuck = threading.Timer(liveness.LEAVE_SECONDS, liveness.begin_anew, (self.run,))
         if exit_codes.is_own_process():
             stuck.daemon = True
             stuck.start()
@@ -71,4 +71,4 @@ class Cluster:
 
     def _begin_anew(self, lost: str) -> None:
         self.log(f"ray    lost: {lost}; the command begins anew")
-        liveness.begin_anew()
+        liveness.begin_anew(self.run)

@@ -47,6 +47,8 @@ def failure(error: Exception) -> tuple[int, str] | None:
 
 _own_process: Callable[[str, int], object] | None = None
 _ending = threading.Event()
+last_words = threading.Lock()  # held by whoever tells others of the end, which is waited for
+LAST_WORDS_SECONDS = 20.0
 
 
 def own_process(say: Callable[[str, int], object]) -> None:
@@ -83,6 +85,7 @@ def bound_the_end() -> None:
             pass
         _ending.set()
         time.sleep(LEAVE_SECONDS)
+        last_words.acquire(timeout=LAST_WORDS_SECONDS)
         code, line = ENDS[signal.Signals(number)]
         try:
             say(line, code)

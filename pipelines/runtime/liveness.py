@@ -5,17 +5,19 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from gan_core.errors import CheckpointError
-from pipelines.runtime import own_session
+from pipelines.runtime import exit_codes, own_session
 
 POLL_SECONDS = 0.5
 LEAVE_SECONDS = 10.0  # for the main thread to end its work once it is interrupted
 NEEDED = ("raylet", "gcs_server")
 INTERRUPT = signal.SIGUSR1  # the main thread's: not one of those that a user or a scheduler sends
-BEGUN_ANEW = "GAN_BEGUN_ANEW"  # in the environment of a command that has begun anew: how often
+# In the environment of a command that has begun anew: how often, and with which run, whose configuration may have changed.
+BEGUN_ANEW, RUN = "GAN_BEGUN_ANEW", "GAN_BEGUN_ANEW_RUN"
 
 
 class RayLost(CheckpointError):
@@ -33,16 +35,22 @@ def watched(otherwise: Callable[[str], object] | None = None) -> Iterator[None]:
     Raises:
         RayLost: If so, in place of whatever else that has led to.
     """
-    done, main = threading.Event(), threading.current_thread() is threading.main_thread()
+    done, interrupted = threading.Event(), threading.Event()
+    main = threading.current_thread() is threading.main_thread()
     watch = threading.Thread(target=_watch, args=(done, otherwise or _end), daemon=True)
-    # Of what a handler raises, Ray lets only a SystemExit through.
-    handler = signal.signal(INTERRUPT, lambda *signal_and_frame: sys.exit(RayLost.exit_code)) if main else None
+
+    def interrupt(*signal_and_frame: object) -> NoReturn:
+        interrupted.set()
+        sys.exit(RayLost.exit_code)  # of what a handler raises, Ray lets only a SystemExit through
+
+    handler = signal.signal(INTERRUPT, interrupt) if main else None
     if main:
         watch.start()
     try:
         yield
     except (Exception, SystemExit) as error:
-        if (lost := lost_part()) is None:
+        by_signal = isinstance(error, SystemExit) and not interrupted.is_set()  # which a raylet may have had too
+        if by_signal or (lost := lost_part()) is None:
             raise
         raise _error(lost) from error
     finally:
@@ -70,12 +78,19 @@ def times_begun_anew() -> int:
     return int(os.environ.get(BEGUN_ANEW, 0))
 
 
-def begin_anew() -> NoReturn:
-    """Begin this command again, in this process, of which a part waits for a dead Ray without end: it resumes."""
+def run_begun() -> str | None:
+    """The run of a command that has begun anew, once."""
+    return os.environ.pop(RUN, None)
+
+
+def begin_anew(run: str) -> NoReturn:
+    """Begin this command again, in this process, of which a part waits for a dead Ray without end: the run resumes."""
+    while exit_codes.is_ending():  # a signal's own end is near
+        time.sleep(POLL_SECONDS)
     own_session.end()
     sys.stdout.flush()
     sys.stderr.flush()
-    environment = {**os.environ, BEGUN_ANEW: str(times_begun_anew() + 1)}
+    environment = {**os.environ, BEGUN_ANEW: str(times_begun_anew() + 1), RUN: run}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 

@@ -50,13 +50,14 @@ def notify(
     if event not in settings.events:
         return
     content = json.dumps(message(event, active.run, active.storage, **more)).encode()
-    for name, send in (("command", _run_command), ("webhook", _post)):
-        try:
-            problem = send(settings, content)
-        except Exception as error:  # whatever it is: the run has ended as it has
-            problem = type(error).__name__
-        if problem:
-            log_warning(f"notify {name}: not told of the run's end, {problem}")
+    with exit_codes.last_words:
+        for name, send in (("command", _run_command), ("webhook", _post)):
+            try:
+                problem = send(settings, content)
+            except Exception as error:  # whatever it is: the run has ended as it has
+                problem = type(error).__name__
+            if problem:
+                log_warning(f"notify {name}: not told of the run's end, {problem}")
 
 
 @contextlib.contextmanager

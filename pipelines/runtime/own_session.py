@@ -64,6 +64,7 @@ def holding(start: Callable[[], None]) -> Iterator[None]:
             if not exit_codes.is_ending():
                 end()
                 _folders.clear()
+                watcher.terminate()  # nothing is left for it to do
                 watcher.wait()
 
 

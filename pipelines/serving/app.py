@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,6 +106,7 @@ class Service:
         )
         self.replicas = serve.run(deployment.bind(), name=name, route_prefix=None, logging_config=QUIET)
         self.shown: tuple[dict[str, Any], Any, Any] = ({}, None, None)
+        self.showing = threading.Lock()
         self.answered = time.monotonic()
         application = Application(self.draw, lambda: self.shown[0], self.alive, settings.max_samples, admitted)
         self.server = Server(application, held, self.watch)
@@ -122,7 +124,9 @@ class Service:
             **({"classes": list(model.conditions.labels)} if isinstance(model.conditions, Classes) else {}),
             "max_samples": self.settings.max_samples,
         }
-        self.shown = about, model, ray.put(model)
+        reference = ray.put(model)
+        with self.showing:
+            self.shown = about, model, reference
         self.server.start()
         return about
 
@@ -152,10 +156,15 @@ class Service:
         async with asyncio.timeout(REQUEST_SECONDS):
             while True:
                 try:
-                    return about, await self.replicas.draw.remote([reference], asked)
+                    response = self.replicas.draw.remote([reference], asked)
+                    return about, await response
+                except asyncio.CancelledError:  # given up, or its client has gone: nobody else is to wait for it
+                    response.cancel()
+                    raise
                 except RayTaskError as error:  # out of memory, or the model lost with a node: the next one has a copy
-                    if self.shown[0] is about:
-                        self.shown = about, model, ray.put(model)
+                    again = ray.put(model)
+                    with self.showing:
+                        self.shown = (about, model, again) if self.shown[0] is about else self.shown
                     raise TimeoutError from error
                 except (RayError, RayServeException):
                     await asyncio.sleep(0.2)
@@ -197,10 +206,12 @@ def service(settings: ServeSettings, name: str, held: socket.socket) -> Iterator
         )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(proxy_location="Disabled", logging_config=QUIET)
-    running = Service(settings, f"gan-{name}", held)
     try:
-        yield running
+        running = Service(settings, f"gan-{name}", held)
+        try:
+            yield running
+        finally:
+            running.server.stop()
     finally:
-        running.server.stop()
         if ray_session.address() is not None:  # our own cluster ends as a whole
             serve.delete(f"gan-{name}")

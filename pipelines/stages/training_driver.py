@@ -77,8 +77,6 @@ def _fit(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress) ->
     Ray starts failed workers again, and we its controller, for which it does not: each time from the
     last verified checkpoint, and not more often than `train.max_failures`.
     """
-    import ray
-
     settings = spec.train
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(settings.start_timeout_s)
     os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(settings.hang_timeout_s)

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
-import yaml
 
 from pipelines.cli.context import Context, common
 
@@ -58,6 +57,8 @@ def _leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _lines(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """YAML, a line a setting, with a comment at what is no default."""
+    import yaml
+
     open_sections: list[str] = []
     for name, setting in settings.items():
         *sections, key = name.split(".")

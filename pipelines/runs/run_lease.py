@@ -17,6 +17,7 @@ LOOK_SECONDS = 1.0  # between looks for a request
 BEAT_SECONDS = 10.0  # between signs of life
 SETTLE_SECONDS = 1.0  # an object store has no locks: a claim is read back after so long
 SILENT_SECONDS = 60.0  # without one, elsewhere than on a disk, where a lock tells: dead
+_owned: set[str] = set()  # runs that this process works on, by folder
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def working_on(folder: Storage) -> Iterator[bool]:
     While it is owned, a request to stop reaches this process as SIGTERM does, in its main thread.
     """
     with folder.lock() as free:
-        if not free or (folder.local is None and not _free(owner(folder))):
+        if not free or (folder.local is None and not _free(folder)):
             yield False
             return
         folder.delete(run_layout.STOP_REQUEST)  # of an owner that is no more
@@ -38,9 +39,11 @@ def working_on(folder: Storage) -> Iterator[bool]:
             return
         watch = threading.Thread(target=_watch, args=(folder, me, done), daemon=True)
         watch.start()
+        _owned.add(folder.uri)
         try:
             yield True
         finally:
+            _owned.discard(folder.uri)
             done.set()
             watch.join()
             folder.delete(run_layout.OWNER)
@@ -71,9 +74,11 @@ def request_stop(folder: Storage, seconds: float) -> bool:
     return True
 
 
-def _free(owner: dict[str, Any] | None) -> bool:
-    """Whether nobody owns the run, or this process itself does, having begun anew."""
-    return owner is None or (owner.get("machine") == _machine() != "" and owner.get("pid") == os.getpid())
+def _free(folder: Storage) -> bool:
+    """Whether nobody owns the run, or this process did before it began anew."""
+    owns = owner(folder)
+    mine = owns is not None and owns.get("machine") == _machine() != "" and owns.get("pid") == os.getpid()
+    return owns is None or (mine and folder.uri not in _owned)
 
 
 def _machine() -> str:

@@ -114,6 +114,8 @@ def test_a_hostile_pickle_is_listed_and_never_run(tmp_path):
 @pytest.mark.parametrize("name", VERSIONS)
 def test_both_versions_split_as_the_original(tmp_path, name):
     """Both versions have the original split, with the three colours of a pixel side by side."""
+    tmp_path = tmp_path / "around" / "data"  # around it are the folders of no other test
+    tmp_path.mkdir(parents=True)
     version, write = VERSIONS[name]
     batches = [batch(4, seed) for seed in range(6)]
     folder = tmp_path / version.folder

@@ -52,18 +52,25 @@ def test_absent_cluster_is_an_error_within_seconds(address):
     assert "Connection refused" in last
 
 
-# Ray's wait for its control service is over before that is up; `gan` says a line, and then it is long again.
+# Ray's wait for its control service ends as where that is slow; `gan` says a line, and then it is in time.
 SLOW = """
-import os, sys
-os.environ["RAY_gcs_server_port_wait_time_s"] = "0"
+import sys
 from pipelines.runtime import liveness, ray_session
 ray_session.prepare_environment()
 import ray, psutil
+from ray._private import node
+
+in_time = node.wait_for_persisted_port
+
+def too_late(*arguments, **named):
+    raise RuntimeError("Timed out while waiting for file gcs_server_port")
+
+node.wait_for_persisted_port = too_late
 
 def say(line):
     print(line, len(psutil.Process().children()))
     if sys.argv[1] == "once":
-        os.environ["RAY_gcs_server_port_wait_time_s"] = "90"
+        node.wait_for_persisted_port = in_time
 
 with ray_session.cluster(say):
     print(ray_session.started_here(), liveness.lost_part(), ray.cluster_resources()["CPU"] > 0)

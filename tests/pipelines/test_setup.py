@@ -346,5 +346,6 @@ def test_untrained_run_and_damaged_record_are_one_line(small_yaml, tmp_path, her
     for command in (("runs", "status", "fresh"), ("evaluate", "fresh"), ("report", "fresh")):
         answer = here(*command, "--storage", "st")
         assert answer.code == 4, answer.err
+    run.folder.delete("records/train.json")
     (run.folder.local / "run.json").write_text(json.dumps({"run": "fresh"}))
     failed(here("runs", "status", "fresh", "--storage", "st"), 4, "damaged file", "run.json")

@@ -65,7 +65,9 @@ def test_every_command_has_the_common_options(name):
     command = dict(commands())[name]
     options = {option for parameter in command.params for option in parameter.opts}
     assert {"--storage", "--tracking-uri", "--json", "--debug", "-q"} <= options
-    if name != "gan config" and "CONFIG" in [parameter.make_metavar(click.Context(command)) for parameter in command.params]:
+    if name != "gan config" and "CONFIG" in [
+        parameter.make_metavar(click.Context(command)) for parameter in command.params
+    ]:
         assert {"--set", "--name", "--dry-run"} <= options
 
 

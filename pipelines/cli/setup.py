@@ -81,7 +81,8 @@ def _for_images(root: "Path") -> tuple[str, dict[str, Any], list[str]]:
     from pipelines.config.recipes import configuration_text
     from pipelines.data.survey import survey
     from pipelines.names import model_name
-    from pipelines.runs.estimate import machine_memory, memory_estimate, processors, time_estimate
+    from pipelines.runs.estimate import processors, time_estimate
+    from pipelines.runs.memory import machine_memory, memory_estimate
     from pipelines.runs.preview import gate_warning, nets_line
     from pipelines.runs.run_name import slug
 

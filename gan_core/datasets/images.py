@@ -38,7 +38,7 @@ def load_images(root: str, size: Sequence[int] | None, channels: Channels | None
     """
     path = Path(root).expanduser()
     if path.suffix.lower() == ".npy":
-        return split_images(_array(path, size, channels), path)
+        return split_images(load_array(path, size, channels), path)
     if not path.is_dir():
         raise DataError("no images", path, "a file" if path.exists() else "no such folder", _expected())
     listing = list_folder(path)
@@ -46,7 +46,7 @@ def load_images(root: str, size: Sequence[int] | None, channels: Channels | None
         left_out = listing.described()
         raise DataError("no images", path, f"no {KINDS} file at any depth{left_out and '; '}{left_out}", _expected())
     files = map(Path, listing.images)
-    return split_images(decode_all(((file, _content(file)) for file in files), size, channels), path)
+    return split_images(decode_all(((file, read_image(file)) for file in files), size, channels), path)
 
 
 def decode_all(
@@ -156,8 +156,12 @@ def _on_white(image: "Image.Image", mode: str) -> "Image.Image":
     return whole
 
 
-def _array(path: Path, size: Sequence[int] | None, channels: Channels | None) -> np.ndarray:
-    """The array of a .npy file, which is used as it is."""
+def load_array(path: Path, size: Sequence[int] | None, channels: Channels | None) -> np.ndarray:
+    """The array of a .npy file, which is used as it is.
+
+    Raises:
+        DataError: If it cannot be read, is none of images, or has another size or colours.
+    """
     expected = "(count, height, width[, 1 or 3]) of bytes, or of floats in [0, 1]"
     array = read_array(path, path, expected)
     fits = array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (1, 3))
@@ -201,7 +205,12 @@ def read_array(path: str | Path, where: object, expected: str) -> np.ndarray:
     return array
 
 
-def _content(file: Path) -> bytes:
+def read_image(file: Path) -> bytes:
+    """An image file's content, not yet decoded.
+
+    Raises:
+        DataError: If it cannot be read, or is larger than an image's can be.
+    """
     try:
         return read_bounded(file, MOST_BYTES)
     except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ from gan_core.conditions.settings import InferenceSettings
 from gan_core.datasets import Dataset, Examples
 from gan_core.errors import DataError, Diverged
 from gan_core.metrics.sample_quality import nearest_neighbours
+from gan_core.networks import GeneratorSettings
 from gan_core.networks.dense import DenseGenerator, DenseGeneratorSettings
 from gan_core.noise import NoiseSettings, draw_noise
 from gan_core.optimizers import AdamSettings, Moments, adam_update, zero_moments
@@ -124,11 +125,11 @@ class EncoderState:
             load_tensors(mine, tensors.get(group, {}), f"{where}: {group}")
 
 
-def hidden_widths(settings: InferenceSettings, model: PortableGenerator) -> tuple[int, ...]:
+def hidden_widths(settings: InferenceSettings, network: GeneratorSettings) -> tuple[int, ...]:
     """The encoder's hidden layers: as set, or a dense generator's own in reverse."""
-    if settings.hidden or not isinstance(model.network, DenseGeneratorSettings):
+    if settings.hidden or not isinstance(network, DenseGeneratorSettings):
         return settings.hidden or HIDDEN
-    return tuple(reversed(model.network.hidden))
+    return tuple(reversed(network.hidden))
 
 
 def encoder_of(model: PortableGenerator, hidden: tuple[int, ...]) -> Encoder:
@@ -138,7 +139,7 @@ def encoder_of(model: PortableGenerator, hidden: tuple[int, ...]) -> Encoder:
 
 def initial_encoder(settings: InferenceSettings, model: PortableGenerator, seed: int) -> EncoderState:
     """The encoder of a generator, and its optimizer, before the first step."""
-    return EncoderState.initial(encoder_of(model, hidden_widths(settings, model)), seed)
+    return EncoderState.initial(encoder_of(model, hidden_widths(settings, model.network)), seed)
 
 
 def train_encoder(

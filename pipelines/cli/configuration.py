@@ -26,12 +26,13 @@ def show_configuration(context: Context, configuration: str, overrides: tuple[st
     """
     from pipelines import config
 
-    plain = config.to_plain(config.load(configuration, overrides))
-    document = config.parse_yaml(config.read_text(configuration), configuration) or {}
+    text = config.read_text(configuration)  # once: a shell's <(command) is empty then
+    plain = config.to_plain(config.load_text(text, configuration, overrides))
+    document = config.parse_yaml(text, configuration) or {}
     by_hand: dict[str, Any] = {}
-    for text in overrides:
-        config.apply_override(document, text)
-        config.apply_override(by_hand, text)
+    for override in overrides:
+        config.apply_override(document, override)
+        config.apply_override(by_hand, override)
     given = {"set": list(config.flat(by_hand)), "file": list(config.flat(document))}
     settings = {
         name: {"value": value, "from": next((how for how, names in given.items() if _among(name, names)), "default")}

@@ -80,7 +80,9 @@ def _for_images(root: "Path") -> tuple[str, dict[str, Any], list[str]]:
     from pipelines import config
     from pipelines.config.recipes import configuration_text
     from pipelines.data.survey import survey
-    from pipelines.runs.estimate import machine_memory, memory_estimate, processors, time_estimate
+    from pipelines.names import model_name
+    from pipelines.runs.estimate import processors, time_estimate
+    from pipelines.runs.memory import machine_memory, memory_estimate
     from pipelines.runs.preview import gate_warning, nets_line
     from pipelines.runs.run_name import slug
 
@@ -90,7 +92,7 @@ def _for_images(root: "Path") -> tuple[str, dict[str, Any], list[str]]:
     data: dict[str, Any] = {"name": "images", "root": str(place), "size": list(seen.size), "channels": seen.channels}
     if 8 * math.prod(seen.shape) * seen.images > machine_memory() / 2 and place.suffix.lower() != ".npy":
         data["streaming"] = True  # as float32, twice
-    model = f"gan-{slug(place.stem).lower()}"
+    model = model_name(slug(place.stem).lower())
     threads = min(2, processors())
     text = configuration_text(data, seen.strokes, counts["train"], counts["validation"], threads, model)
     configuration = config.resolve(config.build(config.parse_yaml(text, root)), STARTER)

@@ -36,7 +36,15 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
         ConfigurationError: If the file is missing or not YAML, a key is unknown or given twice, or
             a value has the wrong type or is out of range.
     """
-    text = read_text(path)
+    return load_text(read_text(path), path, overrides)
+
+
+def load_text(text: str, path: str | Path, overrides: Sequence[str] = ()) -> Configuration:
+    """The configuration of a file whose text has been read already, with overrides.
+
+    Raises:
+        ConfigurationError: As `load` does.
+    """
     document = _document(text, path, overrides)
     try:
         return build(document, path)

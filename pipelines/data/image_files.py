@@ -61,6 +61,18 @@ def images(path: str, filesystem: Any = None, group: int | None = None) -> Itera
                 row += 1
 
 
+def count_rows(path: str) -> int:
+    """How many images a Parquet file has.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    from pyarrow import parquet
+
+    with _readable(path):
+        return int(parquet.read_metadata(path).num_rows)
+
+
 def row_groups(filesystem: Any, path: str) -> int:
     """How many parts a Parquet file has that can be read alone; it is one of images.
 

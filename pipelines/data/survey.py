@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gan_core.datasets.image_listing import KINDS, PARQUET, Listing, list_folder
-from gan_core.datasets.images import Channels, decode_all, read_array
+from gan_core.datasets.images import Channels, decode_all, load_array, read_image, split_images
 from gan_core.errors import DataError
 from pipelines.data import image_files
 
@@ -92,10 +92,8 @@ def _some(listing: Listing) -> tuple[int, list[tuple[str, bytes]]]:
     """How many images there are, and some of them, spread over all files."""
     if listing.images:
         paths: Sequence[str] = listing.images[:: -(-len(listing.images) // HEADERS)]
-        return len(listing.images), [(path, Path(path).read_bytes()) for path in paths]
-    from pyarrow import parquet
-
-    rows = sum(parquet.read_metadata(path).num_rows for path in listing.parquet)
+        return len(listing.images), [(path, read_image(Path(path))) for path in paths]
+    rows = sum(map(image_files.count_rows, listing.parquet))
     each = -(-HEADERS // max(1, len(listing.parquet)))
     some = (image for path in listing.parquet for _, image in zip(range(each), image_files.images(path), strict=False))
     return rows, list(some)
@@ -119,12 +117,10 @@ def _strokes(pixels: np.ndarray) -> bool:
 
 
 def _of_array(path: Path) -> Survey:
-    """Of an array, which is never resized."""
-    expected = "(count, height, width[, 3]) of bytes, or of floats in [0, 1]"
-    array = read_array(path, path, expected)
-    if array.ndim not in (3, 4):
-        raise DataError("not an array of images", path, f"shape {list(array.shape)}", expected)
+    """Of an array, which is never resized; what a run would refuse is refused, as there."""
+    array = load_array(path, None, None)
+    split_images(array, path)
     count, height, width, *colours = array.shape
-    channels: Channels = "colour" if colours == [3] else "grey"
+    channels: Channels = "colour" if colours else "grey"
     some = array[:DECODED] if array.dtype == np.uint8 else array[:DECODED] * 255
     return Survey(count, (height, width), 1, (height, width), channels, _strokes(some), {}, "", 0.0)

@@ -1,9 +1,11 @@
 """What a run's numbers say, in words: where its score stands among the references, and what to do next."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from gan_core.errors import ConfigurationError
 
 # Table 1 of the paper: Parzen-window log-likelihood, nats; of TFD, mean and standard error over its five folds.
 PAPER_TABLE_1 = {
@@ -13,6 +15,7 @@ PAPER_TABLE_1 = {
 REAL, MEAN_IMAGE = "training data", "mean image"
 NAMES = {REAL: "training images themselves", MEAN_IMAGE: "their mean image alone", "k-means": "their k-means centroids"}
 EDGE = 0.05  # of a searched range: a choice so near to its end
+HALVINGS = 6  # of a wider range's widening, until the setting allows it
 
 
 @dataclass(frozen=True)
@@ -96,12 +99,17 @@ def next_steps(
         *_more_training(run, settings, history),
         *_wider_space(records, settings),
         *_with_the_model(run, records),
-        NextStep(
-            "Learn how much of the score is chance: the same run with another seed, beside this one.",
-            f"gan run {run}.yaml --set seed=1 --name {run}-seed-1\n"
-            f"gan runs compare {run} {run}-seed-1 --html compare.html",
-        ),
+        _another_seed(run, settings),
     ]
+
+
+def _another_seed(run: str, settings: Mapping[str, Any]) -> NextStep:
+    seed = 2 if settings.get("seed") == 1 else 1
+    return NextStep(
+        "Learn how much of the score is chance: the same run with another seed, beside this one.",
+        f"gan run {run}.yaml --set seed={seed} --name {run}-seed-{seed}\n"
+        f"gan runs compare {run} {run}-seed-{seed} --html compare.html",
+    )
 
 
 def _faults(score: Mapping[str, Any]) -> list[NextStep]:
@@ -127,7 +135,7 @@ def _more_training(run: str, settings: Mapping[str, Any], history: Sequence[Mapp
 
 
 def _wider_space(records: Mapping[str, Any], settings: Mapping[str, Any]) -> list[NextStep]:
-    """A wider range of a setting whose choice lies at an end of it."""
+    """A wider range of a setting whose choice lies at an end of it, or beyond: as far as the setting allows."""
     space, chosen = (settings.get("tune") or {}).get("space") or {}, (records.get("tune") or {}).get("chosen", {})
     found = []
     for key, distribution in space.items():
@@ -135,17 +143,54 @@ def _wider_space(records: Mapping[str, Any], settings: Mapping[str, Any]) -> lis
         value = chosen.get(key)
         if kind == "choice" or not isinstance(value, int | float) or not bounds[0] < bounds[1]:
             continue
+        if kind == "log_uniform" and value <= 0:  # the configuration's own, which no such range has
+            continue
         low, high, at = (math.log(x) for x in (*bounds, value)) if kind == "log_uniform" else (*bounds, value)
         part = (at - low) / (high - low)
-        if part < EDGE or part > 1 - EDGE:
-            wider = [bounds[0] / 4, bounds[1]] if part < EDGE else [bounds[0], bounds[1] * 4]
-            found.append(
-                NextStep(
-                    f"The search chose {key} {value:g}, at the {'lower' if part < EDGE else 'upper'} end of its range: widen it.",
-f"tune:\n  space:\n    {key}: {{{kind}: [{wider[0]:g}, {wider[1]:g}]}}",
+        if EDGE <= part <= 1 - EDGE:
+            continue
+        end = int(part > 1 - EDGE)
+        for wider in _wider_ends(kind, bounds, end):
+            ends = [*bounds[:end], wider, *bounds[end + 1 :]]
+            if _allowed(settings, space, key, {kind: ends}, wider):
+                said = f"The search chose {key} {value:g}, at the {('lower', 'upper')[end]} end of its range: widen it."
+                found.append(
+                    NextStep(said, f"tune:\n  space:\n    {key}: {{{kind}: [{', '.join(map(_number, ends))}]}}")
                 )
-            )  # fmt: skip
+                break
     return found
+
+
+def _wider_ends(kind: str, bounds: Sequence[float], end: int) -> Iterator[float]:
+    """Ends for a range's lower end (0) or upper one (1), farthest first: by a factor of 4, or by the range's own length."""
+    low, high = bounds
+    if kind == "integer":
+        ends = [high * 4, high * 2] if end else [max(1, low // 4)]
+    elif kind == "log_uniform":
+        ends = [bounds[end] * 4.0 ** ((2 * end - 1) / 2**halved) for halved in range(HALVINGS)]
+    else:
+        ends = [bounds[end] + (2 * end - 1) * (high - low) / 2**halved for halved in range(HALVINGS)]
+    for wider in ends:
+        wider = wider if kind == "integer" else float(f"{wider:.4g}")
+        if wider > high if end else wider < low:
+            yield wider
+
+
+def _allowed(
+    settings: Mapping[str, Any], space: Mapping[str, Any], key: str, distribution: Mapping[str, Any], end: float
+) -> bool:
+    """Whether a configuration can have this range, and the setting its new end."""
+    from pipelines import config  # and with it torch
+
+    try:
+        config.override(config.build(settings), {"tune.space": {**space, key: distribution}, key: end})
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.10g}"
 
 
 def _with_the_model(run: str, records: Mapping[str, Any]) -> list[NextStep]:
@@ -157,6 +202,14 @@ def _with_the_model(run: str, records: Mapping[str, Any]) -> list[NextStep]:
         return [
             NextStep("Draw samples of the champion, or serve them.", f"gan sample {model}@champion -n 64 --output samples.png\ngan serve {model}@champion --follow"),
         ]  # fmt: skip
+    # The gate says the same of the same pair each time it is asked.
+    promoted = f'gan models promote {version} --force --reason "its samples are good"'
+    if "better than " in registered.get(
+        "reason", ""
+    ):  # only then it was held against a champion that it can be compared with
+        return [
+            NextStep("It is not the champion: see both side by side, and promote it if you see better.", f"gan models compare {version} {model}@champion\n{promoted}"),
+        ]  # fmt: skip
     return [
-        NextStep("It is not the champion: see both side by side, and promote it if you see better.", f"gan models compare {version} {model}@champion\ngan models promote {version}"),
+        NextStep("The gate has refused it: look at its samples, and promote it if you see that they are good.", f"gan sample {version} -n 64 --output samples.png\n{promoted}"),
     ]  # fmt: skip

@@ -1,15 +1,16 @@
-"""How long a run takes on this machine, and how much memory: a few real steps timed, times what there is to do."""
+"""How long a run takes on this machine: a few real steps timed, times what there is to do."""
 
 import math
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.randomness import stream
 from pipelines.config import ResolvedConfiguration
@@ -21,8 +22,6 @@ STEPS, SECONDS = 50, 1.0  # of timed steps, at most, for each kind of nets
 KINDS = 3  # of candidates' nets that are timed; the others take their mean
 # What does not depend on the nets, in seconds on a quiet machine.
 RAY_START, TRIALS_START, WORKERS_START, FINISH = 6.0, 12.0, 12.0, 15.0
-# Bytes: Ray's own processes, the command itself, a worker or a trial.
-RAY, DRIVER, WORKER = 0.8e9, 0.7e9, 0.9e9
 GRID, SEARCH_GRID = 10, 40  # bandwidths of the two protocols
 
 
@@ -35,14 +34,16 @@ class TimeEstimate:
     scoring: float  # and registration, and the page
     reading: float = 0.0
     step: float = 0.0  # of the training, one
+    inference: float = 0.0  # the encoder's training
 
     @property
     def total(self) -> float:
         """Seconds from the command to the prompt."""
-        return RAY_START + self.reading + self.search + self.training + self.scoring
+        return RAY_START + self.reading + self.search + self.training + self.inference + self.scoring
 
     def __str__(self) -> str:
-        named = {"search": self.search, "training": self.training, "scores and page": self.scoring}
+        named = {"search": self.search, "training": self.training, "encoder": self.inference}
+        named["scores and page"] = self.scoring
         parts = ", ".join(f"{name} {duration(seconds)}" for name, seconds in named.items() if seconds)
         return f"about {duration(self.total)} on {processors()} idle CPUs: {parts}"
 
@@ -57,11 +58,6 @@ def duration(seconds: float) -> str:
 def processors() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def machine_memory() -> int:
-    """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def time_estimate(
@@ -80,35 +76,19 @@ def time_estimate(
     train, tune, steps = configuration.train, configuration.tune, configuration.algorithm.steps
     searched = "tune" in stages and tune.candidates > 0
     search = _search_seconds(configuration, counts, clock) if searched else 0.0
-    step = training = scoring = 0.0
+    step = training = inference = scoring = 0.0
     if "train" in stages:
         crowded = max(1.0, train.workers * train.threads_per_worker / processors())
         step = crowded * clock.step(configuration, train.workers, train.threads_per_worker, _device(train.gpu))
         trained = min(steps, tune.rungs[-1]) if searched and _goes_on(configuration) else 0
         training = WORKERS_START + (steps - trained) * step
+    if "infer" in stages:
+        device, settings = _device(train.gpu), configuration.extension.inference
+        each = clock.encoder_step(configuration, train.threads_per_worker, device)
+        inference = WORKERS_START + settings.steps * each
     if "evaluate" in stages:
         scoring = FINISH + _scoring_seconds(configuration, counts, clock)
-    return TimeEstimate(search, training, scoring, reading, step)
-
-
-def memory_estimate(
-    configuration: ResolvedConfiguration, shape: tuple[int, ...], counts: Mapping[str, int], condition_size: int = 0
-) -> float:
-    """Bytes that a run has in memory at its peak: processes, nets with moments and gradients, images, scored samples."""
-    algorithm, pixels = configuration.algorithm, math.prod(shape)
-    generator, discriminator = configuration.network.parameter_counts(configuration.noise.size, condition_size, shape)
-    copies = 2 + {"momentum": 1, "adam": 2}[algorithm.optimizer]  # weights, gradients, moments
-    state = 4 * (copies * (generator + discriminator) + (generator if algorithm.generator_average else 0))
-    trials = concurrency(configuration) if configuration.tune.candidates else 0
-    held = sum(count for split, count in counts.items() if split != "train" or not configuration.data.streaming)
-    images = 2 * 4 * pixels * held  # the driver's, and Ray's, which all workers share
-    return (
-        RAY
-        + DRIVER
-        + max(configuration.train.workers, trials) * (WORKER + state)
-        + images
-        + 8 * pixels * (configuration.evaluate.samples)
-    )
+    return TimeEstimate(search, training, scoring, reading, step, inference)
 
 
 def concurrency(configuration: ResolvedConfiguration) -> int:
@@ -128,8 +108,7 @@ class _Clock:
 
     def step(self, configuration: ResolvedConfiguration, workers: int, threads: int, device: str) -> float:
         """Seconds of one step of one of the workers."""
-        algorithm = configuration.algorithm
-        kind = algorithm.discriminator_steps, algorithm.batch_size, configuration.network, workers, threads, device
+        kind = _kind(configuration), workers, threads, device
         if kind not in self.known:
             self.known[kind] = self._timed(configuration, workers, threads, device)
         return self.known[kind]
@@ -171,17 +150,27 @@ class _Clock:
             outcome = train_step(state, real, draws.at(number, rows), algorithm, own, batches.per_epoch)
             float(outcome.descent.loss)  # waits for a GPU
 
-        if device != "cpu":
-            return _median(step, time.perf_counter)
-        before = torch.get_num_threads()
-        try:
-            torch.set_num_threads(1)
-            alone = _median(step, time.process_time)
-            torch.set_num_threads(threads)
-            # What several threads gain only the clock says, and on a busy machine they gain nothing but waiting.
-            return alone if threads == 1 else min(alone, _median(step, time.perf_counter))
-        finally:
-            torch.set_num_threads(before)
+        return _threaded(step, threads, device)
+
+    def encoder_step(self, configuration: ResolvedConfiguration, threads: int, device: str) -> float:
+        """Seconds of one step of the encoder's training, by one worker."""
+        import torch
+
+        from gan_core.datasets import Examples
+        from gan_core.extensions.inference import initial_encoder, train_encoder
+        from gan_core.portable import PortableGenerator
+        from gan_core.training import initial_state
+
+        settings, training = configuration.extension.inference, configuration.training()
+        count, on = settings.batch_size, torch.device(device)
+        images = stream(0, "timed images").random((count, math.prod(self.shape)), dtype=np.float32)
+        data = Examples(images, np.zeros(count, np.int64))
+        generator = initial_state(training, data, self.shape).generator.eval()
+        model = PortableGenerator(generator, training.noise, training.network.generator, self.shape)
+        endless = replace(settings, steps=2**31)
+        state = initial_encoder(settings, model, 0).to(on)
+        reports = train_encoder(model, endless, 0, data, state, lambda step: True)  # a report a step waits for a GPU
+        return _threaded(lambda _: next(reports), threads, device)
 
     def _timed_pairs(self, bandwidths: int) -> float:
         from gan_core.metrics.parzen import parzen_log_density
@@ -194,6 +183,23 @@ class _Clock:
             return _median(lambda _: parzen_log_density(rows[:points], rows, sigmas), time.process_time, 10) / (
                 points * samples
             )
+
+
+def _threaded(step: Callable[[int], object], threads: int, device: str) -> float:
+    """The time of a step on a device, by so many threads."""
+    import torch
+
+    if device != "cpu":
+        return _median(step, time.perf_counter)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = _median(step, time.process_time)
+        torch.set_num_threads(threads)
+        # What several threads gain only the clock says, and on a busy machine they gain nothing but waiting.
+        return alone if threads == 1 else min(alone, _median(step, time.perf_counter))
+    finally:
+        torch.set_num_threads(before)
 
 
 def _median(work: Callable[[int], object], clock: Callable[[], float], most: int = STEPS) -> float:
@@ -217,6 +223,22 @@ def _median(work: Callable[[int], object], clock: Callable[[], float], most: int
     return statistics.median(times)
 
 
+def _kind(configuration: ResolvedConfiguration) -> tuple[Any, ...]:
+    """What of a configuration a step's time depends on: all but rates, their decay and the number of steps."""
+    defaults = AlgorithmSettings()
+    algorithm = replace(
+        configuration.algorithm,
+        generator_learning_rate=defaults.generator_learning_rate,
+        discriminator_learning_rate=defaults.discriminator_learning_rate,
+        learning_rate_decay=defaults.learning_rate_decay,
+        minimum_learning_rate=defaults.minimum_learning_rate,
+        momentum=defaults.momentum,
+        adam=defaults.adam,
+        steps=1,
+    )
+    return algorithm, configuration.network, configuration.noise
+
+
 def _device(gpu: object) -> str:
     import torch
 
@@ -234,10 +256,7 @@ def _search_seconds(configuration: ResolvedConfiguration, counts: Mapping[str, i
     """The search, rung by rung, and its confirmations, as many as it may make."""
     tune, at_once = configuration.tune, concurrency(configuration)
     threads, device = max(1, int(tune.resources_per_trial.cpu)), "cuda" if tune.resources_per_trial.gpu else "cpu"
-    kinds = {
-        (each.algorithm.discriminator_steps, each.algorithm.batch_size, each.network): each
-        for each in candidate_configurations(configuration)
-    }
+    kinds = {_kind(each): each for each in candidate_configurations(configuration)}
     step = statistics.mean(
         clock.step(each, 1, threads, device if device == "cpu" else _device("auto"))
         for each in [*kinds.values()][:KINDS]

@@ -10,7 +10,8 @@ from gan_core.datasets import Dataset
 from gan_core.datasets.image_listing import list_folder
 from gan_core.errors import visible
 from pipelines.config import ResolvedConfiguration
-from pipelines.runs.estimate import TimeEstimate, machine_memory, memory_estimate, time_estimate
+from pipelines.runs.estimate import TimeEstimate, time_estimate
+from pipelines.runs.memory import machine_memory, memory_estimate
 
 MOST_DENSE = 64 * 64  # pixels of an image, colours counted, from which on dense nets are not for it
 SHOWN = 5  # classes
@@ -18,7 +19,7 @@ SHOWN = 5  # classes
 
 @dataclass(frozen=True)
 class Preview:
-    """A run before it starts. Memory is in bytes; without a time estimate, none was asked for."""
+    """A run before it starts. Memory is in bytes; without a time estimate, none was asked for, or there is too little memory."""
 
     images: dict[str, int]  # of each split
     shape: tuple[int, ...]
@@ -34,11 +35,12 @@ class Preview:
     def of(
         cls, configuration: ResolvedConfiguration, dataset: Dataset, stages: Sequence[str], timed: bool
     ) -> "Preview":
-        """Look at a run's data and settings; with `timed`, a few steps are trained and timed."""
+        """Look at a run's data and settings; with `timed`, a few steps are trained and timed if there is the memory."""
         counts = {split: len(examples) for split, examples in dataset.splits().items()}
         conditions = conditions_of(configuration.extension, dataset)
         network, noise_size = configuration.network, configuration.noise.size
         memory = memory_estimate(configuration, dataset.shape, counts, conditions.size)
+        timed = timed and memory <= machine_memory()  # else the nets that are timed may not fit either
         time = time_estimate(configuration, dataset.shape, counts, conditions, tuple(stages)) if timed else None
         return cls(
             counts,

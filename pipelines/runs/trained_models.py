@@ -25,7 +25,7 @@ def trained_inference(run: Run) -> Inference:
     if saved is None:
         raise CheckpointError("no inference net", run.name, "not trained yet", expected)
     name, manifest, tensors = saved
-    hidden = hidden_widths(settings.inference, model)
+    hidden = hidden_widths(settings.inference, model.network)
     encoder = encoder_of(model, hidden)
     load_tensors(encoder.state_dict(), tensors.get(run_layout.ENCODER, {}), f"{run_layout.ENCODER}/{name}")
     inference = Inference(model, encoder.eval(), hidden)

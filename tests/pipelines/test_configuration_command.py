@@ -1,6 +1,7 @@
 """`gan config` shows every setting of a configuration, and where its value is from."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,13 @@ def test_each_value_has_its_source(tmp_path):
     assert sources == {"train.workers": "set"}
     assert settings["noise.size"]["value"] == 6
     assert settings["tune.space"]["value"]["algorithm.generator_learning_rate"] == {"log_uniform": [0.05, 0.2]}
+
+
+def test_configuration_of_a_pipe_is_read_once():
+    """`gan config <(command)` shows what the command wrote: a pipe gives its text one time."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        pipe.write("{seed: 3}")
+    settings = json.loads(shown(f"/dev/fd/{reading}", "--json"))
+    os.close(reading)
+    assert settings["seed"] == {"value": 3, "from": "file"}

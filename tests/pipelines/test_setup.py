@@ -22,7 +22,7 @@ from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config, diagnostics
 from pipelines.config import Configuration
-from pipelines.runs import estimate
+from pipelines.runs import estimate, memory
 from pipelines.storage import Storage
 from tests.pipelines.conftest import failed, gan
 from tests.pipelines.test_tracking import closed_port
@@ -193,9 +193,9 @@ def test_init_streams_images_larger_than_memory(tmp_path, here, monkeypatch):
     (tmp_path / "a").mkdir()
     for number in range(40):
         strokes(12).save(tmp_path / "a" / f"{number}.png")
-    monkeypatch.setattr(estimate, "machine_memory", lambda: 2 * 8 * 144 * 40)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 2 * 8 * 144 * 40)
     assert here("init", "a", "--output", "1.yaml").code == 0
-    monkeypatch.setattr(estimate, "machine_memory", lambda: 2 * 8 * 144 * 40 - 1)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 2 * 8 * 144 * 40 - 1)
     assert here("init", "a", "--output", "2.yaml").code == 0
     assert [config.load(f"{number}.yaml").data.streaming for number in (1, 2)] == [False, True]
 

@@ -135,4 +135,4 @@ def rows(measures: Sequence[Measures]) -> list[Row]:
     ]  # fmt: skip
 
 
-PART = Part("serve", "a service under load", 10, prepared, trial, rows)
+PART = Part("serve", 10, prepared, trial, rows)

@@ -211,6 +211,15 @@ def _finalists(trials: Trials, choice: Choice, step: int) -> list[dict[str, Any]
     ]
 
 
+def search_inputs(configuration: ResolvedConfiguration, data_digest: str) -> list[Any]:
+    """All that a search's scores are a function of: earlier results of the same are reused, others removed."""
+    plain = config.to_plain(configuration)
+    plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in NOT_IN_A_SCORE}
+    inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
+    inputs.append(configuration.train.shards)
+    return [inputs, configuration.scored_weights, data_digest]
+
+
 def _open_trials(
     configuration: ResolvedConfiguration, dataset: Dataset, run: Storage, log: Callable[[str], None], started: float
 ) -> Trials:
@@ -219,11 +228,8 @@ def _open_trials(
 
     from pipelines.search.schedulers import concurrency
 
-    settings, plain = configuration.tune, config.to_plain(configuration)
-    plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in NOT_IN_A_SCORE}
-    inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
-    inputs.append(configuration.train.shards)
-    results, earlier = open_results(run, [inputs, configuration.scored_weights, dataset.digest])
+    settings = configuration.tune
+    results, earlier = open_results(run, search_inputs(configuration, dataset.digest))
     max_concurrent, limit = concurrency(settings, ray.cluster_resources(), autoscaler.present())
     of_grid = f" of the grid's {settings.grid_size}" if settings.searcher == "grid" else ""
     log(

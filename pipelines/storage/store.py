@@ -120,8 +120,8 @@ class Storage:
         content = self.read(name)
         try:
             value = None if content is None else json.loads(content)
-            if isinstance(value, dict) and DIGEST in value and value.pop(DIGEST) != _digest(value):
-                raise ValueError("its SHA-256 is another")
+            if isinstance(value, dict):
+                _verify(value)
         except (ValueError, RecursionError) as error:
             raise CheckpointError(
                 "damaged file",
@@ -203,6 +203,19 @@ def _read_local(path: Path) -> bytes:
     except ValueError as error:
         remedy = "a file as it was written; remove it to redo its stage"
         raise CheckpointError("damaged file", path, str(error), remedy) from error
+
+
+def _verify(value: dict[str, Any]) -> None:
+    """Take an object's digest out of it, which stands last.
+
+    Raises:
+        ValueError: If it is not that of the others, or is there under another name.
+    """
+    if DIGEST in value:
+        if value.pop(DIGEST) != _digest(value):
+            raise ValueError("its SHA-256 is another")
+    elif value and next(reversed(value.values())) == _digest(dict(list(value.items())[:-1])):
+        raise ValueError(f"its SHA-256 is not named {DIGEST}")
 
 
 def _digest(value: Any) -> str:

@@ -14,7 +14,8 @@ from gan_core.errors import CheckpointError
 from pipelines.search.results_store import TrainingSegment, open_results
 from pipelines.search.search_table import search_rows
 from pipelines.storage import Storage, run_layout
-from tests.faults.scorecard import flips
+from tests.faults.scorecard import flips, kills
+from tests.faults.scorecard.__main__ import PARTS
 from tests.pipelines.conftest import environment
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +64,26 @@ def test_hostile_input_is_refused_in_time(tmp_path):
     assert [one["fault"] for one in measured] == [""] * len(names), done.stderr
 
 
+def test_a_command_that_dies_reaches_no_next_step():
+    """Where a rank's death ends the command, neither its next step nor its being given again is within the targets."""
+    usual = {"fault": "", "equal": True, "hung": False, "leaked": 0}
+    others = [{**usual, f"{victim}_again": 1, f"{victim}_to_next": 9.0} for victim in ("raylet", "driver")]
+    others.append({**usual, "controller_again": 0, "controller_to_next": 3.0})
+    well = PARTS["kill"].rows([*others, {**usual, "worker_again": 0, "worker_to_next": 4.0}])
+    assert all(row.met for row in well)
+    missed = [row.figure for row in PARTS["kill"].rows([*others, {**usual, "worker_again": 1}]) if not row.met]
+    assert missed == [
+        "SIGKILL of a rank to the next step of the same command",
+        "SIGKILL of the worker: how often the command is given again",
+    ]
+
+
+def test_a_hanging_command_is_a_hang(tmp_path, monkeypatch):
+    """A command that is given again and does not end is said to hang, not an error of the scorecard's."""
+    monkeypatch.setattr(kills, "HANG_SECONDS", 0.01)
+    assert kills.command_again(kills.Place(tmp_path, tmp_path / "it.yaml", 0), ["--version"]) == (None, 1)
+
+
 def test_flipped_log_densities_are_not_a_score(tmp_path):
     """A bit flipped in the numbers behind a score, or in their shape, is seen: the paired test would have used them."""
     segment = TrainingSegment(Storage.at(tmp_path), "candidate-0-seed-0-x")
@@ -90,6 +111,9 @@ def test_flipped_inputs_remove_no_results(tmp_path):
     whole = about.read_text()
     digest = json.loads(whole)["inputs"]
     about.write_text(whole.replace(digest, digest[:-1] + ("0" if digest[-1] != "0" else "1")))
+    with pytest.raises(CheckpointError, match="damaged file"):
+        open_results(run, {"candidates": 2})
+    about.write_text(whole.replace("sha256", "sha257"))
     with pytest.raises(CheckpointError, match="damaged file"):
         open_results(run, {"candidates": 2})
     about.write_text(json.dumps(digest))  # as versions before 0.3 wrote it

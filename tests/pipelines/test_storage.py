@@ -276,8 +276,7 @@ def test_a_damaged_json_file_is_an_error_or_says_the_same(tmp_path, damage):
     for damaged in damage(content):
         (tmp_path / "it.json").write_bytes(damaged)
         try:
-            found = storage.read_json("it.json")
-            assert {key: found.get(key) for key in value} == value  # spaces, or the digest's own name
+            assert storage.read_json("it.json") == value  # spaces between them
         except CheckpointError as error:
             refused.append(error.exit_code)
     assert set(refused) == {4}

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from gan_core.checkpoint import tensors_digest
+from gan_core.datasets import DataSettings, load
 from gan_core.errors import GanError
-from pipelines.search.results_store import TrainingSegment, segments
+from pipelines import config
+from pipelines.search.results_store import TrainingSegment, open_results, segments
 from pipelines.search.search_table import search_rows
+from pipelines.stages.tune import search_inputs
 from pipelines.storage import Storage, run_layout
 from pipelines.storage.metric_log import read_history
 from tests.faults.scorecard.commands import in_process, refusal_fault
@@ -24,14 +27,15 @@ from tests.pipelines.conftest import SMALL, gan
 RUN, MODEL = "small-run", "gan-small"
 LEFT_BEFORE_FLIP = 5  # of so many trials one cuts the file, the others flip a bit
 # Kinds of files, below the storage. Left out: pictures and pages, which nothing of ours reads again; Ray's own
-# folders, whose snapshot is F8; MLflow's database, whose pages have no checksum; the code that lies beside a model.
+# folders, whose snapshot is F8; MLflow's database, whose pages have no checksum; the code that lies beside a model;
+# environment.json and tune/perturbations.json, which tell people of a run and decide nothing.
 KINDS = {
     "run.json": f"runs/{RUN}/run.json",
     "records": f"runs/{RUN}/records/*.json",
     "history": f"runs/{RUN}/history/*.jsonl",
     "checkpoints": f"runs/{RUN}/checkpoints/*/*",
     "search": f"runs/{RUN}/tune/findings/**/*.*",
-    "table": f"runs/{RUN}/{run_layout.TABLE}",
+    "table": f"runs/{RUN}/{Path(run_layout.TABLE).with_suffix('.*')}",
     "model": "mlartifacts/**/artifacts/generator/*.*",
 }
 
@@ -69,6 +73,16 @@ class FinishedRun:
         unreadable = [run["reason"] for run in answer.json.get("runs", []) if isinstance(run, dict) and "reason" in run]
         return Reading(None, unreadable[0]) if unreadable else Reading((answer.json, drawn))
 
+    def reused(self) -> list[Any]:
+        """What a search that is started again finds of the run's own; in a copy, for results of others are removed."""
+        copy = self.work / "run"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(self.storage / "runs" / RUN / "tune" / "findings", copy / "tune" / "findings")
+        configuration = config.resolve(config.load(self.yaml, []), RUN)
+        inputs = search_inputs(configuration, load(DataSettings("digits")).digest)
+        results, known = open_results(Storage.at(copy), inputs)
+        return [known, sorted(name for name in results.names() if not name.startswith("."))]
+
     def readers(self) -> dict[str, Callable[[], Reading]]:
         """All that reads a run again, by name."""
         command, sample = self.command, ("-n", 8, "--output", self.work / "samples.npy")
@@ -87,6 +101,7 @@ class FinishedRun:
             "version": lambda: command("sample", f"{MODEL}/1", *sample),
             "history": lambda: _called(lambda: read_history(folder.child(run_layout.HISTORY))),
             "table": lambda: _called(lambda: search_rows(folder)),
+            "reuse": lambda: _called(self.reused),
             "search": lambda: _called(lambda: [_segment(one) for one in segments(folder.child("tune", "findings"))]),
         }  # fmt: skip
 
@@ -96,7 +111,7 @@ READERS = {
     "records": ("list", "status", "compare", "sample", "table1", "same", "continue"),
     "history": ("history", "table1"),
     "checkpoints": ("sample", "continue"),
-    "search": ("search",),
+    "search": ("search", "reuse"),
     "table": ("table",),
     "model": ("version",),
 }
@@ -143,6 +158,7 @@ def finished(storage: Path, yaml: Path, work: Path, seed: int) -> FinishedRun:
     run.undisturbed = {name: read() for name, read in run.readers().items()}
     refused = {name: reading.refused for name, reading in run.undisturbed.items() if reading.refused}
     assert not refused, refused
+    assert run.reused()[0] > 0, "the inputs are not those of the run's search"
     return run
 
 
@@ -210,4 +226,4 @@ def rows(measures: Sequence[Measures]) -> list[Row]:
     ]
 
 
-PART = Part("flips", "cuts and bit flips", 1000, prepared, flip, rows)
+PART = Part("flips", 1000, prepared, flip, rows)

@@ -54,4 +54,4 @@ def rows(measures: Sequence[Measures]) -> list[Row]:
     ]  # fmt: skip
 
 
-PART = Part("gate", "nights at the gate", YEARS, prepared, trial, rows)
+PART = Part("gate", YEARS, prepared, trial, rows)

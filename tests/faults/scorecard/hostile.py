@@ -84,4 +84,4 @@ def rows(measures: Sequence[Measures]) -> list[Row]:
     ]
 
 
-PART = Part("hostile", "hostile input", len(cases()), prepared, attack, rows, most=len(cases()))
+PART = Part("hostile", len(cases()), prepared, attack, rows, most=len(cases()))

@@ -21,8 +21,9 @@ from tests.faults.scorecard.parts import Measures, Part, Row, at_most, of_all
 from tests.faults.scorecard.processes import outliving, titles, watched
 from tests.pipelines.conftest import SMALL, Answer, gan, kill_group, start_gan, trained_alone
 
-STEPS, HANG_SECONDS = 300, 600.0
+STEPS, HANG_SECONDS, ON_THEIR_WAY_SECONDS = 300, 600.0, 1.0
 VICTIMS = {"worker": "ray::RayTrainWorker", "controller": "ray::TrainController", "raylet": "raylet", "driver": ""}
+MOST_AGAIN = {"worker": 0, "controller": 0, "raylet": 1, "driver": 1}  # commands: Ray ends some at its raylet's death
 TRIES = 4  # of the same command
 
 
@@ -92,10 +93,13 @@ def _end(process: "subprocess.Popen[str]") -> tuple[Answer | None, float]:
     return Answer(process.returncode, out, err), time.monotonic() - since
 
 
-def command_again(place: Place, words: list[object]) -> tuple[Answer, int]:
-    """The same command until it ends well, and how often it was given."""
+def command_again(place: Place, words: list[object]) -> tuple[Answer | None, int]:
+    """The same command until it ends well, and how often it was given; None if it hangs."""
     for tries in range(1, TRIES + 1):
-        answer = gan(*words, cwd=place.folder, timeout=HANG_SECONDS)
+        try:
+            answer = gan(*words, cwd=place.folder, timeout=HANG_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None, tries
         if answer.code == 0:
             break
     return answer, tries
@@ -111,34 +115,51 @@ def _training_faults(place: Place, run: Storage, answer: Answer | None) -> list[
     return faults + ([] if steps == list(range(5, STEPS + 1, 5)) else ["a history of other steps"])
 
 
+def _strike(process: "subprocess.Popen[str]", victim: str, at: int, run: Storage, drawn: random.Random) -> int | None:
+    """SIGKILL to the victim once the history has come to a step; None if there was none to kill.
+
+    Returns the step to which the history comes without it: reports on their way arrive a moment later.
+    """
+
+    def there() -> list[int]:
+        return [pid for pid, title in titles(process.pid).items() if title.startswith(VICTIMS[victim])]
+
+    wait(lambda: _step(run) >= at and there(), process)
+    pids = there()
+    if process.poll() is not None or not pids:
+        return None
+    if victim == "driver":
+        kill_group(process)
+        return _step(run)
+    try:
+        os.kill(drawn.choice(pids), signal.SIGKILL)
+    except ProcessLookupError:  # it has ended meanwhile
+        return None
+    time.sleep(ON_THEIR_WAY_SECONDS)
+    return _step(run)
+
+
 def kill_training(place: Place, number: int) -> Measures:
     """SIGKILL to a rank, the controller, the raylet or the driver of a training, at a random step."""
     drawn = random.Random(f"{place.seed} {number}")
     victim, at, name = list(VICTIMS)[number % len(VICTIMS)], drawn.randrange(0, STEPS * 3 // 4), f"kill-{number}"
     run, words = place.run(name), _train(place, name)
     shutil.rmtree(place.folder / "storage" / "runs" / name, ignore_errors=True)
-    process = start_gan(*words, cwd=place.folder)
+    process, lingering, again = start_gan(*words, cwd=place.folder), list[int](), 0
     with watched(process.pid) as family:
-        there = lambda: [pid for pid, title in titles(process.pid).items() if title.startswith(VICTIMS[victim])]  # noqa: E731
-        wait(lambda: _step(run) >= at and (victim == "driver" or there()), process)
-        reached = _step(run)
+        reached, since = _strike(process, victim, at, run, drawn), time.monotonic() - ON_THEIR_WAY_SECONDS
         if victim == "driver":
-            kill_group(process)
-        else:
-            os.kill(drawn.choice(there() or [process.pid]), signal.SIGKILL)
-        since = time.monotonic()
-        answer: Answer | None = None
-        if victim == "driver":
-            lingering = outliving(family)
-            process = start_gan(*words, cwd=place.folder)
-        wait(lambda: _step(run) > reached, process)
+            lingering, since = outliving(family), time.monotonic()
+            process, again = start_gan(*words, cwd=place.folder), 1
+        went_on = reached is not None and wait(lambda: _step(run) > reached, process)
         to_next = time.monotonic() - since
         answer, _ = _end(process)
-    lingering = (lingering if victim == "driver" else []) + outliving(family)
-    tries = 1
-    if answer is not None and answer.code not in (0, 143):
+    lingering += outliving(family)
+    if answer is not None and answer.code:
         answer, tries = command_again(place, words)
+        again += tries
     faults = _training_faults(place, run, answer)
+    faults += [f"no {victim} to kill, a fault of the scorecard"] if reached is None else []
     faults += [f"{len(lingering)} processes outlive it"] if lingering else []
     shutil.rmtree(place.folder / "storage" / "runs" / name, ignore_errors=True)
     return {
@@ -146,8 +167,9 @@ def kill_training(place: Place, number: int) -> Measures:
         "equal": not unequal(faults),
         "hung": "it hangs" in faults,
         "leaked": len(lingering),
-        "again": tries,
-        f"{'driver' if victim == 'driver' else 'worker'}_to_next": round(to_next, 2),
+        f"{victim}_again": again,
+        # Of a command that dies there is no next step, and without a raylet ranks do many more before they end.
+        **({f"{victim}_to_next": round(to_next, 2)} if went_on and victim != "raylet" else {}),
     }  # fmt: skip
 
 
@@ -184,10 +206,19 @@ def _kill_rows(measures: Sequence[Measures]) -> list[Row]:
     equal = sum(one["equal"] for one in measures)
     return [
         Row("bit-equal after SIGKILL of a rank, the controller, the raylet, the driver", "all", f"{equal} of {len(measures)}", equal == len(measures)),
-        at_most(measures, "worker_to_next", "SIGKILL of a part to the next step", 20),
+        at_most(measures, "worker_to_next", "SIGKILL of a rank to the next step of the same command", 20),
+        at_most(measures, "controller_to_next", "SIGKILL of the controller to the next step of the same command", 20),
         at_most(measures, "driver_to_next", "SIGKILL of the driver, the same command, to the next step", 40),
+        *(_again_row(measures, victim, most) for victim, most in MOST_AGAIN.items()),
         *left_rows(measures, "SIGKILL in a training"),
     ]  # fmt: skip
+
+
+def _again_row(measures: Sequence[Measures], victim: str, most: int) -> Row:
+    given = [one[key] for one in measures if (key := f"{victim}_again") in one]
+    seen = f"{max(given)} at most; {sum(given)} in {len(given)} trials" if given else "none tried"
+    figure = f"SIGKILL of the {victim}: how often the command is given again"
+    return Row(figure, f"<= {most}" if most else "0", seen, bool(given) and max(given) <= most)
 
 
 def left_rows(measures: Sequence[Measures], what: str) -> list[Row]:
@@ -207,5 +238,5 @@ def _sigterm_rows(measures: Sequence[Measures]) -> list[Row]:
     ]
 
 
-TRAINING = Part("kill", "SIGKILL in a training", 100, trained, kill_training, _kill_rows)
-SIGTERMS = Part("term", "SIGTERM in a training", 10, trained, terminate_training, _sigterm_rows)
+TRAINING = Part("kill", 100, trained, kill_training, _kill_rows)
+SIGTERMS = Part("term", 10, trained, terminate_training, _sigterm_rows)

@@ -26,7 +26,6 @@ class Part:
     """A kind of fault, and how it is tried: each trial is a function of its number and the seed."""
 
     name: str
-    title: str
     trials: int  # of a whole scorecard
     prepare: Callable[[Path, int], AbstractContextManager[Any]]  # from a folder of its own and the seed
     trial: Callable[[Any, int], Measures]  # from what is prepared, and the trial's number
@@ -81,11 +80,14 @@ def of_all(measures: Sequence[Measures], figure: str, target: str) -> Row:
 
 
 def at_most(measures: Sequence[Measures], key: str, figure: str, most: float, unit: str = "s") -> Row:
-    """A row whose target is that no trial measured more; trials that measure something else have no part in it."""
+    """A row whose target is that no trial measured more; trials that measure something else have no part in it.
+
+    Where none has measured it, the target is not met.
+    """
     values = [one[key] for one in measures if key in one]
     return Row(
         figure,
         f"<= {most:g} {unit}".strip(),
-        f"{max(values, default=0):.3g} {unit} of {len(values)}".strip(),
-        max(values, default=0) <= most,
+        f"{max(values):.3g} {unit}".strip() + f" at most, of {len(values)}" if values else "none measured",
+        bool(values) and max(values) <= most,
     )

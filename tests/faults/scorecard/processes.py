@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.pipelines.test_outcome import descendants
+from tests.pipelines.test_signals import descendants
 
 LINGER_SECONDS = 5.0  # after a command's end, what it has started is gone
 LOOK_SECONDS = 0.25

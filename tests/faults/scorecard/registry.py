@@ -179,5 +179,5 @@ def _race_rows(measures: Sequence[Measures]) -> list[Row]:
     ]
 
 
-PROXY = Part("proxy", "a registry that fails", 25, proxied, register_through_faults, _proxy_rows)
-CONTENDERS = Part("contenders", "six processes", 5, database, race, _race_rows)
+PROXY = Part("proxy", 25, proxied, register_through_faults, _proxy_rows)
+CONTENDERS = Part("contenders", 5, database, race, _race_rows)

@@ -12,13 +12,14 @@ from typing import Any
 from pipelines.registry import Registry
 from pipelines.storage import Storage
 from tests.faults.scorecard.kills import HANG_SECONDS, Place, command_again, left_rows, unequal, wait
-from tests.faults.scorecard.parts import Measures, Part, Row
+from tests.faults.scorecard.parts import Measures, Part, Row, at_most
 from tests.faults.scorecard.processes import outliving, watched
 from tests.pipelines.conftest import SMALL, Answer, gan, kill_group, start_gan
 
 MODEL = "gan-small"
 TIMES = {"train": ["seconds", "run", "checkpoint"], "tune": ["seconds"], "evaluate": ["seconds"]}
 
+LATE = ", after its end"
 POINTS = (
     "run.json", "tune/findings/*/*.jsonl", "records/tune.json", "checkpoints/step=*", "records/train.json",
     "records/evaluate.json", "records/register.json", "report/report.html", "records/report.json",
@@ -55,24 +56,37 @@ def run_whole(folder: Path, seed: int) -> Iterator[Place]:
     yield place
 
 
-def kill_run(place: Place, number: int) -> Measures:
-    """SIGKILL to the driver and all that it has started, at a fault point or any moment; the same command again."""
-    drawn, name = random.Random(f"{place.seed} run {number}"), f"run-{number}"
-    run, words = Storage.at(place.folder / name / "runs" / name), _whole(place, name)
-    shutil.rmtree(place.folder / name, ignore_errors=True)
-    process = start_gan(*words, cwd=place.folder)
+def _killed(place: Place, number: int, words: list[object], run: Path) -> tuple[str, list[str], list[int]]:
+    """Start it and kill all of it: when, what was wrong with that, and what outlives it."""
+    drawn = random.Random(f"{place.seed} run {number}")
+    process, faults = start_gan(*words, cwd=place.folder), list[str]()
     with watched(process.pid) as family:
         if number < len(POINTS):
             point = POINTS[number]
-            wait(lambda: list((place.folder / name / "runs" / name).glob(point)), process)
+            if not wait(lambda: list(run.glob(point)), process):
+                faults = ["it hangs" if process.poll() is None else "never there, a fault of the scorecard"]
         else:
-            point = f"{drawn.uniform(0, place.seconds):.1f} s"
-            wait(lambda: False, process, float(point.split()[0]))
+            seconds = drawn.uniform(0, place.seconds)
+            wait(lambda: False, process, seconds)
+            point = f"{seconds:.1f} s"
+        if process.poll() is not None and not faults:
+            point += LATE
         kill_group(process)
-    lingering = outliving(family)
+    return point, faults, outliving(family)
+
+
+def kill_run(place: Place, number: int) -> Measures:
+    """SIGKILL to the driver and all that it has started, at a fault point or any moment; the same command again."""
+    name = f"run-{number}"
+    run, words = Storage.at(place.folder / name / "runs" / name), _whole(place, name)
+    shutil.rmtree(place.folder / name, ignore_errors=True)
+    point, faults, lingering = _killed(place, number, words, place.folder / name / "runs" / name)
     before = {stage: run.read(f"records/{stage}.json") for stage in ("tune", "train", "evaluate", "register", "report")}
     answer, tries = command_again(place, words)
-    faults = [f"exit {answer.code}: {answer.err.strip().splitlines()[-1][:200]}"] if answer.code else []
+    if answer is None:
+        faults += ["it hangs"]
+    elif answer.code:
+        faults += [f"exit {answer.code}: {(answer.err.strip().splitlines() or [''])[-1][:200]}"]
     faults += ["other records"] if _records(run) != place.whole else []
     repeated = [stage for stage, record in before.items() if record and run.read(f"records/{stage}.json") != record]
     faults += [f"repeated: {', '.join(repeated)}"] if repeated else []
@@ -83,13 +97,13 @@ def kill_run(place: Place, number: int) -> Measures:
     shutil.rmtree(place.folder / name, ignore_errors=True)
     return {
         "fault": f"killed at {point}: {'; '.join(faults)}" if faults else "",
-        "equal": not unequal(faults), "hung": False, "leaked": len(lingering), "again": tries,
-        "repeated": len(repeated), "open": opened,
+        "equal": not unequal(faults), "hung": "it hangs" in faults, "leaked": len(lingering), "again": tries,
+        "repeated": len(repeated), "open": opened, "late": point.endswith(LATE),
     }  # fmt: skip
 
 
-def _open_runs(folder: Path, answer: Answer) -> tuple[int, int]:
-    if answer.code:
+def _open_runs(folder: Path, answer: Answer | None) -> tuple[int, int]:
+    if answer is None or answer.code:
         return 0, 0
     registry = Registry(f"sqlite:///{folder}/mlflow.db")
     client: Any = registry.backend.client  # type: ignore[attr-defined]
@@ -101,13 +115,15 @@ def _open_runs(folder: Path, answer: Answer) -> tuple[int, int]:
 def _run_rows(measures: Sequence[Measures]) -> list[Row]:
     repeated, opened = (sum(one[key] for one in measures) for key in ("repeated", "open"))
     equal = sum(one["equal"] for one in measures)
-    points = min(len(POINTS), len(measures))
+    points, late = min(len(POINTS), len(measures)), sum(one["late"] for one in measures)
+    what = f"{points} fault points and {len(measures) - points} random moments ({late} after its end)"
     return [
-        Row(f"`gan run` killed at {points} fault points and {len(measures) - points} random moments: finishes, bit-equal", "all", f"{equal} of {len(measures)}", equal == len(measures)),
+        Row(f"`gan run` killed at {what}: finishes, bit-equal", "all", f"{equal} of {len(measures)}", equal == len(measures)),
         Row("stages repeated", "0", str(repeated), not repeated),
         Row("MLflow runs left open", "0", str(opened), not opened),
+        at_most(measures, "again", "the same command until it ends well", 1, ""),
         *left_rows(measures, "SIGKILL in `gan run`"),
     ]  # fmt: skip
 
 
-PIPELINE = Part("run", "SIGKILL in `gan run`", len(POINTS) + 50, run_whole, kill_run, _run_rows)
+PIPELINE = Part("run", len(POINTS) + 50, run_whole, kill_run, _run_rows)

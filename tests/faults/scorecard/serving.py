@@ -101,26 +101,32 @@ def _status(port: int, method: str, path: str, body: str | None) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body)
-        answer = connection.getresponse()
-        content = answer.read()
-        return f"{answer.status} busy" if answer.status == 503 and b"busy" in content else str(answer.status)
+        return _said(connection.getresponse())
     except (OSError, http.client.HTTPException) as error:
         return type(error).__name__
     finally:
         connection.close()
 
 
+def _said(answer: http.client.HTTPResponse) -> str:
+    content = answer.read()
+    return f"{answer.status} busy" if answer.status == 503 and b"busy" in content else str(answer.status)
+
+
 def _raw(port: int, text: bytes) -> str:
-    """The first line's status of what a malformed request is answered; nothing is an answer too."""
+    """What a malformed request is answered; nothing is an answer too, and so is `busy`: an empty body is a request."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.settimeout(10)
         try:
             connection.sendall(text)
             connection.shutdown(socket.SHUT_WR)
-            first = connection.recv(65536).split(b"\r\n", 1)[0].split()
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            return _said(answer)
         except OSError:
             return "closed"
-    return first[1].decode("latin-1") if len(first) > 1 else "closed"
+        except http.client.HTTPException as error:
+            return f"Error: {type(error).__name__}"
 
 
 def rows(measures: Sequence[Measures]) -> list[Row]:
@@ -135,4 +141,4 @@ def rows(measures: Sequence[Measures]) -> list[Row]:
     ]  # fmt: skip
 
 
-PART = Part("serve", "a service under load", 10, prepared, trial, rows)
+PART = Part("serve", 10, prepared, trial, rows)

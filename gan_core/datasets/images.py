@@ -165,6 +165,7 @@ def load_array(path: Path, size: Sequence[int] | None, channels: Channels | None
     expected = "(count, height, width[, 1 or 3]) of bytes, or of floats in [0, 1]"
     array = read_array(path, path, expected)
     fits = array.ndim == 3 or (array.ndim == 4 and array.shape[3] in (1, 3))
+    fits = fits and 0 not in array.shape[1:]  # 10^12 images without a pixel take no memory
     if not fits or not (array.dtype == np.uint8 or array.dtype.kind == "f"):
         raise DataError("not an array of images", path, f"{array.dtype} of shape {list(array.shape)}", expected)
     if array.dtype == np.uint8 and array.size and array.max() == 1:

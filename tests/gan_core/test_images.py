@@ -265,6 +265,7 @@ def test_array_is_the_same_data_set_as_its_files(tmp_path, array, shape):
         ),
         (GREY[0], r"not an array of images .*\[6, 4\]"),
         (np.zeros((60, 6, 4, 2), np.uint8), r"not an array of images .*\[60, 6, 4, 2\]"),
+        (np.zeros((10**12, 0, 8), np.uint8), r"not an array of images .*\[1000000000000, 0, 8\]"),
         (GREY / 100, "pixels out of range"),
         (np.where(GREY > 9, np.nan, 0.5), "pixels are not finite"),
         (GREY[:0], "too few images .*: 0"),

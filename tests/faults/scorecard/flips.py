@@ -96,7 +96,7 @@ class FinishedRun:
             "same": lambda: command("run", self.yaml, "--name", RUN, "--dry-run"),
             "continue": lambda: command(
                 "run", self.yaml, "--name", "more", "--continue-from", RUN, "--set", "algorithm.steps=400",
-                "--set", "tune.candidates=0", "--dry-run",
+                "--set", "tune.candidates=0", "--dry-run", "--quiet",  # else its plan has seconds, which are never the same
             ),
             "version": lambda: command("sample", f"{MODEL}/1", *sample),
             "history": lambda: _called(lambda: read_history(folder.child(run_layout.HISTORY))),

@@ -149,7 +149,8 @@ def kill_training(place: Place, number: int) -> Measures:
     with watched(process.pid) as family:
         reached, since = _strike(process, victim, at, run, drawn), time.monotonic() - ON_THEIR_WAY_SECONDS
         if victim == "driver":
-            lingering, since = outliving(family), time.monotonic()
+            lingering = outliving(family)
+            reached, since = None if reached is None else _step(run), time.monotonic()  # ranks went on for a moment
             process, again = start_gan(*words, cwd=place.folder), 1
         went_on = reached is not None and wait(lambda: _step(run) > reached, process)
         to_next = time.monotonic() - since

@@ -15,14 +15,14 @@ from pipelines import config
 from pipelines.config import Configuration
 from pipelines.data.streaming import load
 from pipelines.registry import Registry, address
-from pipelines.runs import code_version, environment, preflight, warm_start
+from pipelines.runs import code_version, preflight, warm_start
 from pipelines.runs.retention import apply_retention
 from pipelines.runs.run import Run, of_other_code
 from pipelines.runs.run_lease import working_on
 from pipelines.runtime import exit_codes, liveness, notifications, ray_session
 from pipelines.runtime.cluster import Cluster
 from pipelines.stages.table import STAGES, Stage
-from pipelines.storage import Storage, run_layout
+from pipelines.storage import Storage
 
 Log = Callable[[str], None]
 
@@ -106,12 +106,7 @@ class Pipeline:
         return notifications.notify_on_failure(configuration.notify, active, self.log_warning)
 
     def _created(
-        self,
-        settings: Configuration,
-        stem: str,
-        name: str | None,
-        continue_from: str | None,
-        overridden: Sequence[str],
+        self, settings: Configuration, stem: str, name: str | None, continue_from: str | None, overridden: Sequence[str]
     ) -> Run:
         if continue_from is None:
             return Run.create(settings, stem, name, self.storage)
@@ -191,8 +186,6 @@ class Flow:
         """Hold the run while working on it; False if another process does."""
         with working_on(self.run.folder) as free, self._at_end:
             if free:
-                if not self.run.exists:
-                    self.run.folder.write_json(run_layout.ENVIRONMENT, environment.describe())
                 self.run.save()
             yield free
 

@@ -16,7 +16,7 @@ from gan_core.portable import PortableGenerator
 from gan_core.state import AVERAGED, load_tensors
 from pipelines import config
 from pipelines.config import Configuration, ResolvedConfiguration, Weights
-from pipelines.runs import code_version
+from pipelines.runs import code_version, environment
 from pipelines.runs.recorded_run import Plan, Record, RecordedRun, damaged_run, read_run, run_names
 from pipelines.runs.records import Origin
 from pipelines.runs.resume import training_settings_from_manifest
@@ -105,7 +105,7 @@ class Run(RecordedRun):
         return self.folder.read(run_layout.RUN) is not None
 
     def save(self) -> None:
-        """Write the run's own file, and before it what its origin gives, if it is not there.
+        """Write the run's own file, and before it where it begins and what its origin gives, if it is not there.
 
         A search that is to have more candidates is not done any more, and the file is written again.
         """
@@ -125,6 +125,7 @@ class Run(RecordedRun):
                 save_checkpoint(
                     self.folder.child(run_layout.ORIGIN), self.origin.step, self.origin_tensors, about, keep=1
                 )
+            self.folder.write_json(run_layout.ENVIRONMENT, environment.describe())
             self.folder.write_json(run_layout.RUN, document)
 
     @cached_property

@@ -105,7 +105,7 @@ def test_asking_about_a_run_writes_nothing(storage, small):
     before = sorted(os.listdir(run.folder.local))
     assert run_lease.owner(run.folder) is None
     assert overview.status(run)["state"] == "stopped"
-    assert sorted(os.listdir(run.folder.local)) == before == ["run.json"]
+    assert sorted(os.listdir(run.folder.local)) == before == ["environment.json", "run.json"]
 
 
 def test_heartbeat_shows_the_owner_on_an_object_store():
@@ -268,8 +268,7 @@ def test_prune_needs_yes_and_spares_running_runs(held, small, here):
     would = here(*command, "--json").json
     assert ({one["run"]: one["kept"] for one in would["runs"]}) == {"held": "running", "old": None}
     assert (would["removed"], would["registry_asked"]) == (False, False)
-    size = (run.storage.local / "runs" / "old" / "run.json").stat().st_size
-    assert would["bytes"] == size
+    assert would["bytes"] == sum(file.stat().st_size for file in (run.storage.local / "runs" / "old").iterdir())
     assert (run.storage.local / "runs" / "old").is_dir()
     done = here(*command, "--yes")
     assert done.code == 0

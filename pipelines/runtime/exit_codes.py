@@ -38,9 +38,8 @@ def failure(error: Exception) -> tuple[int, str] | None:
         name = str(error.filename)
         return 2, f"name too long ({visible(name[:60])}…): {len(name):,} characters; expected a path that there can be"
     first = visible(str(error).splitlines()[0]) if str(error) else ""
-    if any(
-        kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(error).__mro__
-    ):  # Ray's and torch's too
+    # By name: Ray's and torch's errors of memory too, without importing either.
+    if any(kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(error).__mro__):
         return 4, f"out of memory (gan): {first}; expected more that is free, or smaller nets; the same command resumes"
     return 1, f"unexpected {type(error).__name__} (gan): {first}; --debug shows where"
 
@@ -119,9 +118,7 @@ def send_lost_signals_again() -> None:
     def send_again(ignored: "sys.UnraisableHookArgs") -> None:
         code = getattr(ignored.exc_value, "code", None) if ignored.exc_type is SystemExit else 0
         code = INTERRUPTED if ignored.exc_type is KeyboardInterrupt else code
-        lost = {INTERRUPTED: signal.SIGINT, PREEMPTED: signal.SIGTERM, HUNG_UP: signal.SIGHUP}.get(
-            code if isinstance(code, int) else 0
-        )
+        lost = next((number for number, (end, _) in ENDS.items() if end == code), None)
         if lost is None:
             report(ignored)
         else:  # later, by another thread: what is raised in here would be lost as well

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from gan_core.errors import RegistryError, first_line
 from pipelines.registry.address import ImplausibleAnswer, database_exists, redacted, without_credentials
 from pipelines.registry.mlflow_database import MlflowDatabase
+from pipelines.storage import file_lock
 from pipelines.storage.uri import make_private
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -243,7 +245,39 @@ def open_client(uri: str, create: bool = False) -> Any:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with registry_errors(uri):
         if create and uri.startswith("sqlite:///"):
-            make_private(Path(uri.removeprefix("sqlite:///")).parent)
+            path = Path(uri.removeprefix("sqlite:///"))
+            make_private(path.parent)
+            if "?" not in path.name:
+                _create_database(path)
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
         return client
+
+
+def _create_database(path: Path) -> None:
+    """Make a database of MLflow's tables, if there is none: beside its place, so that whoever is killed leaves no half of it."""
+    staging = path.with_name(f".{path.name}.new")
+    while not path.exists():
+        with file_lock.holding(staging) as free:
+            if not free:  # another process makes it
+                continue
+            try:
+                if not path.exists():
+                    _create_tables(staging / path.name)
+                    (staging / path.name).rename(path)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+def _create_tables(path: Path) -> None:
+    """What MLflow does where it finds no tables, in a file that nobody has begun."""
+    import sqlalchemy
+    from mlflow.store.db.utils import _initialize_tables
+
+    for left in path.parent.glob(f"{path.name}*"):  # by a process that was killed
+        left.unlink()
+    engine = sqlalchemy.create_engine(sqlalchemy.URL.create("sqlite", database=str(path)))
+    try:
+        _initialize_tables(engine)
+    finally:
+        engine.dispose()

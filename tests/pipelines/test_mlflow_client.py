@@ -190,3 +190,48 @@ def run(command):
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
+
+
+# One process is killed while it makes a database, at each of some moments; then that is opened as a run does.
+KILLED = """
+import os, signal, sys, time
+from pipelines.registry import Registry
+from pipelines.registry.mlflow_client import open_client
+folder, moments = sys.argv[1], int(sys.argv[2])
+since = time.monotonic()
+open_client(f"sqlite:///{folder}/whole.db", create=True)
+whole = time.monotonic() - since
+for moment in range(moments):
+    uri = f"sqlite:///{folder}/killed-{moment}.db"
+    child = os.fork()
+    if child == 0:
+        open_client(uri, create=True)
+        os._exit(0)
+    time.sleep(whole * moment / moments)
+    os.kill(child, signal.SIGKILL)
+    killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) < 0
+    registry = Registry(uri, create=True)
+    registry.backend.create_model("it")
+    print(killed, registry.models())
+"""
+
+
+def test_a_database_killed_in_the_making_is_made(tmp_path):
+    """A SIGKILL left tables without a revision, which the same command refused as "not MLflow's database" for ever."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path), "5"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("True ['it']\n") >= 3, done.stdout
+    assert done.stdout.count("['it']\n") == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*(f"killed-{n}.db" for n in range(5)), "whole.db"]
+
+
+def test_processes_that_make_one_database_share_it(tmp_path):
+    """Each found no tables, and the second to make them was refused by the first one's."""
+    script = (
+        "import sys; from pipelines.registry.mlflow_client import open_client; open_client(sys.argv[1], create=True)"
+    )
+    command = [sys.executable, "-c", script, f"sqlite:///{tmp_path}/one.db"]
+    both = [subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[1] for process in both] == ["", ""]
+    assert [path.name for path in tmp_path.iterdir()] == ["one.db"]

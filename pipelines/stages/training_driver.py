@@ -113,12 +113,17 @@ def _trainer(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from pipelines.runtime.local_process_group import LocalTorchConfig
+    from pipelines.stages.failure_policy import FailurePolicy
 
     class Trainer(TorchTrainer):  # type: ignore[misc]
-        """Ray's, but Ctrl-C is the command's: Ray's own handler would end the process as if it had succeeded."""
+        """Ray's, but Ctrl-C is the command's, where Ray's own handler would end the process as if it had succeeded."""
 
         def _register_sigint_handler(self, controller: Any) -> None:
             progress.controller = controller
+
+        def _initialize_and_run_controller(self, **how: Any) -> ray.train.Result:
+            policy = FailurePolicy(self.run_config.failure_config)
+            return super()._initialize_and_run_controller(**{**how, "failure_policy": policy})
 
     settings, group = spec.train, LocalTorchConfig if ray_session.started_here() else TorchConfig
     return Trainer(
@@ -162,6 +167,8 @@ def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
     import ray.train
     from ray.train.torch import get_device
 
+    from pipelines.stages.failure_policy import as_worker_raises
+
     spec: TrainingSpec
     spec, data = ray.get(config["payload"])
     settings = spec.train
@@ -171,8 +178,8 @@ def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
     device = get_device()
     state = spec.initial_state(data).to(device)
     resume(state, spec)
-    writer = CheckpointWriter(spec) if rank == 0 else None
     try:
+        writer = CheckpointWriter(spec) if rank == 0 else None
         for report in spec.reports(data, state, lambda step: step % settings.report_every == 0, rank, workers):
             at_checkpoint = report.step % settings.checkpoint_every == 0 or report.step == spec.steps
             if writer:
@@ -181,6 +188,8 @@ def train_loop_per_worker(config: dict[str, Any]) -> dict[str, Any]:
                 ray.train.report({"step": report.step, **report.metrics})
     except Diverged as error:
         return {"diverged": error}
+    except CheckpointError as error:
+        raise as_worker_raises(error) from error
     return {"device": str(device)}
 
 
@@ -233,6 +242,8 @@ def _save_before_leaving(spec: TrainingSpec) -> None:
 
 def _cause(error: Exception, spec: TrainingSpec) -> GanError:
     """A worker's own error in our words, or the failure with the place to look."""
+    from pipelines.stages.failure_policy import own_errors
+
     settings, kept = spec.train, "the last checkpoint is kept: run the same command again"
     if type(getattr(error, "controller_failure", None)).__name__ == "WorkerGroupStartupTimeoutError":
         return CheckpointError(
@@ -240,8 +251,5 @@ def _cause(error: Exception, spec: TrainingSpec) -> GanError:
             f"not within {settings.start_timeout_s:g} s (train.start_timeout_s)",
             f"room for {settings.workers} on the cluster; {kept}",
         )  # fmt: skip
-    for failure in getattr(error, "worker_failures", {}).values():
-        for cause in (failure, getattr(failure, "cause", None), failure.__cause__):
-            if isinstance(cause, GanError):
-                return cause
-    return CheckpointError(f"{spec.title} failed", spec.run.uri, last_line(error), f"workers that live; {kept}")
+    failed = CheckpointError(f"{spec.title} failed", spec.run.uri, last_line(error), f"workers that live; {kept}")
+    return next(own_errors(error), failed)

@@ -1,6 +1,7 @@
 """Each end has its cause, its line and its code: a full disk, Ctrl-C, a signal that is lost or that nothing hears."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -90,6 +91,34 @@ def test_full_disk_in_a_search_is_reported(small_yaml, disk, tmp_path):
     with pytest.raises(OSError, match="No space left"):
         (seen / "filler").write_bytes(bytes(ROOM))
     failed(end(process), 4, "disk full", f"({folder}/runs/it)", "bytes free", "for checkpoints")
+
+
+# The same command twice on one disk, which is full when the first of them ends, and has room before the second.
+TWICE = """"$@"; echo "ended $?"; rm "$FILLER"; exec "$@\""""
+
+
+@pytest.mark.timeout(600)
+def test_full_disk_in_a_training_ends_it_once(small_yaml, disk, tmp_path):
+    """It was tried again `train.max_failures` times first; with room again the same command finishes."""
+    folder, within = disk
+    words = ["train", small_yaml, "--name", "it", "--storage", folder, "--json"]
+    settings = ("algorithm.steps=3000", "train.checkpoint_every=20", "train.report_every=20", "train.max_failures=99")
+    command = [sys.executable, *GAN, *map(str, words), *(word for pair in settings for word in ("--set", pair))]
+    process = subprocess.Popen(
+        [*within, "sh", "-c", TWICE, "sh", *command], cwd=tmp_path, env=environment(FILLER=str(folder / "filler")),
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    seen = Path(f"/proc/{process.pid}/root{folder}")
+    until(lambda: list(seen.glob("runs/it/checkpoints/step=*")) or process.poll() is not None)
+    with pytest.raises(OSError, match="No space left"):
+        (seen / "filler").write_bytes(bytes(ROOM))
+    answer = end(process)
+    errors = [line for line in answer.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, answer.err
+    assert re.match(r"error: storage refused .*: No space left on device; [\d,]+ bytes wanted", errors[0])
+    assert "ended 4\n" in answer.out
+    assert answer.code == 0, answer.err
+    assert answer.json["step"] == 3000
 
 
 # A database on a disk that fills up, and has room again.

@@ -19,7 +19,7 @@ from pipelines.runs import code_version, preflight, warm_start
 from pipelines.runs.retention import apply_retention
 from pipelines.runs.run import Run, of_other_code
 from pipelines.runs.run_lease import working_on
-from pipelines.runtime import exit_codes, liveness, notifications, ray_session
+from pipelines.runtime import exit_codes, notifications, ray_session, supervisor
 from pipelines.runtime.cluster import Cluster
 from pipelines.stages.table import STAGES, Stage
 from pipelines.storage import Storage
@@ -79,7 +79,7 @@ class Pipeline:
         Raises:
             GanError: Whatever cannot be done, in a line; what was done is kept.
         """
-        name = name or liveness.run_begun()
+        name = supervisor.run_begun(self.log) or name
         with self._notifying(configuration, name or stem, dry_run) as active:
             run = self._created(configuration, stem, name, continue_from, overridden)
             active.run = run.name

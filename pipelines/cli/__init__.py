@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import click
@@ -17,7 +18,7 @@ from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline
 from pipelines.cli.configuration import show_configuration
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
-from pipelines.runtime import exit_codes, import_path
+from pipelines.runtime import exit_codes, import_path, supervisor
 
 # Torch, Ray and MLflow are imported by the commands that need them: --help answers at once.
 
@@ -92,11 +93,18 @@ def main() -> NoReturn:
     import_path.leave_out_current_folder()
     ended: list[tuple[int, str]] = []
 
-    def leave(number: int, frame: object) -> NoReturn:
-        ended.append(exit_codes.ENDS[signal.Signals(number)])
-        sys.exit(ended[-1][0])
+    def leave(number: int, frame: object) -> None:
+        if not exit_codes.is_repeated(number):
+            ended.append(exit_codes.ENDS[signal.Signals(number)])
+            sys.exit(ended[-1][0])
+
+    def interrupt(number: int, frame: object) -> None:
+        if not exit_codes.is_repeated(number):
+            raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, leave)
+    if supervisor.is_supervised() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else it is nohup's
         signal.signal(signal.SIGHUP, leave)
     exit_codes.send_lost_signals_again()
@@ -129,15 +137,19 @@ def process() -> NoReturn:
     What is left in a process of a Ray that was interrupted while it started, or that has died, would
     abort it, or end it with 1, or never end it.
     """
-    exit_codes.own_process(lambda line, code: _failed(line, code, debug=False))
+    emit_failure = partial(_failed, debug=False)
+    supervisor.supervise(emit_failure)
+    exit_codes.own_process(emit_failure)
     try:
         main()
     except SystemExit as end:
-        if end.code:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(int(end.code))
+        code = int(end.code or 0)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        supervisor.ends_with(code)
+        if code:
+            os._exit(code)
         raise
 
 

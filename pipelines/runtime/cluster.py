@@ -3,11 +3,12 @@
 import contextlib
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from pipelines.config import Configuration
-from pipelines.runtime import exit_codes, liveness, lost_resources, ray_session
+from pipelines.runtime import exit_codes, liveness, lost_resources, own_session, ray_session, supervisor
 
 Result = TypeVar("Result")
 
@@ -39,6 +40,7 @@ class Cluster:
     def leave(self) -> None:
         """End a Ray of our own, or the connection to another."""
         self._session.close()
+        supervisor.resumes(None)
 
     def call(self, work: Callable[[], Result]) -> Result:
         """Do a stage's work on the cluster; again, from what it has saved, if a Ray of our own loses what it needs.
@@ -46,15 +48,18 @@ class Cluster:
         Raises:
             Lost, RayLost: If it did so more often than `train.max_failures`.
         """
-        for restarts in itertools.count(liveness.times_begun_anew()):
+        for restarts in itertools.count(supervisor.times_begun_anew()):
             left = restarts < self.configuration.train.max_failures
             self.join()
+            supervisor.resumes(self.run if left and ray_session.started_here() else None)
             try:
-                with liveness.watched(self._begin_anew if left and exit_codes.is_own_process() else None):
+                with liveness.watched(self._begin_anew if left and supervisor.is_supervised() else None):
                     return work()
             except Exception as error:
                 lost = lost_resources.behind(error)
                 if lost is None or not left or exit_codes.is_ending():
+                    if isinstance(error, liveness.RayLost) and exit_codes.is_own_process():
+                        own_session.end()  # a dead one cannot be left: that takes a minute, and then ends this process
                     raise
             self._lose(lost)
         raise AssertionError("unreachable")
@@ -62,8 +67,8 @@ class Cluster:
     def _lose(self, lost: str) -> None:
         """Leave a Ray of our own that is of no use any more; one that is dead may keep whoever asks it."""
         self.log(f"ray    lost: {lost}; it is started anew")
-        stuck = threading.Timer(liveness.LEAVE_SECONDS, liveness.begin_anew, (self.run,))
-        if exit_codes.is_own_process():
+        stuck = threading.Timer(liveness.LEAVE_SECONDS, self._end_for_anew)
+        if supervisor.is_supervised():
             stuck.daemon = True
             stuck.start()
         self.leave()
@@ -71,4 +76,10 @@ class Cluster:
 
     def _begin_anew(self, lost: str) -> None:
         self.log(f"ray    lost: {lost}; the command begins anew")
-        liveness.begin_anew(self.run)
+        self._end_for_anew()
+
+    def _end_for_anew(self) -> None:
+        while exit_codes.is_ending():  # a signal's own end is near
+            time.sleep(liveness.POLL_SECONDS)
+        own_session.end()
+        supervisor.begin_anew(self.run)

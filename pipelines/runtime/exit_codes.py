@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import functools
+import math
 import os
 import select
 import signal
@@ -10,9 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from gan_core.errors import GanError, visible
-from pipelines.runtime import installed
+from pipelines.runtime import installed, supervisor
 
 HUNG_UP, INTERRUPTED, PREEMPTED = 129, 130, 143
 PREEMPTED_LINE = "preempted (gan): by SIGTERM; the same command resumes"
@@ -23,6 +25,7 @@ ENDS = {
     signal.SIGHUP: (HUNG_UP, HUNG_UP_LINE),
 }
 SENT_AGAIN_S = 0.1
+REPEATED_S = 1.0  # who sends a signal to a command's whole group, or to all its processes, sends it twice: its parent forwards it
 LEAVE_SECONDS = 9.5  # from a signal to the end, whatever the work waits for
 
 
@@ -75,7 +78,7 @@ def bound_the_end() -> None:
     """
     if _own_process is None or threading.current_thread() is not threading.main_thread():
         return
-    say, (reader, writer) = _own_process, os.pipe()
+    reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
@@ -86,12 +89,31 @@ def bound_the_end() -> None:
         time.sleep(LEAVE_SECONDS)
         last_words.acquire(timeout=LAST_WORDS_SECONDS)
         code, line = ENDS[signal.Signals(number)]
-        try:
-            say(line, code)
-        finally:  # perhaps nobody reads it
-            os._exit(code)
+        end_process(line, code)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def end_process(line: str, code: int) -> NoReturn:
+    """End this process at once, with its line, whatever its threads wait for."""
+    try:
+        if _own_process is not None:
+            _own_process(line, code)
+        else:
+            sys.stderr.write(f"error: {line}\n")
+            sys.stderr.flush()
+    finally:  # perhaps nobody reads it
+        supervisor.ends_with(code)
+        os._exit(code)
+
+
+_arrived: dict[int, float] = {}
+
+
+def is_repeated(number: int) -> bool:
+    """Whether a signal has arrived a moment ago, and this is the same one again."""
+    before, _arrived[number] = _arrived.get(number, -math.inf), time.monotonic()
+    return _arrived[number] - before < REPEATED_S
 
 
 @contextlib.contextmanager
@@ -122,6 +144,7 @@ def send_lost_signals_again() -> None:
         if lost is None:
             report(ignored)
         else:  # later, by another thread: what is raised in here would be lost as well
+            _arrived.pop(lost, None)
             threading.Timer(SENT_AGAIN_S, os.kill, (os.getpid(), lost)).start()
 
     sys.unraisablehook = send_again

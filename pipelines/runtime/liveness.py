@@ -1,23 +1,19 @@
 """A Ray of this machine that dies ends what waits for it, with its cause, before Ray ends this process without a word."""
 
 import contextlib
-import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from gan_core.errors import CheckpointError
-from pipelines.runtime import exit_codes, own_session
+from pipelines.runtime import exit_codes
 
 POLL_SECONDS = 0.5
 LEAVE_SECONDS = 10.0  # for the main thread to end its work once it is interrupted
 NEEDED = ("raylet", "gcs_server")
 INTERRUPT = signal.SIGUSR1  # the main thread's: not one of those that a user or a scheduler sends
-# In the environment of a command that has begun anew: how often, and with which run, whose configuration may have changed.
-BEGUN_ANEW, RUN = "GAN_BEGUN_ANEW", "GAN_BEGUN_ANEW_RUN"
 
 
 class RayLost(CheckpointError):
@@ -73,27 +69,6 @@ def lost_part() -> str | None:
     return None
 
 
-def times_begun_anew() -> int:
-    """How often this command has begun anew, its Ray having died."""
-    return int(os.environ.get(BEGUN_ANEW, 0))
-
-
-def run_begun() -> str | None:
-    """The run of a command that has begun anew, once."""
-    return os.environ.pop(RUN, None)
-
-
-def begin_anew(run: str) -> NoReturn:
-    """Begin this command again, in this process, of which a part waits for a dead Ray without end: the run resumes."""
-    while exit_codes.is_ending():  # a signal's own end is near
-        time.sleep(POLL_SECONDS)
-    own_session.end()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    environment = {**os.environ, BEGUN_ANEW: str(times_begun_anew() + 1), RUN: run}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
-
-
 def _watch(done: threading.Event, otherwise: Callable[[str], object]) -> None:
     while not done.wait(POLL_SECONDS):
         if (lost := lost_part()) is not None:
@@ -104,9 +79,7 @@ def _watch(done: threading.Event, otherwise: Callable[[str], object]) -> None:
 
 
 def _end(lost: str) -> NoReturn:
-    sys.stderr.write(f"error: {_error(lost)}\n")
-    sys.stderr.flush()
-    os._exit(RayLost.exit_code)
+    exit_codes.end_process(str(_error(lost)), RayLost.exit_code)
 
 
 def _error(lost: str) -> RayLost:

@@ -27,6 +27,7 @@ def end() -> None:
     """End every process of the session, at once; Ray itself can be used no more in this one."""
     if _folders:
         local_processes.end_session(*_folders)
+        _folders.clear()
 
 
 @contextlib.contextmanager
@@ -63,7 +64,6 @@ def holding(start: Callable[[], None]) -> Iterator[None]:
         finally:
             if not exit_codes.is_ending():
                 end()
-                _folders.clear()
                 watcher.terminate()  # nothing is left for it to do
                 watcher.wait()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from gan_core.errors import ConfigurationError, first_line
 from pipelines.config import Configuration
-from pipelines.runtime import autoscaler, exit_codes, import_path, own_session
+from pipelines.runtime import autoscaler, exit_codes, import_path, liveness, own_session
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,8 @@ def prepare_environment() -> None:
     for name, value in (ENVIRONMENT | (PATIENCE if address() is None else {})).items():
         os.environ.setdefault(name, value)
     import_path.leave_out_current_folder()
+    if address() is None and os.getppid() == 1:  # in a container, say: Ray takes such a driver's raylet for dead
+        os.environ["RAY_RAYLET_PID"] = str(os.getpid())
     if address() is None and "RAY_AUTH_MODE" not in os.environ:  # our own cluster: its token lives as long as it does
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
@@ -88,8 +90,13 @@ def cluster(log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     with contextlib.nullcontext() if named else own_session.holding(partial(_start, log)):
         try:
             yield
+        except liveness.RayLost:
+            if exit_codes.is_own_process():
+                own_session.end()
+            raise
         finally:
-            if named or not exit_codes.is_ending():  # a Ray of our own has nothing to be told, and takes seconds
+            # A Ray of our own has nothing to be told and takes seconds, a dead one a minute, and then ends this process.
+            if named or (own_session.held_here() and not exit_codes.is_ending()):
                 ray.shutdown()
 
 

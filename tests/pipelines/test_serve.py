@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pipelines.storage import Storage
 from tests.conftest import free_port
 from tests.pipelines.conftest import (
     LOOPBACK,
+    Answer,
     Place,
     environment,
     failed,
@@ -30,6 +32,7 @@ from tests.pipelines.conftest import (
     until,
 )
 from tests.pipelines.test_registry import files, register
+from tests.pipelines.test_signals import part
 
 NAME = "gan-served"
 
@@ -232,6 +235,21 @@ def test_replicas_gone_for_good_end_the_command(registered):
         kill_group(server.process)
     assert server.process.returncode == 4, err
     assert err.splitlines()[-1].startswith("error: the service has died (this cluster): no replica answers for 6 s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["gcs_server", "raylet"])
+def test_a_dead_ray_ends_the_service(program, registered):
+    """With a line and code 4: it waited a minute for a dead GCS, which then ended it with 1 and no line."""
+    place, _, _ = registered
+    server = Server(place)
+    try:
+        assert server.said, server.process.communicate()[1]
+        os.kill(part(server.process, program), signal.SIGKILL)
+        out, err = server.process.communicate(timeout=45)
+    finally:
+        kill_group(server.process)
+    failed(Answer(server.process.returncode, out, err), 4, "Ray has died (this machine)")
 
 
 @pytest.mark.slow

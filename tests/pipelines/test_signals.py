@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.conftest import failed, start_gan, until
+from pipelines.runtime import supervisor
+from tests.pipelines.conftest import failed, gan, start_gan, until
 from tests.pipelines.test_outcome import end
 
 
@@ -113,6 +114,7 @@ def test_a_signal_in_any_stage_leaves_nothing(sign, code, stage, kept, small_yam
         ("raylet", "training"),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in [
             ("gcs_server", "search"), ("raylet", "search"), ("gcs_server", "training"), ("gcs_server", "evaluation"),
+            ("raylet", "evaluation"),
         ]),
     ],
 )  # fmt: skip
@@ -127,6 +129,24 @@ def test_a_dead_ray_is_started_anew(program, stage, small_yaml, tmp_path):
     answer = end(process)
     assert answer.code == 0, answer.err
     lost = f"ray    lost: its {program} was ended by SIGKILL; "
-    said = [line.removeprefix(lost) for line in answer.err.splitlines() if line.startswith(lost)]
-    assert said[-1] in ("it is started anew", "the command begins anew"), answer.err
+    lines = (
+        f"{lost}it is started anew",
+        f"{lost}the command begins anew",
+        f"ray    lost: {supervisor.SILENT}; the command has begun anew",
+    )
+    assert [line for line in answer.err.splitlines() if line.startswith("ray    lost")][-1] in lines, answer.err
     assert len(answer.out.splitlines()) == 1  # the result alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("program", "stage"), [("gcs_server", "training"), ("raylet", "evaluation")])
+def test_a_dead_ray_without_a_restart_has_its_line(program, stage, small_yaml, tmp_path):
+    """Leaving a Ray whose GCS was dead took a minute, and then Ray ended the command with 1 and no line."""
+    command, happened, setting = STAGES[stage]
+    words = (command, small_yaml, "--name", "it", "--storage", "st", "--json", "--set", setting)
+    words += ("--set", "train.max_failures=0")
+    process = start_gan(*words, cwd=tmp_path)
+    until(lambda: list((tmp_path / "st" / "runs" / "it").glob(happened)) or process.poll() is not None)
+    os.kill(part(process, program), signal.SIGKILL)
+    failed(end(process, 45), 4, "Ray has died (this machine)")
+    assert gan(*words, cwd=tmp_path).code == 0

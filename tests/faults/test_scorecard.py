@@ -67,7 +67,8 @@ def test_hostile_input_is_refused_in_time(tmp_path):
 def test_a_command_that_dies_reaches_no_next_step():
     """Where a rank's death ends the command, neither its next step nor its being given again is within the targets."""
     usual = {"fault": "", "equal": True, "hung": False, "leaked": 0}
-    others = [{**usual, f"{victim}_again": 1, f"{victim}_to_next": 9.0} for victim in ("raylet", "driver")]
+    again = {"raylet": 0, "driver": 1}
+    others = [{**usual, f"{victim}_again": again[victim], f"{victim}_to_next": 9.0} for victim in again]
     others.append({**usual, "controller_again": 0, "controller_to_next": 3.0})
     well = PARTS["kill"].rows([*others, {**usual, "worker_again": 0, "worker_to_next": 4.0}])
     assert all(row.met for row in well)

@@ -1,4 +1,4 @@
-"""SIGKILL and SIGTERM to a command's processes at random moments: the same command again ends with undisturbed bits."""
+"""SIGKILL and SIGTERM to a training's processes, again and again at random steps: it ends with the undisturbed bits."""
 
 import contextlib
 import os
@@ -21,10 +21,13 @@ from tests.faults.scorecard.parts import Measures, Part, Row, at_most, of_all
 from tests.faults.scorecard.processes import outliving, titles, watched
 from tests.pipelines.conftest import SMALL, Answer, gan, kill_group, start_gan, trained_alone
 
-STEPS, HANG_SECONDS, ON_THEIR_WAY_SECONDS = 300, 600.0, 1.0
+HANG_SECONDS, ON_THEIR_WAY_SECONDS = 600.0, 1.0
 VICTIMS = {"worker": "ray::RayTrainWorker", "controller": "ray::TrainController", "raylet": "raylet", "driver": ""}
-MOST_AGAIN = {"worker": 0, "controller": 0, "raylet": 1, "driver": 1}  # commands: Ray ends some at its raylet's death
+MOST_AGAIN = {"worker": 0, "controller": 0, "raylet": 0, "driver": 1}  # commands
 TRIES = 4  # of the same command
+STRETCH = 400  # steps of a training for each disturbance: it comes in the first half, and there is a next step before the next
+SIGTERMS_EACH = 5  # of a training
+STEPS = STRETCH * SIGTERMS_EACH
 
 
 @dataclass
@@ -36,7 +39,7 @@ class Place:
     seed: int
     weights: str = ""
     whole: dict[str, Any] = field(default_factory=dict)  # records of an undisturbed `gan run`
-    seconds: float = 0.0  # that it took
+    ends: dict[str, float] = field(default_factory=dict)  # seconds until its first result, and until each record
 
     def run(self, name: str) -> Storage:
         """A run's folder."""
@@ -82,7 +85,7 @@ def wait(
     return True
 
 
-def _end(process: "subprocess.Popen[str]") -> tuple[Answer | None, float]:
+def end(process: "subprocess.Popen[str]") -> tuple[Answer | None, float]:
     """How a command ends, and in how many seconds; None if it does not."""
     since = time.monotonic()
     try:
@@ -140,37 +143,44 @@ def _strike(process: "subprocess.Popen[str]", victim: str, at: int, run: Storage
 
 
 def kill_training(place: Place, number: int) -> Measures:
-    """SIGKILL to a rank, the controller, the raylet or the driver of a training, at a random step."""
-    drawn = random.Random(f"{place.seed} {number}")
-    victim, at, name = list(VICTIMS)[number % len(VICTIMS)], drawn.randrange(0, STEPS * 3 // 4), f"kill-{number}"
+    """SIGKILL to a rank, the controller and the driver of a training, in any order, and to the raylet, each at a random step."""
+    drawn, name = random.Random(f"{place.seed} {number}"), f"kill-{number}"
+    # The raylet last: ranks do many more steps before they end without it, and who is to be killed next would be gone.
+    victims = [*drawn.sample(["worker", "controller", "driver"], 3), "raylet"]
     run, words = place.run(name), _train(place, name)
     shutil.rmtree(place.folder / "storage" / "runs" / name, ignore_errors=True)
-    process, lingering, again = start_gan(*words, cwd=place.folder), list[int](), 0
-    with watched(process.pid) as family:
-        reached, since = _strike(process, victim, at, run, drawn), time.monotonic() - ON_THEIR_WAY_SECONDS
-        if victim == "driver":
-            lingering = outliving(family)
-            reached, since = None if reached is None else _step(run), time.monotonic()  # ranks went on for a moment
-            process, again = start_gan(*words, cwd=place.folder), 1
-        went_on = reached is not None and wait(lambda: _step(run) > reached, process)
-        to_next = time.monotonic() - since
-        answer, _ = _end(process)
+    lingering, measured, faults = list[int](), dict[str, Any](), list[str]()
+    process = start_gan(*words, cwd=place.folder)
+    with contextlib.ExitStack() as watching:
+        family = watching.enter_context(watched(process.pid))
+        for turn, victim in enumerate(victims):
+            at = STRETCH * turn + drawn.randrange(STRETCH // 2)
+            reached, since = _strike(process, victim, at, run, drawn), time.monotonic() - ON_THEIR_WAY_SECONDS
+            measured[f"{victim}_again"] = int(victim == "driver")
+            if victim == "driver":
+                lingering += outliving(family)
+                reached, since = None if reached is None else _step(run), time.monotonic()  # ranks went on for a moment
+                process = start_gan(*words, cwd=place.folder)
+                family = watching.enter_context(watched(process.pid))
+            if reached is None:
+                faults.append(f"no {victim} to kill at step {at}, a fault of the scorecard")
+            elif victim != "raylet" and wait(lambda reached=reached: _step(run) > reached, process):
+                measured[f"{victim}_to_next"] = round(time.monotonic() - since, 2)
+            if process.poll():  # it has died of that
+                measured[f"{victim}_again"] += 1
+                process = start_gan(*words, cwd=place.folder)
+                family = watching.enter_context(watched(process.pid))
+        answer, _ = end(process)
     lingering += outliving(family)
     if answer is not None and answer.code:
         answer, tries = command_again(place, words)
-        again += tries
-    faults = _training_faults(place, run, answer)
-    faults += [f"no {victim} to kill, a fault of the scorecard"] if reached is None else []
+        measured["raylet_again"] += tries
+    faults += _training_faults(place, run, answer)
     faults += [f"{len(lingering)} processes outlive it"] if lingering else []
     shutil.rmtree(place.folder / "storage" / "runs" / name, ignore_errors=True)
     return {
-        "fault": f"{victim} at step {reached}: {'; '.join(faults)}" if faults else "",
-        "equal": not unequal(faults),
-        "hung": "it hangs" in faults,
-        "leaked": len(lingering),
-        f"{victim}_again": again,
-        # Of a command that dies there is no next step, and without a raylet ranks do many more before they end.
-        **({f"{victim}_to_next": round(to_next, 2)} if went_on and victim != "raylet" else {}),
+        "fault": f"killed: {', '.join(victims)}: {'; '.join(faults)}" if faults else "",
+        "equal": not unequal(faults), "hung": "it hangs" in faults, "leaked": len(lingering), **measured,
     }  # fmt: skip
 
 
@@ -179,34 +189,38 @@ def unequal(faults: Sequence[str]) -> bool:
 
 
 def terminate_training(place: Place, number: int) -> Measures:
-    """SIGTERM to the driver of a training at a random step: 143, in time, and no step lost."""
+    """SIGTERM to the driver of a training again and again, each at a random step: 143, in time, and no step lost."""
     drawn, name = random.Random(f"{place.seed} term {number}"), f"term-{number}"
     run, words = place.run(name), _train(place, name)
     shutil.rmtree(place.folder / "storage" / "runs" / name, ignore_errors=True)
-    at = drawn.randrange(0, STEPS * 3 // 4)
-    process = start_gan(*words, cwd=place.folder)
-    with watched(process.pid) as family:
-        wait(lambda: _step(run) >= at and titles(process.pid), process)
-        process.send_signal(signal.SIGTERM)
-        answer, seconds = _end(process)
-    lingering = outliving(family)
-    saved = [checkpoint_step(found) for found in checkpoint_names(run.child("checkpoints"))]
-    lost = max(0, _step(run) - max(saved, default=0))
-    faults = ["it hangs"] if answer is None else [f"exit {answer.code}"] if answer.code != 143 else []
-    faults += [f"{len(lingering)} processes outlive it"] if lingering else []
+    faults, seconds, lost, leaked = list[str](), list[float](), 0, 0
+    for turn in range(SIGTERMS_EACH):
+        at = STRETCH * turn + drawn.randrange(STRETCH // 2)
+        process = start_gan(*words, cwd=place.folder)
+        with watched(process.pid) as family:
+            wait(lambda at=at, process=process: _step(run) >= at and titles(process.pid), process)
+            process.send_signal(signal.SIGTERM)
+            answer, took = end(process)
+        lingering = outliving(family)
+        saved = [checkpoint_step(found) for found in checkpoint_names(run.child("checkpoints"))]
+        lost, leaked = lost + max(0, _step(run) - max(saved, default=0)), leaked + len(lingering)
+        seconds.append(round(took, 2))
+        faults += ["it hangs"] if answer is None else [f"exit {answer.code} at {at}"] if answer.code != 143 else []
+        faults += [f"{len(lingering)} processes outlive it"] if lingering else []
     faults += [f"{lost} steps lost"] if lost else []
     faults += _training_faults(place, run, command_again(place, words)[0])
     shutil.rmtree(place.folder / "storage" / "runs" / name, ignore_errors=True)
     return {
-        "fault": "; ".join(faults), "equal": not unequal(faults), "hung": answer is None, "leaked": len(lingering),
-        "to_exit": round(seconds, 2), "lost": lost,
+        "fault": "; ".join(faults), "equal": not unequal(faults), "hung": "it hangs" in faults, "leaked": leaked,
+        "to_exit": max(seconds), "lost": lost,
     }  # fmt: skip
 
 
 def _kill_rows(measures: Sequence[Measures]) -> list[Row]:
-    equal = sum(one["equal"] for one in measures)
+    kills = len(VICTIMS) * len(measures)
+    equal = len(VICTIMS) * sum(one["equal"] for one in measures)
     return [
-        Row("bit-equal after SIGKILL of a rank, the controller, the raylet, the driver", "all", f"{equal} of {len(measures)}", equal == len(measures)),
+        Row(f"bit-equal after SIGKILL of a rank, the controller, the raylet, the driver, in each of {len(measures)} trainings", "all", f"{equal} of {kills}", equal == kills),
         at_most(measures, "worker_to_next", "SIGKILL of a rank to the next step of the same command", 20),
         at_most(measures, "controller_to_next", "SIGKILL of the controller to the next step of the same command", 20),
         at_most(measures, "driver_to_next", "SIGKILL of the driver, the same command, to the next step", 40),
@@ -232,12 +246,16 @@ def left_rows(measures: Sequence[Measures], what: str) -> list[Row]:
 
 def _sigterm_rows(measures: Sequence[Measures]) -> list[Row]:
     return [
-        of_all(measures, "SIGTERM in a training: 143, no step lost, nothing left, bit-equal afterwards", "all"),
+        of_all(
+            measures,
+            f"{SIGTERMS_EACH} SIGTERM in a training: 143, no step lost, nothing left, bit-equal afterwards",
+            "all",
+        ),
         at_most(measures, "to_exit", "SIGTERM to exit", 10),
         at_most(measures, "lost", "steps lost per SIGTERM", 0, ""),
         *left_rows(measures, "SIGTERM in a training"),
     ]
 
 
-TRAINING = Part("kill", 100, trained, kill_training, _kill_rows)
-SIGTERMS = Part("term", 10, trained, terminate_training, _sigterm_rows)
+TRAINING = Part("kill", 25, trained, kill_training, _kill_rows)
+SIGTERMS = Part("term", 2, trained, terminate_training, _sigterm_rows)

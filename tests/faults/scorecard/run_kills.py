@@ -1,4 +1,4 @@
-"""SIGKILL to the whole of `gan run`, at every fault point and at random moments: the same command finishes what is left."""
+"""SIGKILL to the whole of `gan run`, again and again, at fault points and random moments: the same command finishes what is left."""
 
 import contextlib
 import json
@@ -11,17 +11,20 @@ from typing import Any
 
 from pipelines.registry import Registry
 from pipelines.storage import Storage
-from tests.faults.scorecard.kills import HANG_SECONDS, Place, command_again, left_rows, unequal, wait
+from tests.faults.scorecard.kills import Place, command_again, end, left_rows, unequal, wait
 from tests.faults.scorecard.parts import Measures, Part, Row, at_most
 from tests.faults.scorecard.processes import outliving, watched
-from tests.pipelines.conftest import SMALL, Answer, gan, kill_group, start_gan
+from tests.pipelines.conftest import SMALL, Answer, kill_group, start_gan
 
 MODEL = "gan-small"
+STAGES = ("tune", "train", "evaluate", "register", "report")
 TIMES = {"train": ["seconds", "run", "checkpoint"], "tune": ["seconds"], "evaluate": ["seconds"]}
 
 LATE = ", after its end"
+CHAINS, MOMENTS = 10, 5  # runs that are killed at random moments, and at how many each
+START = "tune/findings/*/*.jsonl"  # what a command takes until there is something that it has found
 POINTS = (
-    "run.json", "tune/findings/*/*.jsonl", "records/tune.json", "checkpoints/step=*", "records/train.json",
+    "run.json", START, "records/tune.json", "checkpoints/step=*", "records/train.json",
     "records/evaluate.json", "records/register.json", "report/report.html", "records/report.json",
 )  # fmt: skip
 
@@ -41,64 +44,84 @@ def _whole(place: Place, name: str) -> list[object]:
 
 @contextlib.contextmanager
 def run_whole(folder: Path, seed: int) -> Iterator[Place]:
-    """What an undisturbed `gan run` gives, and how long it takes."""
+    """What an undisturbed `gan run` gives, when each of its stages ends, and how long it takes."""
     place = Place(folder, folder / "small.yaml", seed)
     place.yaml.write_text(SMALL)
     kept = folder / "undisturbed.json"
     if not kept.exists():
-        since = time.monotonic()
-        answer = gan(*_whole(place, "undisturbed"), cwd=folder, timeout=HANG_SECONDS)
+        shutil.rmtree(folder / "undisturbed", ignore_errors=True)
+        run = folder / "undisturbed" / "runs" / "undisturbed"
+        since, process = time.monotonic(), start_gan(*_whole(place, "undisturbed"), cwd=folder)
+        ends = {}
+        for point in (START, *(f"records/{stage}.json" for stage in STAGES)):
+            wait(lambda point=point: list(run.glob(point)), process)
+            ends[point] = time.monotonic() - since
+        answer, _ = end(process)
+        assert answer is not None
         assert answer.code == 0, answer.err
-        records = _records(Storage.at(folder / "undisturbed" / "runs" / "undisturbed"))
-        kept.write_text(json.dumps({"records": records, "seconds": time.monotonic() - since}))
+        kept.write_text(json.dumps({"records": _records(Storage.at(run)), "ends": ends}))
     known = json.loads(kept.read_text())
-    place.whole, place.seconds = known["records"], known["seconds"]
+    place.whole, place.ends = known["records"], known["ends"]
     yield place
 
 
-def _killed(place: Place, number: int, words: list[object], run: Path) -> tuple[str, list[str], list[int]]:
-    """Start it and kill all of it: when, what was wrong with that, and what outlives it."""
-    drawn = random.Random(f"{place.seed} run {number}")
-    process, faults = start_gan(*words, cwd=place.folder), list[str]()
+def _moment(place: Place, run: Path, drawn: random.Random) -> float:
+    """Seconds from a command's start on: any of what it needs to begin and to do what is left of the run."""
+    done = [second for point, second in place.ends.items() if (run / point).exists()]
+    left = max(place.ends.values()) - max(done, default=place.ends[START])
+    return drawn.uniform(0, place.ends[START] + left)
+
+
+def _killed(words: list[object], run: Path, at: str | float, folder: Path) -> tuple[str, str, list[int]]:
+    """Start it and kill all of it, at a fault point or after seconds: when, what was wrong with that, what outlives it."""
+    there = isinstance(at, str) and list(run.glob(at))
+    process, fault = start_gan(*words, cwd=folder), ""
     with watched(process.pid) as family:
-        if number < len(POINTS):
-            point = POINTS[number]
-            if not wait(lambda: list(run.glob(point)), process):
-                faults = ["it hangs" if process.poll() is None else "never there, a fault of the scorecard"]
-        else:
-            seconds = drawn.uniform(0, place.seconds)
-            wait(lambda: False, process, seconds)
-            point = f"{seconds:.1f} s"
-        if process.poll() is not None and not faults:
-            point += LATE
+        if isinstance(at, float):
+            wait(lambda: False, process, at)
+        elif not wait(lambda: not there and list(run.glob(at)), process) and not there:
+            fault = "it hangs" if process.poll() is None else "never there, a fault of the scorecard"
+        when = f"{at:.1f} s" if isinstance(at, float) else at
+        if process.poll() is not None and not fault:
+            when += LATE
+            fault = "" if process.returncode == 0 else f"exit {process.returncode} before it"
         kill_group(process)
-    return point, faults, outliving(family)
+    return when, fault, outliving(family)
 
 
 def kill_run(place: Place, number: int) -> Measures:
-    """SIGKILL to the driver and all that it has started, at a fault point or any moment; the same command again."""
-    name = f"run-{number}"
-    run, words = Storage.at(place.folder / name / "runs" / name), _whole(place, name)
-    shutil.rmtree(place.folder / name, ignore_errors=True)
-    point, faults, lingering = _killed(place, number, words, place.folder / name / "runs" / name)
-    before = {stage: run.read(f"records/{stage}.json") for stage in ("tune", "train", "evaluate", "register", "report")}
+    """One run whose command is killed again and again, with all that it has started: at each fault point, or at random moments."""
+    name, drawn = f"run-{number}", random.Random(f"{place.seed} run {number}")
+    folder, words = place.folder / f"run-{number}", _whole(place, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    path, run = folder / "runs" / name, Storage.at(folder / "runs" / name)
+    whens, faults, lingering, before = list[str](), list[str](), 0, dict[str, bytes]()
+    for point in POINTS if number == 0 else [None] * MOMENTS:
+        when, fault, left = _killed(words, path, point or _moment(place, path, drawn), place.folder)
+        whens.append(when)
+        faults += [f"{when}: {fault}"] if fault else []
+        faults += [f"{when}: {len(left)} processes outlive it"] if left else []
+        lingering += len(left)
+        for stage in STAGES:  # the first record that there is of a stage is the last
+            if record := run.read(f"records/{stage}.json"):
+                before.setdefault(stage, record)
     answer, tries = command_again(place, words)
     if answer is None:
         faults += ["it hangs"]
     elif answer.code:
         faults += [f"exit {answer.code}: {(answer.err.strip().splitlines() or [''])[-1][:200]}"]
     faults += ["other records"] if _records(run) != place.whole else []
-    repeated = [stage for stage, record in before.items() if record and run.read(f"records/{stage}.json") != record]
+    repeated = [stage for stage, record in before.items() if run.read(f"records/{stage}.json") != record]
     faults += [f"repeated: {', '.join(repeated)}"] if repeated else []
-    opened, versions = _open_runs(place.folder / name, answer)
+    opened, versions = _open_runs(folder, answer)
     faults += [f"{opened} runs left open"] if opened else []
     faults += [f"{versions} versions"] if versions != 1 else []
-    faults += [f"{len(lingering)} processes outlive it"] if lingering else []
-    shutil.rmtree(place.folder / name, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     return {
-        "fault": f"killed at {point}: {'; '.join(faults)}" if faults else "",
-        "equal": not unequal(faults), "hung": "it hangs" in faults, "leaked": len(lingering), "again": tries,
-        "repeated": len(repeated), "open": opened, "late": point.endswith(LATE),
+        "fault": f"killed at {', '.join(whens)}: {'; '.join(faults)}" if faults else "", "kills": len(whens),
+        "points": len(POINTS) * (number == 0),
+        "equal": not unequal(faults), "hung": any("it hangs" in fault for fault in faults), "leaked": lingering,
+        "again": tries, "repeated": len(repeated), "open": opened, "late": sum(when.endswith(LATE) for when in whens),
     }  # fmt: skip
 
 
@@ -114,11 +137,11 @@ def _open_runs(folder: Path, answer: Answer | None) -> tuple[int, int]:
 
 def _run_rows(measures: Sequence[Measures]) -> list[Row]:
     repeated, opened = (sum(one[key] for one in measures) for key in ("repeated", "open"))
-    equal = sum(one["equal"] for one in measures)
-    points, late = min(len(POINTS), len(measures)), sum(one["late"] for one in measures)
-    what = f"{points} fault points and {len(measures) - points} random moments ({late} after its end)"
+    kills, points, late = (sum(one[key] for one in measures) for key in ("kills", "points", "late"))
+    equal = sum(one["kills"] for one in measures if one["equal"])
+    what = f"{points} fault points and {kills - points} random moments ({late} after its end) of {len(measures)} runs"
     return [
-        Row(f"`gan run` killed at {what}: finishes, bit-equal", "all", f"{equal} of {len(measures)}", equal == len(measures)),
+        Row(f"`gan run` killed at {what}: finishes, bit-equal", "all", f"{equal} of {kills}", equal == kills),
         Row("stages repeated", "0", str(repeated), not repeated),
         Row("MLflow runs left open", "0", str(opened), not opened),
         at_most(measures, "again", "the same command until it ends well", 1, ""),
@@ -126,4 +149,4 @@ def _run_rows(measures: Sequence[Measures]) -> list[Row]:
     ]  # fmt: skip
 
 
-PIPELINE = Part("run", len(POINTS) + 50, run_whole, kill_run, _run_rows)
+PIPELINE = Part("run", 1 + CHAINS, run_whole, kill_run, _run_rows)

@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from pipelines.flow import Pipeline
+from pipelines.runtime import supervisor
+from pipelines.storage import Storage
 from tests.pipelines.conftest import environment, failed, until
 from tests.pipelines.test_outcome import end
 from tests.pipelines.test_signals import descendants, part
@@ -55,6 +58,18 @@ def test_a_run_ended_from_within_begins_anew(how, tmp_path):
     answer = end(start(work, tmp_path))
     assert (answer.code, answer.out) == (0, "None\nrun-7\nrun-7\n")
     assert answer.err.count("the command has begun anew") == 2
+
+
+def test_a_begun_run_is_said_and_gone_on_with(small, tmp_path, monkeypatch):
+    """Once, under its own name, which the command may have been given: then nothing said that Ray had died."""
+    for given in (None, "it"):
+        monkeypatch.setenv(supervisor.RUN, "it")
+        monkeypatch.setenv(supervisor.REASON, supervisor.SILENT)
+        lines = list[str]()
+        pipeline = Pipeline(Storage.at(tmp_path), lambda: f"sqlite:///{tmp_path}/mlflow.db", lines.append)
+        assert pipeline.run(small, "small", name=given, dry_run=True).run.name == "it"
+        assert lines[0] == f"ray    lost: {supervisor.SILENT}; the command has begun anew"
+    assert pipeline.run(small, "small", dry_run=True).run.name != "it"
 
 
 def test_what_fails_after_the_end_is_no_failure(tmp_path):

@@ -97,6 +97,7 @@ def test_full_disk_in_a_search_is_reported(small_yaml, disk, tmp_path):
 TWICE = """"$@"; echo "ended $?"; rm "$FILLER"; exec "$@\""""
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_full_disk_in_a_training_ends_it_once(small_yaml, disk, tmp_path):
     """It was tried again `train.max_failures` times first; with room again the same command finishes."""

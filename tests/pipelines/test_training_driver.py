@@ -1,6 +1,7 @@
 """The training driver, for what it is given beside G and D: the encoder is saved, stopped and recovered as they are."""
 
 import os
+import resource
 import signal
 import threading
 import time
@@ -8,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray import cloudpickle
+from ray.train import FailureConfig, WorkerGroupError
 
 from gan_core.checkpoint import tensors_digest
 from gan_core.conditions.settings import InferenceSettings
@@ -15,10 +18,11 @@ from gan_core.errors import CheckpointError
 from gan_core.extensions.inference import initial_encoder, train_encoder
 from gan_core.threads import one_thread
 from pipelines.runs.resume import resume
+from pipelines.stages.failure_policy import FailurePolicy, as_worker_raises, own_errors
 from pipelines.stages.train import gan_training
 from pipelines.stages.train_encoder import encoder_training
 from pipelines.stages.training_driver import CheckpointWriter, _save_before_leaving, run_training
-from pipelines.storage import Storage, checkpoint_names, latest_checkpoint
+from pipelines.storage import Storage, checkpoint_names, latest_checkpoint, save_checkpoint
 from pipelines.storage.metric_log import read_history
 from tests.pipelines.conftest import principal_generator
 
@@ -112,3 +116,23 @@ def test_a_killed_encoder_worker_recovers_to_the_same_bits(encoder, digits, repo
     assert tensors_digest(tensors["encoder"]) == digest
     assert read_history(encoder.folder.child("history")) == rows
     assert checkpoint_names(encoder.checkpoints) == ["step=00000150", "step=00000200"]
+
+
+@pytest.mark.parametrize(("room", "decision"), [(10, "RAISE"), (None, "RETRY")])
+def test_a_full_disk_is_not_tried_again(room, decision, gan, digits):
+    """What a worker's refused checkpoint, as it reaches Ray Train's controller, leads to; another refusal to new workers."""
+    state, soft = gan.initial_state(digits.train), resource.getrlimit(resource.RLIMIT_FSIZE)
+    if room is None:
+        gan.checkpoints.local.parent.mkdir(exist_ok=True)
+        gan.checkpoints.local.write_text("a file where the folder is to be")
+    else:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, soft[1]))
+    try:
+        with pytest.raises(CheckpointError) as caught:
+            save_checkpoint(gan.checkpoints, 1, state.tensors(), {}, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+    sent = cloudpickle.loads(cloudpickle.dumps(as_worker_raises(caught.value)))
+    failed = WorkerGroupError("rank 0", {0: sent, 1: RuntimeError("connection closed by peer")})
+    assert FailurePolicy(FailureConfig(max_failures=3)).make_decision(failed).value == decision
+    assert str(next(own_errors(failed))) == str(caught.value)

@@ -13,7 +13,20 @@ from typing import Any, NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline, sample, serve, setup, submit, usage
+from pipelines.cli import (
+    champion,
+    encoder,
+    evaluate,
+    export,
+    figures,
+    impute,
+    pipeline,
+    sample,
+    serve,
+    setup,
+    submit,
+    usage,
+)
 from pipelines.cli.configuration import show_configuration
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
@@ -70,6 +83,7 @@ for command in (
     pipeline.report,
     submit.submit,
     sample.sample,
+    export.export,
     impute.impute,
     encoder.reconstruct,
     encoder.classify,

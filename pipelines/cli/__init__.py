@@ -15,6 +15,7 @@ import click
 from gan_core.errors import GanError
 from pipelines.cli import (
     champion,
+    clean,
     encoder,
     evaluate,
     export,
@@ -95,6 +96,7 @@ for command in (
     setup.doctor,
     models,
     runs,
+    clean.clean,
 ):
     cli.add_command(command)
 

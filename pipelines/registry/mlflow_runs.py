@@ -181,7 +181,10 @@ class MlflowRuns:
         known = {Path(file.path).name for file in self.client.list_artifacts(run_id, IMAGES)} if pictures else set()
         with tempfile.TemporaryDirectory() as folder:
             for picture in pictures:
-                for file, content in _image_files(run_id, name, picture).items():
+                files: dict[str, bytes] = {}
+                with contextlib.suppress(OSError, SyntaxError, ValueError):  # damaged: the run is whole without it
+                    files = _image_files(run_id, name, picture)
+                for file, content in files.items():
                     if file not in known:
                         (Path(folder) / file).write_bytes(content)
             if any(Path(folder).iterdir()):

@@ -125,13 +125,14 @@ def test_candidates_are_children_of_the_search(place):
 
 
 def test_samples_over_steps_are_there_once(place):
-    """Pictures are where MLflow's pages look for them, with a preview each, once however often they are copied."""
+    """Pictures are where MLflow's pages look for them, with a preview each, once; a damaged one is left out."""
     pictures = [
         SamplePicture(step, 5000 + step, figures.png(np.full((8, 8, 3), step, np.uint8))) for step in (0, 100, 200)
     ]
+    damaged = SamplePicture(300, 5300, pictures[0].png[:40])
     for count in (2, 3, 3):
         runs = tracking(place, "drawn")
-        runs.pictures(pictures[:count])
+        runs.pictures([*pictures[:count], damaged])
     client = runs.store.client
     names = sorted(file.path for file in client.list_artifacts(runs.parent, "images"))
     assert [name.split("+")[:5] for name in names if name.endswith(".png")] == [

@@ -14,7 +14,21 @@ from typing import Any, NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline, sample, serve, setup, submit, usage
+from pipelines.cli import (
+    champion,
+    clean,
+    encoder,
+    evaluate,
+    export,
+    figures,
+    impute,
+    pipeline,
+    sample,
+    serve,
+    setup,
+    submit,
+    usage,
+)
 from pipelines.cli.configuration import show_configuration
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
@@ -71,6 +85,7 @@ for command in (
     pipeline.report,
     submit.submit,
     sample.sample,
+    export.export,
     impute.impute,
     encoder.reconstruct,
     encoder.classify,
@@ -82,6 +97,7 @@ for command in (
     setup.doctor,
     models,
     runs,
+    clean.clean,
 ):
     cli.add_command(command)
 

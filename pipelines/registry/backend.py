@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pipelines.registry.mlflow_backend import MlflowBackend
 from pipelines.registry.model_version import ModelVersion, RegisteredModel
+from pipelines.registry.tracked_run import ChildRun, RunSource, SamplePicture
 from pipelines.storage import Storage
 
 if TYPE_CHECKING:
@@ -41,11 +42,16 @@ class ModelStore(ModelReader, Protocol):
     process has written the next read of any other has to see. Errors as of `ModelReader`.
     """
 
-    def create_model(self, name: str) -> None:
+    def create_model(self, name: str, description: str = "") -> None:
         """Create a model, unless it is there."""
 
-    def create_version(self, name: str, source: str, tags: Mapping[str, str], run_id: str | None = None) -> None:
+    def create_version(
+        self, name: str, source: str, tags: Mapping[str, str], run_id: str | None = None, description: str = ""
+    ) -> None:
         """Create a version with its tags, in one request sent once: after an error it may be there all the same."""
+
+    def show_version(self, version: ModelVersion, run_id: str, metrics: Mapping[str, float], time_ms: int) -> None:
+        """Where the registry has a page for a source: say there which version it is, and its numbers of this time."""
 
     def delete_version(self, name: str, number: int) -> None:
         """Delete a version, whose number is never used again; its files stay."""
@@ -78,11 +84,25 @@ class RunStore(Protocol):
     def experiment(self, name: str, artifacts: Storage | None) -> str:
         """The id of an experiment, created if it is not there; its files go to `artifacts` where a client decides."""
 
-    def run(self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
-        """The id of the experiment's run with these tags: the one there is, or a new one of this name."""
+    def run(
+        self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None,
+        source: RunSource | None = None, started_ms: int | None = None,
+    ) -> str:  # fmt: skip
+        """The id of the experiment's run with these tags: the one there is, or a new one of this name.
+
+        A new one is by the user who runs this, and began at `started_ms` (milliseconds since 1970), else now.
+        """
 
     def describe_run(self, run_id: str, parameters: Mapping[str, Any], dataset: "Dataset", note: str) -> None:
         """A run's parameters, those that it has left as they are, the data set it was trained on, and a note."""
+
+    def log_children(
+        self, experiment: str, parent: str, children: Sequence[ChildRun], source: RunSource | None = None
+    ) -> None:
+        """Runs inside another, in three requests each; those that are there and finished are left as they are."""
+
+    def log_pictures(self, run_id: str, name: str, pictures: Sequence[SamplePicture]) -> None:
+        """Pictures of one kind over a run's steps, two files each; those that are there are left as they are."""
 
     def log_metrics(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Numbers by name, each row of a `step`, measured at its `time_ms` or else at the run's start."""
@@ -90,8 +110,8 @@ class RunStore(Protocol):
     def log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Files by name."""
 
-    def end_run(self, run_id: str, status: str = "FINISHED") -> None:
-        """The run's end."""
+    def end_run(self, run_id: str, status: str = "FINISHED", ended_ms: int | None = None) -> None:
+        """The run's end, at this time (milliseconds since 1970), else now."""
 
 
 class Backend(ModelStore, RunStore, Protocol):

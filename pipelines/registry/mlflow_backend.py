@@ -1,5 +1,6 @@
 """The registry in MLflow: its models; every call to MLflow's client is here and in `mlflow_runs`."""
 
+import json
 import tempfile
 import uuid
 import warnings
@@ -15,6 +16,7 @@ from pipelines.registry.mlflow_runs import MlflowRuns
 from pipelines.registry.model_version import ModelVersion, RegisteredModel
 
 FILES_FOLDER = "artifacts/generator"  # of a logged model
+VERSIONS_TAG = "mlflow.modelVersions"  # of a logged model, which its page reads
 PREDICT_PARAMETERS = {"num_samples": 0, "seed": 0, "condition": -1}  # of the model as plain MLflow loads it
 
 
@@ -62,16 +64,35 @@ class MlflowBackend(MlflowRuns):
         return _version_of(item, self.model(name))
 
     @one_line_errors
-    def create_model(self, name: str) -> None:
-        unless_there(lambda: self.client.create_registered_model(name))
+    def create_model(self, name: str, description: str = "") -> None:
+        unless_there(lambda: self.client.create_registered_model(name, description=description or None))
         if self._model(name) is None:
             raise implausible_answer(self.uri, f"nothing of {name}, which it was to create")
 
     @one_line_errors
-    def create_version(self, name: str, source: str, tags: Mapping[str, str], run_id: str | None = None) -> None:
+    def create_version(
+        self, name: str, source: str, tags: Mapping[str, str], run_id: str | None = None, description: str = ""
+    ) -> None:
         model_id = source.removeprefix("models:/") if source.startswith("models:/") else None
         with without_retries():
-            self.client.create_model_version(name, source, run_id, tags=dict(tags), model_id=model_id)
+            self.client.create_model_version(
+                name, source, run_id, tags=dict(tags), model_id=model_id, description=description or None
+            )
+
+    @one_line_errors
+    def show_version(self, version: ModelVersion, run_id: str, metrics: Mapping[str, float], time_ms: int) -> None:
+        """Link the logged model to its version: a server does so itself, MLflow's client on a database does not."""
+        from mlflow.entities import Metric
+
+        model_id = version.source.removeprefix("models:/")
+        logged = self.client.get_logged_model(model_id)
+        if VERSIONS_TAG not in logged.tags:
+            versions = json.dumps([{"name": version.name, "version": str(version.version)}])
+            self.client.set_logged_model_tags(model_id, {VERSIONS_TAG: versions})
+        known = {metric.key for metric in logged.metrics or ()}
+        new = [Metric(key, value, time_ms, 0, model_id) for key, value in metrics.items() if key not in known]
+        if new:
+            self.client.log_batch(run_id, metrics=new)
 
     @one_line_errors
     def delete_version(self, name: str, number: int) -> None:

@@ -1,9 +1,12 @@
 """The registry in MLflow: its runs, and whether it can take them."""
 
 import contextlib
+import getpass
+import io
 import json
 import os
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,13 +24,15 @@ from pipelines.registry.mlflow_client import (
     unless_there,
 )
 from pipelines.registry.mlflow_database import MlflowDatabase
+from pipelines.registry.tracked_run import ChildRun, RunSource, SamplePicture
 from pipelines.storage import Storage, check_storage
 from pipelines.storage.uri import without_options
 
 if TYPE_CHECKING:
     from gan_core.datasets import Dataset
 
-METRICS_PER_REQUEST = 1000  # as many as MLflow takes
+METRICS_PER_REQUEST, PARAMETERS_PER_REQUEST = 1000, 100  # as many as MLflow takes
+IMAGES = "images"  # the folder in which MLflow's pages look for pictures over steps
 
 
 class MlflowRuns:
@@ -96,15 +101,17 @@ class MlflowRuns:
         return str(existing.experiment_id)
 
     @one_line_errors
-    def run(self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None) -> str:
+    def run(
+        self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None = None,
+        source: RunSource | None = None, started_ms: int | None = None,
+    ) -> str:  # fmt: skip
         from mlflow.exceptions import MlflowException
 
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
         oldest_first = ["attributes.start_time ASC", "attributes.run_id ASC"]
         found = self.client.search_runs([experiment], query, order_by=oldest_first)
         if not found:
-            all_tags = {**tags, **({"mlflow.parentRunId": parent} if parent else {})}
-            created = self.client.create_run(experiment, tags=all_tags, run_name=name).info.run_id
+            created = self._create(experiment, name, tags, parent, source, started_ms)
             found = self.client.search_runs([experiment], query, order_by=oldest_first)
             if created not in [run.info.run_id for run in found]:
                 raise implausible_answer(self.uri, f"nothing of run {name}, which it has created")
@@ -119,12 +126,14 @@ class MlflowRuns:
     @one_line_errors
     def describe_run(self, run_id: str, parameters: Mapping[str, Any], dataset: "Dataset", note: str) -> None:
         from mlflow.entities import Dataset as DatasetEntity
-        from mlflow.entities import DatasetInput, InputTag, Param
+        from mlflow.entities import DatasetInput, InputTag, Param, RunTag
 
         logged = self._run(run_id).data.params
         new = [Param(key, str(value)) for key, value in parameters.items() if key not in logged]
-        if new:
-            self.client.log_batch(run_id, params=new)
+        tags = [RunTag("mlflow.note.content", note)]
+        for start in range(0, len(new) or 1, PARAMETERS_PER_REQUEST):
+            self.client.log_batch(run_id, params=new[start : start + PARAMETERS_PER_REQUEST], tags=tags)
+            tags = []
         counts = {name: len(examples) for name, examples in dataset.splits().items()}
         entity = DatasetEntity(
             dataset.name,
@@ -135,20 +144,58 @@ class MlflowRuns:
         )
         context = InputTag("mlflow.data.context", "training")
         self.client.log_inputs(run_id, datasets=[DatasetInput(entity, [context])])
-        self.client.set_tag(run_id, "mlflow.note.content", note)
+
+    @one_line_errors
+    def log_children(
+        self, experiment: str, parent: str, children: Sequence[ChildRun], source: RunSource | None = None
+    ) -> None:
+        from mlflow.entities import Param
+
+        known = self._children(experiment, parent)
+        new = [child for child in children if known.get(child.name, (None, ""))[1] != child.status]
+        for child in new:
+            run_id = known[child.name][0] if child.name in known else None
+            run_id = run_id or self._create(experiment, child.name, child.tags, parent, source, child.started_ms)
+            parameters = [Param(key, str(value)) for key, value in child.parameters.items()]
+            self.client.log_batch(run_id, metrics=_metrics(child.rows, child.ended_ms), params=parameters)
+            self.client.set_terminated(run_id, child.status, child.ended_ms)
+        if new:  # a request whose reply was lost was sent again
+            self._children(experiment, parent)
+
+    def _children(self, experiment: str, parent: str) -> dict[str, tuple[str, str]]:
+        """Ids and states of a run's children by name: of several of a name the oldest, the others being deleted."""
+        oldest_first = ["attributes.start_time ASC", "attributes.run_id ASC"]
+        children: dict[str, tuple[str, str]] = {}
+        for run in self.client.search_runs(
+            [experiment], f"tags.`mlflow.parentRunId` = '{parent}'", order_by=oldest_first
+        ):
+            if run.info.run_name in children:
+                self.client.delete_run(run.info.run_id)
+            else:
+                children[run.info.run_name] = (run.info.run_id, run.info.status)
+        return children
+
+    @one_line_errors
+    def log_pictures(self, run_id: str, name: str, pictures: Sequence[SamplePicture]) -> None:
+        """As `log_image` of MLflow's client would, whose random names make a picture twice if it is logged again."""
+        known = {Path(file.path).name for file in self.client.list_artifacts(run_id, IMAGES)} if pictures else set()
+        with tempfile.TemporaryDirectory() as folder:
+            for picture in pictures:
+                files: dict[str, bytes] = {}
+                with contextlib.suppress(OSError, SyntaxError, ValueError):  # damaged: the run is whole without it
+                    files = _image_files(run_id, name, picture)
+                for file, content in files.items():
+                    if file not in known:
+                        (Path(folder) / file).write_bytes(content)
+            if any(Path(folder).iterdir()):
+                self.client.log_artifacts(run_id, folder, IMAGES)
+                self.client.set_tag(run_id, "mlflow.loggedImages", "true")
 
     @one_line_errors
     def log_metrics(self, run_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        from mlflow.entities import Metric
-
         # A row keeps the time it was measured at, or has the run's: copying it twice is copying it once.
-        started = self._run(run_id).info.start_time
-        metrics = [
-            Metric(key, float(value), int(row.get("time_ms", started)), int(row["step"]))
-            for row in rows
-            for key, value in row.items()
-            if key not in ("step", "time_ms")
-        ]
+        untimed = any("time_ms" not in row for row in rows)
+        metrics = _metrics(rows, self._run(run_id).info.start_time if untimed else 0)
         for start in range(0, len(metrics), METRICS_PER_REQUEST):
             self.client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_REQUEST])
 
@@ -161,8 +208,21 @@ class MlflowRuns:
                 self.client.log_artifacts(run_id, folder)
 
     @one_line_errors
-    def end_run(self, run_id: str, status: str = "FINISHED") -> None:
-        self.client.set_terminated(run_id, status)
+    def end_run(self, run_id: str, status: str = "FINISHED", ended_ms: int | None = None) -> None:
+        self.client.set_terminated(run_id, status, ended_ms)
+
+    def _create(
+        self, experiment: str, name: str, tags: Mapping[str, str], parent: str | None,
+        source: RunSource | None, started_ms: int | None,
+    ) -> str:  # fmt: skip
+        """A new run's id."""
+        all_tags = {**tags, "mlflow.user": _user(), **({"mlflow.parentRunId": parent} if parent else {})}
+        if source is not None:
+            all_tags |= {"mlflow.source.name": source.command, "mlflow.source.type": "LOCAL"}
+            if source.commit != "unknown":
+                all_tags["mlflow.source.git.commit"] = source.commit.removesuffix("-dirty")
+        run = self.client.create_run(experiment, start_time=started_ms, tags=all_tags, run_name=name)
+        return str(run.info.run_id)
 
     def _run(self, run_id: str) -> Any:
         """MLflow's entity of a run."""
@@ -170,3 +230,32 @@ class MlflowRuns:
         if run.info.run_id != run_id:
             raise implausible_answer(self.uri, f"nothing about run {run_id}")
         return run
+
+
+def _metrics(rows: Sequence[Mapping[str, Any]], time_ms: int) -> list[Any]:
+    """MLflow's entities of the numbers in rows, of which those without a time of their own have this one."""
+    from mlflow.entities import Metric
+
+    return [
+        Metric(key, float(value), int(row.get("time_ms", time_ms)), int(row["step"]))
+        for row in rows
+        for key, value in row.items()
+        if key not in ("step", "time_ms")
+    ]
+
+
+def _image_files(run_id: str, name: str, picture: SamplePicture) -> dict[str, bytes]:
+    """A picture and its preview, by the names that MLflow's pages read step and time from."""
+    from PIL import Image
+
+    number = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id}/{name}/{picture.step}")
+    stem, preview = f"{name}+step+{picture.step}+timestamp+{picture.time_ms}+{number}", io.BytesIO()
+    Image.open(io.BytesIO(picture.png)).save(preview, "webp", lossless=True)
+    return {f"{stem}.png": picture.png, f"{stem}+compressed.webp": preview.getvalue()}
+
+
+def _user() -> str:
+    """Whom MLflow's pages name: the account at the server, or the user of this machine."""
+    with contextlib.suppress(OSError, KeyError):  # a container's user may have no name
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    return "unknown"

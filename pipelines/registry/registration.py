@@ -21,21 +21,22 @@ MAX_LEASES_LOST = 3  # by a registry that answers slowly, before a registration 
 
 
 @contextlib.contextmanager
-def registering(registry: Registry, name: str, run: str) -> Iterator[Lease]:
-    """Be the one process, on any machine, that registers this run; its model is created if it is not there.
+def registering(registry: Registry, name: str, run: str, about_model: str = "") -> Iterator[Lease]:
+    """Be the one process, on any machine, that registers this run; its model is created, so described, if it is not there.
 
     Raises:
         RegistryError: If the registry does not answer, or another process is registering it for long.
     """
-    registry.backend.create_model(checked_name(name))
+    registry.backend.create_model(checked_name(name), about_model)
     lease = Lease(registry.backend, name, TERM, f"{LEASE_PREFIX}{digest(run)[:16]}.")
     with lease.held(), lease.kept_alive():
         yield lease
 
 
 def register(
-    registry: Registry, name: str, run_id: str, model: PortableGenerator | Inference, tags: Mapping[str, Any]
-) -> ModelVersion:
+    registry: Registry, name: str, run_id: str, model: PortableGenerator | Inference, tags: Mapping[str, Any],
+    description: str = "",
+) -> ModelVersion:  # fmt: skip
     """The version of this model (with its encoder, if it has one) with these tags: the one there is, or a new one.
 
     One process at a time looks for it, uploads the artifacts, creates the version with its key among its tags, and
@@ -50,7 +51,9 @@ def register(
     while not versions:
         with registering(registry, name, tags["run"]) as lease:
             try:
-                versions = _with_key(registry, name, key) or _created(registry, name, run_id, model, tags, key, lease)
+                versions = _with_key(registry, name, key) or _created(
+                    registry, name, run_id, model, tags, description, key, lease
+                )
             except LeaseLost:
                 lost += 1
                 if lost == MAX_LEASES_LOST:
@@ -63,7 +66,7 @@ def register(
 
 def _created(
     registry: Registry, name: str, run_id: str, model: PortableGenerator | Inference, tags: Mapping[str, Any],
-    key: str, lease: Lease,
+    description: str, key: str, lease: Lease,
 ) -> list[ModelVersion]:  # fmt: skip
     """Upload the model and create its version under the lease; the versions with its key afterwards."""
     source = _upload(registry, run_id, model, tags["run"])
@@ -71,7 +74,7 @@ def _created(
     plain = {tag: str(value) for tag, value in tags.items()}
     failure = None
     try:
-        registry.backend.create_version(name, source, {**plain, KEY_TAG: key}, run_id)
+        registry.backend.create_version(name, source, {**plain, KEY_TAG: key}, run_id, description)
     except RegistryError as error:  # it may have been created all the same: look
         failure = error
     versions = _with_key(registry, name, key)

@@ -119,14 +119,14 @@ class Scored:
         Raises:
             RegistryError: If it has no score among its tags.
         """
-        missing = [tag for tag in TAGS if tag not in version.tags]
+        tags = {**version.tags, **{name: f"{value}" for name, value in version.metrics().items()}}
+        missing = [tag for tag in TAGS if tag not in tags]
         if missing:
             raise RegistryError("no score of ours", version, f"no tag {missing[0]}", "a version registered by gan")
         record = run.record("evaluate") if run is not None else None
         if record is not None and record["generator_sha256"] != version.tags["generator_sha256"]:
             record = None
-        tags, date = version.tags, _day(version.created)
-        return cls(str(version), tags["data"], record, tags, date, tags["commit"])
+        return cls(str(version), tags["data"], record, tags, _day(version.created), tags["commit"])
 
 
 def scored_rows(scored: Sequence[Scored]) -> list[Row]:

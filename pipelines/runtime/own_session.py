@@ -92,11 +92,16 @@ def _start(start: Callable[[], None], temporary: Path) -> None:
         os.environ.update(before)
 
 
-def _remove_old(place: Path, pattern: str) -> None:
-    """Remove the folders of sessions of ours that nobody holds: no other's, in which there is no lock of ours."""
+def unheld(place: Path, pattern: str) -> Iterator[Path]:
+    """The folders of sessions of ours that nobody holds: no other's, in which there is no lock of ours."""
     for lock in place.glob(f"{pattern}/{file_lock.LOCK}"):
         with contextlib.suppress(OSError):
             found = lock.lstat()
             old = found.st_uid == os.getuid() and time.time() - found.st_mtime > BEGUN_SECONDS
             if old and not file_lock.held(lock.parent):
-                shutil.rmtree(lock.parent, ignore_errors=True)
+                yield lock.parent
+
+
+def _remove_old(place: Path, pattern: str) -> None:
+    for folder in unheld(place, pattern):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -21,7 +21,7 @@ from pipelines.runs.records import ReportRecord
 from pipelines.runs.run import Run
 from pipelines.runs.trained_models import trained_inference
 from pipelines.search.search_table import search_rows
-from pipelines.stages.run_tracking import run_tracking
+from pipelines.stages.run_tracking import run_tracking, stage_span
 from pipelines.stages.training_samples import read_strip
 from pipelines.storage import run_layout
 from pipelines.storage.metric_log import read_history
@@ -70,10 +70,11 @@ def write_report(run: Run, dataset: Dataset, registry: Registry | None) -> Repor
         run.folder.child(run_layout.REPORT).write(name, content)
     if tracking is not None:
         score = records["evaluate"]
-        tracking.finish(
-            {key: score[key] for key in ("log_likelihood", "standard_error", "sigma", "coverage")},
-            {run_layout.PAGE: page, **pictures},
-        )
+        scored, ended = (stage_span(run, stage, {"seconds": 0}).ended_ms for stage in ("evaluate", "register"))
+        numbers = {key: score[key] for key in ("log_likelihood", "standard_error", "sigma", "coverage")}
+        # A page that is written anew, days later, does not make the run last for days.
+        ended += round(1000 * (time.monotonic() - started))
+        tracking.finish({**numbers, "time_ms": scored}, {run_layout.PAGE: page, **pictures}, ended_ms=ended)
     return ReportRecord(run.folder.child(run_layout.REPORT, run_layout.PAGE).uri, time.monotonic() - started)
 
 

@@ -163,6 +163,13 @@ class Storage:
         files = [info for info in found if info.is_file]
         return sum(info.size or 0 for info in files), max((info.mtime_ns or 0 for info in files), default=0) / 1e9
 
+    def mtime(self, name: str) -> float | None:
+        """When a file was written (seconds since 1970), or None if there is no such file."""
+        filesystem, root = self._opened
+        with answering(self.uri):
+            written = filesystem.get_file_info(f"{root}/{name}").mtime_ns
+        return None if written is None else written / 1e9
+
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
         """Hold the folder while in use; False if another process holds it. Local folders only."""

@@ -29,6 +29,8 @@ class Run:
     metrics: dict = dataclasses.field(default_factory=dict)
     files: dict = dataclasses.field(default_factory=dict)
     note: str = ""
+    times: tuple = (None, None)
+    pictures: set = dataclasses.field(default_factory=set)
 
 
 class InMemoryRegistry:
@@ -75,13 +77,16 @@ class InMemoryRegistry:
         aliases = sorted(alias for alias, holder in self.aliases[name].items() if holder == number)
         return dataclasses.replace(version, aliases=tuple(aliases), tags=dict(version.tags))
 
-    def create_model(self, name):
+    def create_model(self, name, description=""):
         for parts in (self.tags, self.aliases, self.stored):
             parts.setdefault(name, {})
 
-    def create_version(self, name, source, tags, run_id=None):
+    def create_version(self, name, source, tags, run_id=None, description=""):
         number = next(self.numbers[name])
         self._of(self.stored, name)[number] = ModelVersion(name, number, (), dict(tags), source)
+
+    def show_version(self, version, run_id, metrics, time_ms):
+        pass
 
     def delete_version(self, name, number):
         del self._of(self.stored, name)[number]
@@ -122,14 +127,24 @@ class InMemoryRegistry:
     def experiment(self, name, artifacts):
         return name
 
-    def run(self, experiment, name, tags, parent=None):
+    def run(self, experiment, name, tags, parent=None, source=None, started_ms=None):
         all_tags = {"experiment": experiment, **tags}
         for run_id, run in self.runs.items():
             if all_tags.items() <= run.tags.items():
                 return run_id
         run_id = str(next(self.ids))
-        self.runs[run_id] = Run(name, {**all_tags, "parent": parent})
+        self.runs[run_id] = Run(name, {**all_tags, "parent": parent}, times=(started_ms, None))
         return run_id
+
+    def log_children(self, experiment, parent, children, source=None):
+        for child in children:
+            run_id = self.run(experiment, child.name, child.tags, parent, source, child.started_ms)
+            self.runs[run_id].parameters.update(child.parameters)
+            self.log_metrics(run_id, child.rows)
+            self.end_run(run_id, child.status, child.ended_ms)
+
+    def log_pictures(self, run_id, name, pictures):
+        self.runs[run_id].pictures |= {(name, picture.step) for picture in pictures}
 
     def describe_run(self, run_id, parameters, dataset, note):
         run = self.runs[run_id]
@@ -143,8 +158,9 @@ class InMemoryRegistry:
     def log_files(self, run_id, files):
         self.runs[run_id].files.update(files)
 
-    def end_run(self, run_id, status="FINISHED"):
-        self.runs[run_id].status = status
+    def end_run(self, run_id, status="FINISHED", ended_ms=None):
+        run = self.runs[run_id]
+        run.status, run.times = status, (run.times[0], ended_ms)
 
 
 @contextmanager

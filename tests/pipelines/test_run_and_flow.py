@@ -364,9 +364,44 @@ def test_search_training_and_version_belong_together(finished, digits):
     )
     assert sorted(run.info.run_name for run in runs) == [
         "small-run",
-        *(f"small-run/{s}" for s in ("evaluate", "train", "tune")),
+        *(f"small-run/{s}" for s in ("candidate-0", "candidate-1", "evaluate", "train", "tune")),
     ]
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_mlflow_pages_say_what_a_run_was(finished):
+    """Durations as measured, every setting, samples by step, scores by rung, the card, and the model's own version."""
+    client = Registry(f"sqlite:///{finished.storage}/mlflow.db").backend.client
+    experiment = client.get_experiment_by_name("gan-small").experiment_id
+    runs = {run.info.run_name: run for run in client.search_runs([experiment])}
+    run, seconds = runs["small-run"], {}
+    for name, one in runs.items():
+        seconds[name.removeprefix("small-run").lstrip("/")] = (one.info.end_time - one.info.start_time) / 1000
+    for stage in ("tune", "evaluate"):
+        assert seconds[stage] == pytest.approx(finished.record(stage)["seconds"], abs=0.01)
+    assert seconds["train"] >= finished.record("train")["seconds"] - 0.1  # from when it was first followed
+    assert seconds[""] > seconds["tune"] + seconds["evaluate"]
+    settings = config.flat(config.identity(config.load(finished.yaml))) | finished.record("tune")["chosen"]
+    assert run.data.params == {key: str(value) for key, value in settings.items()}
+    steps = [path.stem.removeprefix("step=") for path in (finished.folder / "samples").iterdir()]
+    images = [file.path for file in client.list_artifacts(run.info.run_id, "images") if file.path.endswith(".png")]
+    assert sorted(int(path.split("+")[2]) for path in images) == sorted(int(step) for step in steps if int(step))
+    rungs = client.get_metric_history(run.info.run_id, "validation_log_likelihood")
+    assert sorted(point.step for point in rungs)[-1] == 40
+    (version,) = client.search_model_versions("name='gan-small'")
+    score = finished.record("evaluate")
+    assert version.description.startswith(f"{score['log_likelihood']:.1f} ± {score['standard_error']:.1f} nats (Parzen")
+    for text in ("training data", f"runs/{run.info.run_id}/artifacts/report.html", "gan run configuration.yaml"):
+        assert text in version.description
+    assert run.data.tags["mlflow.note.content"] == version.description
+    assert "challenger" in client.get_registered_model("gan-small").description
+    logged = client.get_logged_model(version.source.removeprefix("models:/"))
+    assert json.loads(logged.tags["mlflow.modelVersions"]) == [{"name": "gan-small", "version": "1"}]
+    shown = {metric.key: metric.value for metric in logged.metrics}
+    assert shown["log_likelihood"] == score["log_likelihood"]
+    assert not {"log_likelihood", "standard_error", "coverage"} & version.tags.keys()
+    points = client.get_metric_history(run.info.run_id, "log_likelihood")
+    assert [point.value for point in points] == [score["log_likelihood"]]
 
 
 def test_averaged_g_is_scored_beside_or_replaces_g(finished, digits):

@@ -4,13 +4,17 @@ import json
 import socket
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from gan_core.errors import RegistryError
 from pipelines.registry.address import redacted, tracking_uri
 from pipelines.registry.mlflow_backend import MlflowBackend
 from pipelines.registry.mlflow_client import check_reachable, open_client
-from pipelines.registry.tracking import Tracking
+from pipelines.registry.tracked_run import ChildRun, RunSource, SamplePicture
+from pipelines.registry.tracking import Span, Tracking
+from pipelines.reporting import figures
 from pipelines.storage import Storage
 
 HISTORY = [
@@ -19,8 +23,11 @@ HISTORY = [
 RECORD = {"log_likelihood": 1.5, "seconds": 2.0, "checkpoint": "somewhere", "promoted": True, "grid": [1, 2]}
 
 
-def tracking(place, run, experiment="gan-tracked"):
-    return Tracking(MlflowBackend.open(place.uri), experiment, run, place.storage.child("mlartifacts"))
+SOURCE = RunSource("gan run configuration.yaml --name it", "0123456789abcdef-dirty")
+
+
+def tracking(place, run, experiment="gan-tracked", **how):
+    return Tracking(MlflowBackend.open(place.uri), experiment, run, place.storage.child("mlartifacts"), **how)
 
 
 def closed_port():
@@ -79,6 +86,66 @@ def test_each_stage_is_a_finished_child_run(place):
     assert {run.info.run_id for run in found} == {runs.parent, *children}
 
 
+def test_runs_last_as_long_as_the_work_did(place):
+    """Runs begin and end when the work did, whenever it is copied, and say by whom, how and of which commit."""
+    for _ in range(2):
+        runs = tracking(place, "timed", source=SOURCE, started_ms=1_000_000)
+        stage = runs.stage("tune", "timed", RECORD, span=Span(2_000_000, 2_030_000))
+        runs.finish({"log_likelihood": 3.5, "time_ms": 2_900_000}, {}, ended_ms=3_000_000)
+    parent, child = (runs.store.client.get_run(run_id) for run_id in (runs.parent, stage))
+    assert (parent.info.start_time, parent.info.end_time) == (1_000_000, 3_000_000)
+    assert (child.info.start_time, child.info.end_time) == (2_000_000, 2_030_000)
+    for run in (parent, child):
+        assert (run.data.tags["mlflow.source.name"], run.data.tags["mlflow.source.type"]) == (SOURCE.command, "LOCAL")
+        assert run.data.tags["mlflow.source.git.commit"] == "0123456789abcdef"
+        assert run.data.tags["mlflow.user"] not in ("", "unknown")
+    for run_id, key, time_ms in ((stage, "seconds", 2_030_000), (runs.parent, "log_likelihood", 2_900_000)):
+        assert [point.timestamp for point in runs.store.client.get_metric_history(run_id, key)] == [time_ms]
+
+
+def test_candidates_are_children_of_the_search(place):
+    """Each candidate is there once, finished or failed, with its settings and its scores by rung."""
+    rows = [{"step": step, "time_ms": 1000 + step, "log_likelihood": float(step)} for step in (20, 40)]
+    children = [
+        ChildRun("s/candidate-0", {"gan.candidate": "0"}, {"noise.size": 8}, rows, 1000, 4000),
+        ChildRun("s/candidate-1", {"gan.candidate": "1"}, {"noise.size": 16}, [], 1000, 2000, "FAILED"),
+    ]
+    for count in (1, 2, 2):  # the driver was killed after the first
+        runs = tracking(place, "searched", source=SOURCE)
+        stage = runs.stage("tune", "searched", RECORD)
+        runs.candidates(stage, children[:count])
+    client = runs.store.client
+    found = client.search_runs([runs.experiment], f"tags.`mlflow.parentRunId` = '{stage}'")
+    one, two = sorted(found, key=lambda run: run.info.run_name)
+    assert (one.info.run_name, one.info.status, one.data.params) == ("s/candidate-0", "FINISHED", {"noise.size": "8"})
+    assert (two.info.run_name, two.info.status, two.data.params) == ("s/candidate-1", "FAILED", {"noise.size": "16"})
+    assert (one.info.end_time - one.info.start_time, two.info.end_time - two.info.start_time) == (3000, 1000)
+    points = client.get_metric_history(one.info.run_id, "log_likelihood")
+    assert sorted((point.step, point.value, point.timestamp) for point in points) == [(20, 20, 1020), (40, 40, 1040)]
+
+
+def test_samples_over_steps_are_there_once(place):
+    """Pictures are where MLflow's pages look for them, with a preview each, once; a damaged one is left out."""
+    pictures = [
+        SamplePicture(step, 5000 + step, figures.png(np.full((8, 8, 3), step, np.uint8))) for step in (0, 100, 200)
+    ]
+    damaged = SamplePicture(300, 5300, pictures[0].png[:40])
+    for count in (2, 3, 3):
+        runs = tracking(place, "drawn")
+        runs.pictures([*pictures[:count], damaged])
+    client = runs.store.client
+    names = sorted(file.path for file in client.list_artifacts(runs.parent, "images"))
+    assert [name.split("+")[:5] for name in names if name.endswith(".png")] == [
+        ["images/samples", "step", str(picture.step), "timestamp", str(picture.time_ms)] for picture in pictures
+    ]
+    assert [name.removesuffix("+compressed.webp") + ".png" for name in names if name.endswith(".webp")] == [
+        name for name in names if name.endswith(".png")
+    ]
+    with Image.open(client.download_artifacts(runs.parent, names[-1])) as preview:
+        assert np.array_equal(np.asarray(preview), np.full((8, 8, 3), 200, np.uint8))
+    assert client.get_run(runs.parent).data.tags["mlflow.loggedImages"] == "true"
+
+
 def test_two_runs_of_one_experiment_do_not_mix(place):
     one, two = tracking(place, "one"), tracking(place, "two")
     assert one.experiment == two.experiment
@@ -87,12 +154,13 @@ def test_two_runs_of_one_experiment_do_not_mix(place):
 
 
 def test_run_may_be_described_twice(place, digits):
-    """A run is described by its parameters, data and configuration, and may be described twice."""
+    """A run is described by its parameters, more than a request takes, data and configuration, and may be twice."""
+    parameters = {f"setting.{number}": number for number in range(250)}
     for _ in range(2):
         runs = tracking(place, "described")
-        runs.describe("seed: 1\n", {"seed": 1, "noise.size": 8}, digits, "a test")
+        runs.describe("seed: 1\n", parameters, digits, "a test")
     run = open_client(place.uri).get_run(runs.parent)
-    assert run.data.params == {"seed": "1", "noise.size": "8"}
+    assert run.data.params == {key: str(value) for key, value in parameters.items()}
     assert run.data.tags["mlflow.note.content"] == "a test"
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("digits", digits.digest[:32])

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = (
-    "*.md", "LICENSE", "docs/*.md", "docs/images/*.png", "docs/notebooks/*.ipynb", "docs/site/*.css",
-    "cluster/README.md", "tests/*/README.md", "tests/paper/*.png",
+    "*.md", "LICENSE", "docs/*.md", "docs/images/*.png", "docs/notebooks/*.ipynb", "docs/site/*.css", "docs/site/iframe-worker.js",
+    "docs/site/*-LICENSE", "cluster/README.md", "tests/*/README.md", "tests/paper/*.png",
 )  # fmt: skip
 PIPELINE = ("flow.run", "flow.Outcome", "registry.Registry", "registry.Lookup", "registry.ModelVersion")  # for Python
 
@@ -75,8 +75,9 @@ def _help(command: click.Command, name: str) -> Iterator[str]:
     for block in kept:
         title, _, lines = block.partition("\n")
         yield f"{title}\n\n```text\n{inspect.cleandoc(lines)}\n```\n"
-    for record in filter(None, (option.get_help_record(context) for option in command.get_params(context))):
-        yield f"`{record[0]}`\n:   {record[1]}\n"
+    for names, text in filter(None, (option.get_help_record(context) for option in command.get_params(context))):
+        if text:  # else it is an argument, which the usage has
+            yield f"`{names}`\n:   {text}\n"
     for subcommand in getattr(command, "commands", {}).values():
         yield from _help(subcommand, f"{name} {subcommand.name}")
 
@@ -105,15 +106,17 @@ def architecture() -> str:
         lines += [f"## {contract['name']}\n"]
         if contract["type"] == "layers":
             layers = ([name.strip() for name in layer.split("|")] for layer in contract["layers"])
-            lines += [f"- {'<br>'.join(f'`{name}` {_about(name)[0]}' for name in layer)}" for layer in layers]
-            lines += ["{: .layers }\n"]
+            boxes = ("<br>".join(f"`{name}` {_about(name)[0]}" for name in layer) for layer in layers)
+            lines += ['<div class="layers" markdown>\n', *(f"- {box}" for box in boxes), "\n</div>\n"]
         else:
-            lines += [f"`gan_core` imports none of {', '.join(f'`{name}`' for name in contract['forbidden_modules'])}.\n"]
+            lines += [
+                f"`gan_core` imports none of {', '.join(f'`{name}`' for name in contract['forbidden_modules'])}.\n"
+            ]
     lines += ["## Every room, module by module\n"]
     for package in ("pipelines", "gan_core"):
         for room in sorted(path.parent for path in ROOT.glob(f"{package}/**/__init__.py")):
             name = str(room.relative_to(ROOT)).replace("/", ".")
-            lines += [f"### {name}\n", *(f"{line}" for line in _about(name)), ""]
+            lines += [f"### {name}\n", *_about(name), ""]
             modules = sorted(path.stem for path in room.glob("*.py") if not path.stem.startswith("__"))
             lines += [*(f"- `{module}` {_about(f'{name}.{module}')[0]}" for module in modules), ""]
     return "\n".join(lines)

@@ -103,7 +103,13 @@ def read_as_ours(text: str, finished: Finished) -> str:
     }
     for shown, ours in own.items():
         text = text.replace(shown, ours)
-    named = {"CONFIG": str(finished.yaml), "REF": "gan-small@champion", "RUN": finished.name, "NAME": "gan-small", "FOLDER": "my-images"}
+    named = {
+        "CONFIG": str(finished.yaml),
+        "REF": "gan-small@champion",
+        "RUN": finished.name,
+        "NAME": "gan-small",
+        "FOLDER": "my-images",
+    }
     named |= {"NAME@ALIAS": "gan-small@champion"}
     return re.sub(r"(?<= )(NAME@ALIAS|[A-Z]+)(?= |$)", lambda word: named.get(word[0], word[0]), text)
 

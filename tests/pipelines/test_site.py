@@ -25,7 +25,9 @@ def test_every_command_and_option_has_its_place():
     for name, command in commands():
         section = re.split(rf"^##+ {name}$", page, flags=re.MULTILINE)[1].partition("\n## ")[0]
         options = [parameter.opts[0] for parameter in command.params if isinstance(parameter, click.Option)]
-        assert [option for option in options if f"`{option}" not in section and f", {option}" not in section] == [], name
+        assert [option for option in options if f"`{option}" not in section and f", {option}" not in section] == [], (
+            name
+        )
 
 
 def test_architecture_is_the_rooms_and_the_contract():
@@ -49,7 +51,12 @@ def test_a_notebooks_page_has_its_text_and_code():
 def test_every_document_has_its_place_in_the_navigation():
     """What is written or made is in the navigation, each once; nothing else is."""
     listed = re.findall(r"[\w/.-]+\.md", yaml.safe_dump(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]))
-    written = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "cluster" / "README.md", *ROOT.glob("tests/*/README.md")]
+    written = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        ROOT / "cluster" / "README.md",
+        *ROOT.glob("tests/*/README.md"),
+    ]
     assert sorted(listed) == sorted([*(str(path.relative_to(ROOT)) for path in written), *MADE])
 
 
@@ -64,7 +71,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(installed() is None, reason="no Chromium on PATH")
 def test_pages_fit_and_fetch_nothing(site):
     """At a telephone's width and a desk's, in both schemes: no complaint, no request beyond the folder, nothing too wide."""

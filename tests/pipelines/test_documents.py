@@ -48,6 +48,7 @@ NOT_OURS = {  # lines of blocks that are no `gan` command, by how they begin
     "export PATH": "the commands here are found without",
     "curl": "it needs a server; test_serve.py",
 }
+NAMED = ("gan evaluate", "gan runs prune", "gan init")  # in sentences, where they stand for what they do
 ELSEWHERE = {  # commands that are too heavy here, or change what others read: the test that gives each, by how it begins
     "gan run": "test_documents.py::test_make_run_answers_as_shown",
     "gan tune": "test_killed_search.py::test_killed_search_ends_with_the_same_table",
@@ -131,6 +132,7 @@ def user(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> User:
     """Somebody who has a finished run, a folder of pictures and an array of them."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "gan-storage").symlink_to(finished.storage)
+    (folder / "configs").symlink_to(ROOT / "configs")
     (folder / "my-images").mkdir()
     for number in range(40):
         Image.linear_gradient("L").resize((8, 8)).save(folder / "my-images" / f"{number}.png")
@@ -209,7 +211,7 @@ def test_commands_run_on_a_finished_run(path, finished, here, user, monkeypatch)
             if not re.match(r"gan (run|tune|train) (\S*small|gan|spots)\.yaml(?!.*--continue-from)", ours):
                 continue
             ours = f"{ours.replace(' --dry-run', '')} --dry-run --quiet"
-        if ours not in user.given:
+        if line not in NAMED and ours not in user.given:
             answer = here(*shlex.split(ours)[1:])
             assert answer.code == 0, f"{line}: {answer.err}"
             user.given.add(ours)

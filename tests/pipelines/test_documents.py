@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +190,16 @@ def test_reasons_name_tests_that_exist():
     assert [name for name in sorted(named) if not (Path(__file__).parent / name).exists()] == []
 
 
+def test_every_configuration_has_its_line():
+    """With its steps and candidates."""
+    line = r"^\| `(\w+)\.yaml` \|[^|]+\|[^|]+\| ([\d,]+) \| (\d*) ?\|"
+    lines = re.findall(line, (ROOT / "docs" / "configurations.md").read_text(), re.MULTILINE)
+    loaded = ((path.stem, config.load(str(path), ())) for path in (ROOT / "configs").glob("*.yaml"))
+    assert sorted((name, int(steps.replace(",", "")), int(count or 0)) for name, steps, count in lines) == sorted(
+        (name, each.algorithm.steps, each.tune.candidates) for name, each in loaded
+    )
+
+
 def test_readme_fits_two_screens():
     assert len((ROOT / "README.md").read_text().splitlines()) < 150
 
@@ -227,6 +238,16 @@ def test_what_is_not_run_here_is_given_elsewhere():
         if file != Path(__file__).name:
             texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
             assert [word for word in words if word not in texts] == [], command
+
+
+def test_a_run_that_was_moved_is_registered_anew(finished, registry_uri, here, tmp_path):
+    """As docs/upgrade.md has it: in another place and another registry, its model is the one it was."""
+    shutil.copytree(finished.storage / "runs", tmp_path / "moved" / "runs")
+    where = ("--storage", "moved", "--tracking-uri", registry_uri)
+    assert here("register", finished.name, *where).code == 0
+    assert here("sample", "gan-small@champion", "-n", 4, "--output", "moved.npy", *where).code == 0
+    assert here("sample", finished.name, "-n", 4, "--output", "run.npy", "--storage", finished.storage).code == 0
+    assert (tmp_path / "moved.npy").read_bytes() == (tmp_path / "run.npy").read_bytes()
 
 
 @documents

@@ -95,5 +95,7 @@ def test_search_answers_from_a_folder(site):
         tab.open(site / "docs" / "tour.html", 1280)
         tab.value("void document.querySelector('[data-md-component=search-query]').focus()")
         tab.call("Input.insertText", text="promotion gate")
-        found = "!!document.querySelector('.md-search-result__link[href*=\"registry.html\"][href$=\"#the-promotion-gate\"]')"
+        found = (
+            '!!document.querySelector(\'.md-search-result__link[href*="registry.html"][href$="#the-promotion-gate"]\')'
+        )
         until(lambda: tab.value(found), seconds=30)

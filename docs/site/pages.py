@@ -8,6 +8,7 @@ import ast
 import inspect
 import json
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,7 +75,7 @@ def _help(command: click.Command, name: str) -> Iterator[str]:
     yield f"{first}\n"
     for block in kept:
         title, _, lines = block.partition("\n")
-        yield f"{title}\n\n```text\n{inspect.cleandoc(lines)}\n```\n"
+        yield f"{title}\n\n```text\n{textwrap.dedent(lines).strip()}\n```\n"
     for names, text in filter(None, (option.get_help_record(context) for option in command.get_params(context))):
         if text:  # else it is an argument, which the usage has
             yield f"`{names}`\n:   {text}\n"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.pipelines.conftest import environment, until
-from tests.pipelines.documented import ROOT, rooms
+from tests.pipelines.documented import ROOT, blocks, rooms, wrong_commands
 from tests.pipelines.headless_chromium import installed, open_tab
 from tests.pipelines.test_cli import commands
 
@@ -28,6 +28,14 @@ def test_every_command_and_option_has_its_place():
         assert [option for option in options if f"`{option}" not in section and f", {option}" not in section] == [], (
             name
         )
+
+
+def test_examples_of_every_help_are_commands():
+    """The program takes each as it is written, and each setting it names is one."""
+    lines = "\n".join(blocks(MADE["docs/reference/commands.md"], "text")).replace(" \\\n", " ").splitlines()
+    examples = [line.partition(" | ")[0] for line in lines if line.startswith("gan ") and "[OPTIONS]" not in line]
+    assert len(examples) > 50
+    assert wrong_commands("```\n" + "\n".join(examples) + "\n```\n") == []
 
 
 def test_architecture_is_the_rooms_and_the_contract():

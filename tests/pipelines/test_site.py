@@ -1,5 +1,6 @@
 """The site of the documents: its made pages are the code's, and built it is whole, quiet and readable in a real browser."""
 
+import hashlib
 import re
 import runpy
 import subprocess
@@ -54,6 +55,12 @@ def test_a_notebooks_page_has_its_text_and_code():
     page = MADE["docs/notebooks/digits.md"]
     assert page.startswith("# From data to samples\n")
     assert "```python\nimport matplotlib.pyplot as plt\n" in page
+
+
+def test_the_sites_script_is_the_published_one():
+    """iframe-worker 1.0.4, by its SHA-256."""
+    script = (ROOT / "docs" / "site" / "iframe-worker.js").read_bytes()
+    assert hashlib.sha256(script).hexdigest() == "e8e412dbcfea9b7e31b5ffa288d7b6035915e714c542f4176a0cdbe262fc9609"
 
 
 def test_every_document_has_its_place_in_the_navigation():

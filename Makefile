@@ -6,10 +6,11 @@ VENV   := .venv
 STAMP  := $(VENV)/.installed
 WORKERS ?= 2
 EXAMPLES ?= 20000
+SITE ?= site
 BIN    := $(VENV)/bin
 UV     := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 
-.PHONY: setup run test test-slow check format bench faults fuzz sbom audit lock clean
+.PHONY: setup run test test-slow check format docs bench faults fuzz sbom audit lock clean
 
 setup: $(STAMP)
 
@@ -34,7 +35,7 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-check: $(STAMP)
+check: $(STAMP) docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -43,6 +44,14 @@ check: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The documents as a site that needs no server: SITE/index.html. Its tools are in a lock of their own, which nothing else needs.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
+
+$(VENV)/.docs: requirements-docs.lock $(STAMP)
+	$(UV) pip install --quiet --require-hashes -r requirements-docs.lock
+	@touch $@
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
@@ -68,6 +77,7 @@ lock: $(STAMP)
 	grep -o 'uv==[0-9.]*' pyproject.toml | $(UV) pip compile - --universal --generate-hashes --no-annotate --no-header --upgrade -o bootstrap.lock
 	$(UV) pip compile pyproject.toml --extra dev --universal --generate-hashes --no-annotate --no-header --upgrade -o requirements.lock
 	$(UV) pip compile pyproject.toml --extra services --universal --generate-hashes --no-annotate --no-header --upgrade --constraints requirements.lock -o requirements-runtime.lock
+	$(UV) pip compile --group docs --universal --generate-hashes --no-annotate --no-header --upgrade --constraints requirements.lock -o requirements-docs.lock
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache bench.json
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache bench.json site

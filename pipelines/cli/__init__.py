@@ -125,7 +125,7 @@ def main() -> NoReturn:
         signal.signal(signal.SIGHUP, leave)
     exit_codes.send_lost_signals_again()
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="gan", standalone_mode=False)
         code = 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)

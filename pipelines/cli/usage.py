@@ -16,6 +16,8 @@ def line(error: click.ClickException, arguments: Sequence[str]) -> str:
         instead = (
             f"{error.param.opts[0]} {error.param.metavar or 'VALUE'}: {(error.param.help or '').removesuffix('.')}"
         )
+    elif context and isinstance(error, click.MissingParameter):
+        instead = f"{' '.join([context.command_path, *context.command.collect_usage_pieces(context)])}; {context.command_path} --help"
     return f"usage (gan): {wrong}; expected {instead}"
 
 

@@ -64,12 +64,13 @@ def check_names(kind: Any, document: Any, where: object, prefix: str = "") -> No
 
 
 def near_names(name: str, here: Sequence[str] = ()) -> list[str]:
-    """Full names of settings that a name may have meant: the same last part, a near one `here`, or parts that contain it."""
+    """Full names of settings that a name may have meant: the same last part, a near one `here`, a section's, or parts that contain it."""
     known, last = sorted(names(), key=lambda other: other.startswith("extension.")), name.rpartition(".")[2]
     parts = {other: other.rpartition(".")[2] for other in known}
     return (
         [other for other in known if parts[other] == last and not other.startswith("extension.")]
         or difflib.get_close_matches(name, here, n=1)
+        or [other for other in known if other.startswith(f"{name}.")]
         or [other for other in known if last and parts[other].endswith(last)]
         or [other for other in known if last and last in parts[other]]
         or difflib.get_close_matches(name, known, n=1)

@@ -32,7 +32,10 @@ def read_text(path: str | Path) -> str:
             return content.decode()
     except (OSError, UnicodeDecodeError) as error:
         near = _files_beside(Path(path)) if isinstance(error, FileNotFoundError) else ()
-        expected = f"a YAML file{did_you_mean(str(path), near)}"
+        images = (
+            f", which gan init {path} writes for a folder of images" if isinstance(error, IsADirectoryError) else ""
+        )
+        expected = f"a YAML file{images}{did_you_mean(str(path), near)}"
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigurationError("unreadable configuration", path, reason, expected) from error
     raise ConfigurationError("unreadable configuration", path, "over 1 MiB", "a YAML file of settings")

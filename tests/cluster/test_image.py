@@ -95,10 +95,19 @@ def test_the_runtime_lock_is_the_lock_without_the_tools():
     assert all("--hash=sha256:" in entry for entry in runtime.values())
 
 
+def test_the_sites_lock_changes_no_version_of_the_lock():
+    """`make docs` installs it beside the other."""
+    everything, site = pins("requirements.lock"), pins("requirements-docs.lock")
+    both = everything.keys() & site.keys()  # on another system each has its own packages
+    assert {name: everything[name].split()[0] for name in both} == {name: site[name].split()[0] for name in both}
+    assert "mkdocs-material" in site
+    assert all("--hash=sha256:" in entry for entry in site.values())
+
+
 def test_make_lock_writes_every_lock():
     recipe = (REPOSITORY / "Makefile").read_text().split("\nlock:")[1].split("\n\n")[0]
     written = set(re.findall(r" -o (\S+\.lock)", recipe))
-    assert written == {"bootstrap.lock", "requirements.lock", "requirements-runtime.lock"}
+    assert written == {"bootstrap.lock", "requirements.lock", "requirements-runtime.lock", "requirements-docs.lock"}
     assert all((REPOSITORY / name).is_file() for name in written)
 
 

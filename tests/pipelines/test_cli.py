@@ -157,7 +157,9 @@ def test_a_name_of_another_configuration_ends_with_2(finished, tmp_path, here):
     ("arguments", "words"),
     [
         (["run", "none.yaml"], ["none.yaml", "No such file"]),
-        (["run"], ["usage", "Missing argument", "gan --help"]),
+        (["run"], ["Missing argument 'CONFIG'; expected gan run [OPTIONS] CONFIG; gan run --help"]),
+        (["run", "."], ["Is a directory; expected a YAML file, which gan init . writes for a folder of images"]),
+        (["run", "it.yaml", "--data", "x"], ["expected --set data.name=x or --set data.root=x"]),
         (["rum", "x.yaml"], ["usage", "No such command 'rum'"]),
         (["run", "it.yml"], ["No such file", "did you mean it.yaml?"]),
         (["run", "it.yaml", "--steps", "500"], ["No such option '--steps'; expected --set algorithm.steps=500"]),

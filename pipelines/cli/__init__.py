@@ -13,7 +13,20 @@ from typing import Any, NoReturn
 import click
 
 from gan_core.errors import GanError
-from pipelines.cli import champion, encoder, evaluate, figures, impute, pipeline, sample, serve, setup, submit, usage
+from pipelines.cli import (
+    champion,
+    encoder,
+    evaluate,
+    figures,
+    impute,
+    pipeline,
+    sample,
+    serve,
+    setup,
+    submit,
+    usage,
+    watch,
+)
 from pipelines.cli.configuration import show_configuration
 from pipelines.cli.models import models
 from pipelines.cli.runs import runs
@@ -60,6 +73,7 @@ def cli() -> None:
 
 for command in (champion.promote, champion.rollback, champion.archive, champion.delete, champion.prune):
     models.add_command(command)
+runs.add_command(watch.runs_watch)
 
 for command in (
     pipeline.run,

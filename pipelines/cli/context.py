@@ -57,8 +57,8 @@ class Context:
             click.echo(wrapped(harmless(text), sys.stderr), err=True)
 
     @contextlib.contextmanager
-    def watching(self, run: Any, stages: tuple[str, ...]) -> Iterator[None]:
-        """Show, on a terminal, how a run goes on while the block works on it."""
+    def watching(self, run: Any, stages: tuple[str, ...], current: Callable[[], str]) -> Iterator[None]:
+        """Show, on a terminal, how a run goes on while the block works on it, and on its `current` stage."""
         if self.quiet or not is_live():
             yield
             return
@@ -66,7 +66,7 @@ class Context:
         from pipelines.runs.observation import RunObserver
         from pipelines.runs.recorded_run import RecordedRun
 
-        with LiveDisplay(RunObserver(RecordedRun(run.name, self.storage), stages)).shown() as self.display:
+        with LiveDisplay(RunObserver(RecordedRun(run.name, self.storage), stages, current)).shown() as self.display:
             try:
                 yield
             finally:

@@ -48,6 +48,7 @@ class LiveDisplay:
         self.thread.start()
         try:
             yield self
+            self.observer.current = None  # all is done, and recorded
         finally:
             self.done.set()
             self.thread.join()

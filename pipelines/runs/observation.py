@@ -66,9 +66,18 @@ class RunObserver:
     """Looks at a run again and again; of what has not changed nothing is read twice."""
 
     def __init__(
-        self, run: RecordedRun, stages: tuple[str, ...] | None = None, now: Callable[[], float] = time.time
+        self,
+        run: RecordedRun,
+        stages: tuple[str, ...] | None = None,
+        current: Callable[[], str] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """`stages` are those that will be done, by default all that the run has."""
+        """`stages` are those that will be done, by default all that the run has.
+
+        `current` says which of them is, where that is known better than from records, which there are of a stage that is
+        done again.
+        """
+        self.current = current
         self.run, self.now = run, now
         self.settings, self.cores = _settings(run)
         self.stages = stages or run.stages
@@ -86,6 +95,8 @@ class RunObserver:
         """
         records, owner, now = self.run.records(), run_lease.owner(self.run.folder), self.now()
         waiting = [stage for stage in self.stages if stage not in records]
+        if self.current is not None:
+            waiting = list(self.stages[self.stages.index(self.current()) :])
         running = owner is not None and bool(waiting)
         begun = float((owner or {}).get("since", now))
         written = self.run.folder.child("records").size_and_mtime()[1] if running else 0.0
@@ -102,7 +113,7 @@ class RunObserver:
             stage=waiting[0] if running else None,
             stages=tuple(
                 StageProgress(stage, "done", known)
-                if stage in records
+                if stage not in waiting
                 else StageProgress(stage, "running", elapsed)
                 if running and stage == waiting[0]
                 else StageProgress(stage, "waiting")

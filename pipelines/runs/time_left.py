@@ -29,7 +29,7 @@ def jobs_of_rungs(tune: Mapping[str, Any]) -> list[int]:
     for _ in tune["rungs"]:
         jobs.append(left)
         if cuts:
-            left = min(left, max(1, int(left * tune["keep"] + 0.5)) + int(tune["include_default"]))
+            left = min(left, max(1, int(left * tune["keep"] + 0.5)) + int(tune.get("include_default", False)))
     return jobs
 
 
@@ -47,7 +47,7 @@ def search_left(settings: Mapping[str, Any], rows: Rows, elapsed: float, cores: 
         reached = {row["candidate"] for row in searched if row["step"] >= rung or row["status"] == "diverged"}
         seconds += math.ceil(max(0, jobs - len(reached)) / at_once) * (rung - before) * each
         before = rung
-    finalists = min(tune["candidates"], tune["confirm"]["best"] + int(tune["include_default"]))
+    finalists = min(tune["candidates"], tune["confirm"]["best"] + int(tune.get("include_default", False)))
     jobs = finalists * min(AT_ONCE, tune["confirm"]["seeds"] - 1) if finalists > 1 else 0
     confirmed = {(row["candidate"], row["seed"]) for row in rows if row["seed"] != settings["seed"]}
     if jobs > len(confirmed):

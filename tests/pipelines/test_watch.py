@@ -1,4 +1,4 @@
-"""A run seen as it goes on: what its files say of it, how long it still takes, how a terminal and a browser show it."""
+"""A run seen as it goes on: what its files say of it, how long it still takes, how a terminal shows it."""
 
 import fcntl
 import io
@@ -9,19 +9,15 @@ import re
 import select
 import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
-import urllib.error
-import urllib.request
 
 import pytest
 
 from pipelines import config
 from pipelines.cli.live_display import LiveDisplay
 from pipelines.cli.terminal import wrapped
-from pipelines.reporting.live_page import live_page
 from pipelines.reporting.live_panel import thumbnails
 from pipelines.runs import run_lease, time_left
 from pipelines.runs.observation import RunObserver
@@ -38,10 +34,8 @@ LIVE = {
 COLUMNS = 80
 
 
-@pytest.fixture(params=["disk", "store"])
-def run(request, small, tmp_path):
-    """A run of which two candidates have one score each, on a disk and on an object store."""
-    place = tmp_path / "st" if request.param == "disk" else f"fsspec+memory:///{tmp_path.name}"
+def searched(place, small):
+    """A run of which two candidates have one score each."""
     run = Run.create(config.override(small, {"algorithm.steps": 200}), "x", "seen", Storage.at(place))
     run.save()
     for candidate, score in enumerate((-5.0, 7.0)):
@@ -52,16 +46,32 @@ def run(request, small, tmp_path):
     return run
 
 
-@pytest.fixture
-def trained(run):
+def in_training(run):
     """The same run while it trains: its search is done, and rank 0 has reported."""
-    searched = {
+    record = {
         "chosen": {}, "candidate": 1, "log_likelihood": 7.0, "coverage": 0.5, "candidates": 2, "diverged": 0,
         "failed": 0, "seconds": 12.0,
     }  # fmt: skip
-    run.folder.write_json(run_layout.record("tune"), {"inputs": "x", "record": searched})
+    run.folder.write_json(run_layout.record("tune"), {"inputs": "x", "record": record})
     run.folder.write_json(run_layout.LIVE, LIVE)
     return run
+
+
+@pytest.fixture(params=["disk", "store"])
+def run(request, small, tmp_path):
+    """A searched run, on a disk and on an object store."""
+    return searched(tmp_path / "st" if request.param == "disk" else f"fsspec+memory:///{tmp_path.name}", small)
+
+
+@pytest.fixture
+def trained(run):
+    return in_training(run)
+
+
+@pytest.fixture
+def local(small, tmp_path):
+    """A run that trains, on a disk: a store is in this process's memory."""
+    return in_training(searched(tmp_path / "st", small))
 
 
 def test_a_run_is_seen_from_its_files(trained):
@@ -195,48 +205,6 @@ def test_a_finished_run_is_watched_to_its_end(finished, here):
     assert len(answer.out.splitlines()) == 1
 
 
-def test_the_live_page_shows_samples_curves_and_candidates(finished):
-    run = RecordedRun("small-run", Storage.at(finished.storage))
-    page = live_page(run.folder, RunObserver(run).look(), "v")
-    assert all(
-        text in page for text in ("Samples of the same z", "Losses", "Candidates", "data:image/png", "small-run")
-    )
-
-
-def test_the_page_is_served_to_this_machine_only(trained, tmp_path):
-    """It answers its own address, by GET, and Ctrl-C ends it with 130."""
-    if trained.folder.local is None:
-        pytest.skip("a store in another process's memory")
-    command = [
-        sys.executable,
-        "-m",
-        "pipelines.cli",
-        "runs",
-        "watch",
-        "seen",
-        "--storage",
-        trained.storage.uri,
-        "--port",
-        "0",
-        "--json",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
-    try:
-        address = json.loads(process.stdout.readline())["url"]
-        page = urllib.request.urlopen(address, timeout=60).read().decode()
-        assert "stopped" in page
-        assert urllib.request.urlopen(f"{address}version", timeout=60).read().startswith(b"stopped")
-        for path, headers in (("", {"Host": "evil.example"}), ("run.json", {})):
-            with pytest.raises(urllib.error.HTTPError, match=r"40[34]"):
-                urllib.request.urlopen(urllib.request.Request(address + path, headers=headers), timeout=60)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
-        assert (process.returncode, error.splitlines()[-1][:19]) == (130, "error: interrupted ")
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def in_terminal(*arguments, send=None, **more):
     """What the command writes to a terminal of 80 columns, and how it ends; `send` is a signal, once it has drawn."""
     pid, terminal = pty.fork()
@@ -262,13 +230,11 @@ def in_terminal(*arguments, send=None, **more):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_the_terminal_as_it_was(trained, number, code):
+def test_a_signal_leaves_the_terminal_as_it_was(local, number, code):
     """No stray escape: the last is an end of colours, the cursor stands below, and the error is on its own line."""
-    if trained.folder.local is None:
-        pytest.skip("a store in another process's memory")
-    with run_lease.working_on(trained.folder):
+    with run_lease.working_on(local.folder):
         written, ended = in_terminal(
-            "runs", "watch", "seen", "--storage", trained.storage.uri, send=number, TERM="xterm-256color"
+            "runs", "watch", "seen", "--storage", local.storage.uri, send=number, TERM="xterm-256color"
         )
     assert ended == code
     assert screen(written)[-2].startswith("error: ")
@@ -276,13 +242,11 @@ def test_a_signal_leaves_the_terminal_as_it_was(trained, number, code):
 
 
 @pytest.mark.parametrize("variables", [{"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}], ids=str)
-def test_plain_terminals_get_no_colours(trained, variables):
+def test_plain_terminals_get_no_colours(local, variables):
     """TERM=dumb gets lines, without an escape; NO_COLOR the display, without colours."""
-    if trained.folder.local is None:
-        pytest.skip("a store in another process's memory")
-    with run_lease.working_on(trained.folder):
+    with run_lease.working_on(local.folder):
         written, _ = in_terminal(
-            "runs", "watch", "seen", "--storage", trained.storage.uri, send=signal.SIGINT, **variables
+            "runs", "watch", "seen", "--storage", local.storage.uri, send=signal.SIGINT, **variables
         )
     assert "training" in written
     assert not re.search(r"\x1b\[[\d;]*(3\d|4\d|9\d)m", written)

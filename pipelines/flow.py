@@ -25,6 +25,7 @@ from pipelines.stages.table import STAGES, Stage
 from pipelines.storage import Storage
 
 Log = Callable[[str], None]
+Watching = Callable[[Run, tuple[str, ...], Callable[[], str]], contextlib.AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Pipeline:
     tracking_uri: Callable[[], str]
     log: Log = lambda text: None
     log_warning: Log = lambda text: None
+    watching: Watching = lambda run, stages, current: contextlib.nullcontext()  # around the work on a run
 
     def run(
         self,
@@ -147,9 +149,9 @@ class Pipeline:
                 self.log(f"run    begun by {other}, goes on by {code_version.shown(code_version.commit())}")
             if tracked:
                 flow.open_registry()
-            for stage in stages:
-                active.stage = stage
-                flow.do(stage)
+            with self.watching(run, stages, lambda: active.stage if active.stage in stages else stages[0]):
+                for active.stage in stages:
+                    flow.do(active.stage)
         done = tuple(stage for stage in stages if stage not in flow.worked_on)
         if "evaluate" in stages and len(done) < len(stages):
             apply_retention(run, flow.tracking_uri, self.log, self.log_warning)

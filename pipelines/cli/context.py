@@ -1,21 +1,25 @@
 """What every command shares: its options, how it answers, how it finds a run or a model."""
 
+import contextlib
 import functools
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gan_core.errors import CheckpointError, ConfigurationError, GanError, visible
+from pipelines.cli.terminal import is_live, wrapped
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from pipelines.cli.live_display import LiveDisplay
     from pipelines.storage import Storage
 
 
@@ -25,6 +29,7 @@ class Context:
     def __init__(self, place: str, given_uri: str | None, as_json: bool, quiet: bool) -> None:
         self.place, self.given_uri = place, given_uri
         self.as_json, self.quiet = as_json, quiet
+        self.display: LiveDisplay | None = None  # of the run that is worked on, on a terminal
 
     @functools.cached_property
     def storage(self) -> "Storage":
@@ -42,11 +47,30 @@ class Context:
     def log(self, text: str) -> None:
         """Progress and notes for people, on stderr."""
         if not self.quiet:
-            click.echo(harmless(text), err=True)
+            self.log_warning(text)
 
     def log_warning(self, text: str) -> None:
         """What people should know even where they asked for quiet."""
-        click.echo(harmless(text), err=True)
+        if self.display is not None:
+            self.display.log(harmless(text))
+        else:
+            click.echo(wrapped(harmless(text), sys.stderr), err=True)
+
+    @contextlib.contextmanager
+    def watching(self, run: Any, stages: tuple[str, ...], current: Callable[[], str]) -> Iterator[None]:
+        """Show, on a terminal, how a run goes on while the block works on it, and on its `current` stage."""
+        if self.quiet or not is_live():
+            yield
+            return
+        from pipelines.cli.live_display import LiveDisplay
+        from pipelines.runs.observation import RunObserver
+        from pipelines.runs.recorded_run import RecordedRun
+
+        with LiveDisplay(RunObserver(RecordedRun(run.name, self.storage), stages, current)).shown() as self.display:
+            try:
+                yield
+            finally:
+                self.display = None
 
     def trouble(self, error: GanError, wait: float) -> None:
         """A failure that is not the end."""
@@ -57,7 +81,7 @@ class Context:
         if self.as_json:
             self.log(text)
         else:
-            click.echo(harmless(text))
+            click.echo(wrapped(harmless(text), sys.stdout))
 
     def emit_result(self, result: Any, text: str, failure: GanError | None = None) -> None:
         """The result, on stdout, in quiet too: one JSON object as the last line, or text for people.
@@ -68,7 +92,7 @@ class Context:
         if self.as_json and failure is None:
             click.echo(json.dumps(result))
         elif text and not self.as_json:
-            click.echo(harmless(text))
+            click.echo(wrapped(harmless(text), sys.stdout))
         if failure is not None:
             failure.result = result
             raise failure

@@ -151,4 +151,4 @@ def _pipeline(context: Context) -> "Pipeline":
 
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         context.log(f"run    Ctrl-C is ignored, as a shell asks of a background job: kill {os.getpid()} ends it")
-    return Pipeline(context.storage, context.tracking_uri, context.log, context.log_warning)
+    return Pipeline(context.storage, context.tracking_uri, context.log, context.log_warning, context.watching)

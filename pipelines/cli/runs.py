@@ -11,12 +11,13 @@ from pipelines.cli.context import Context, ListByDefault, check_output, common, 
 
 @click.group(cls=ListByDefault)
 def runs() -> None:
-    """Look runs up, stop one, compare some, remove old ones.
+    """Look runs up, watch one, stop one, compare some, remove old ones.
 
     \b
     Examples:
       gan runs list
       gan runs status digits-1a2b3c4d --json
+      gan runs watch digits-1a2b3c4d
       gan runs prune --older-than 30d --state done
     """
 

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from gan_core.extensions.measures import described_measures
 from pipelines.reporting import charts, narrative
 from pipelines.reporting.importance import importances
 
@@ -45,6 +44,8 @@ class RunPage:
 
 def render(page: RunPage) -> str:
     """The page, everything inside it, with interactive charts: the same parts, the same bytes."""
+    from gan_core.extensions.measures import described_measures  # and with it torch, which the live page has no use for
+
     records, score = page.records, page.records["evaluate"]
     whose = f"the model, {score['weights']} G"
     rows = [

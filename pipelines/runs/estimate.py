@@ -15,13 +15,12 @@ from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.randomness import stream
 from pipelines.config import ResolvedConfiguration
 from pipelines.config.candidates import candidate_configurations
+from pipelines.runs.time_left import FINISH, RAY_START, TRIALS_START, WORKERS_START
 
 # Torch is imported only where steps are timed.
 
 STEPS, SECONDS = 50, 1.0  # of timed steps, at most, for each kind of nets
 KINDS = 3  # of candidates' nets that are timed; the others take their mean
-# What does not depend on the nets, in seconds on a quiet machine.
-RAY_START, TRIALS_START, WORKERS_START, FINISH = 6.0, 12.0, 12.0, 15.0
 GRID, SEARCH_GRID = 10, 40  # bandwidths of the two protocols
 
 

@@ -34,6 +34,7 @@ class Cluster:
             elif lost := lost_resources.still_unheld():
                 self._lose(f"{lost} neither free nor held by anything that runs")
         if not ray.is_initialized():
+            self.log(f"ray    {f'joins {named}' if (named := ray_session.address()) else 'starts on this machine'}")
             self._session.enter_context(ray_session.cluster(self.log))
         ray_session.check_resources(self.configuration)
 

@@ -24,7 +24,7 @@ from pipelines.storage import Storage, Tensors, checkpoint_names, local_copy, ru
 from pipelines.storage.metric_log import append_history, read_history
 
 logger = logging.getLogger(__name__)
-ABOUT, SEGMENT, CURVE, LOG_DENSITIES = "about.json", "stretch.json", "curve", "log-densities"
+ABOUT, CURVE, LOG_DENSITIES = "about.json", "curve", "log-densities"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TrainingSegment:
     @property
     def about(self) -> dict[str, Any]:
         """Its job (candidate, seed and settings) and its origin: another segment's name and step, or None."""
-        return dict(self.folder.read_json(SEGMENT))
+        return dict(self.folder.read_json(run_layout.SEGMENT))
 
     def rows(self) -> list[dict[str, Any]]:
         """The scores so far, by step, up to the first whose log-densities are not there whole."""
@@ -126,8 +126,8 @@ def open_segment(
     """The segment of this job from this origin: the one there is, or a new one."""
     about = {"job": dict(job), "origin": origin}
     segment = TrainingSegment(results, f"candidate-{job['candidate']}-seed-{job['seed']}-{digest(about)[:12]}", kept)
-    if segment.folder.read_json(SEGMENT) is None:
-        segment.folder.write_json(SEGMENT, about)
+    if segment.folder.read_json(run_layout.SEGMENT) is None:
+        segment.folder.write_json(run_layout.SEGMENT, about)
     return segment
 
 

@@ -16,6 +16,7 @@ report/                  report.html and its pictures
 RUN, ENVIRONMENT = "run.json", "environment.json"
 OWNER, STOP_REQUEST = "owner.json", "stop-request.json"
 TUNE, RESULTS = "tune", "findings"  # RESULTS in TUNE
+SEGMENT = "stretch.json"  # in the folder of a segment of RESULTS: its job and its origin
 TABLE, TABLE_DIGEST, PERTURBATIONS = "tune/table.parquet", "tune/table.json", "tune/perturbations.json"
 ORIGIN, CHECKPOINTS, ENCODER = "origin", "checkpoints", "encoder"
 HISTORY, LIVE, STOP, RAY_TRAIN = "history", "live.json", "stop.json", "ray-train"  # in the folder of a training

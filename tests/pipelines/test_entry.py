@@ -132,3 +132,22 @@ def test_with_all_it_needs_the_wheel_is_ready(full, tmp_path):
     planned = full.run("gan", "run", "gan.yaml", "--dry-run", cwd=tmp_path)
     assert (planned.code, "would do tune, train" in planned.out) == (0, True), planned
     assert full.run("python", "-m", "cluster.local_service", "--help", cwd=tmp_path).code == 0
+
+
+def test_the_prompt_comes_right_after_the_answer():
+    """It came seconds later: what others have registered is still called, but nothing is taken apart."""
+    program = """
+import atexit, sys
+import pipelines.cli
+class Kept:
+    def __del__(self): print("taken apart")
+kept = Kept()
+@pipelines.cli.cli.command()
+def work(): atexit.register(print, "called")
+sys.argv = ["gan", "work"]
+pipelines.cli.process()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment())
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "called" in ended.stdout
+    assert "taken apart" not in ended.stdout

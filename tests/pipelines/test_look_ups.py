@@ -52,6 +52,7 @@ def registry(database_template, tmp_path_factory):
         ("runs", "--help"),
         ("runs", "list"),
         ("runs", "status", "one"),
+        ("runs", "watch", "one"),
         ("models", "list"),
         ("models", "list", "--data-digest", "d1", "--best", "log_likelihood"),
         ("models", "show", f"{NAME}@champion"),

@@ -79,7 +79,7 @@ def test_what_ray_loses_is_there_on_one_started_anew(when, lost, small, digits, 
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     found = json.loads(answer.stdout.splitlines()[-1])
-    lines = [line for line in found["said"] if line.startswith("ray ")]
+    lines = [line for line in found["said"] if line.startswith("ray    lost")]
     assert len(lines) == 1, found["said"]
     assert f"lost: {lost}" in lines[0]
     assert "started anew" in lines[0]

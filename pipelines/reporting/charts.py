@@ -163,8 +163,9 @@ def rung_chart(rows: Sequence[Row], chosen: int | None) -> Option | None:
             paths.setdefault(row["candidate"], []).append((rung_of(row), row["log_likelihood"]))
     if not paths:
         return None
+    unit = "updates of D and G" if "budget" in rows[0] else "step"
     deepest = max(step for path in paths.values() for step, _ in path)
-    chart = line_chart("From rung to rung", {f"candidate {one}": paths[one] for one in sorted(paths)}, y_name="nats")
+    chart = line_chart("From rung to rung", {f"candidate {one}": paths[one] for one in sorted(paths)}, unit, "nats")
     for candidate, series in zip(sorted(paths), chart["series"], strict=True):
         group = CHOSEN if candidate == chosen else LAST_RUNG if paths[candidate][-1][0] == deepest else CUT
         colour, width, style = LOOKS[group]

@@ -182,7 +182,8 @@ def main(path: str, overrides: tuple[str, ...], seeds: int, first_seed: int, kep
     torch.set_num_threads(1)
     loaded = config.resolve(config.load(path, overrides), "benchmark")
     data = datasets.load(loaded.data)
-    inputs = config.digest([{**config.to_plain(loaded), "seed": None}, data.digest])
+    plain = config.to_plain(loaded)
+    inputs = config.digest([{**plain, "seed": None, "tune": config.without_later(plain["tune"])}, data.digest])
     known = {row["seed"]: row for row in kept_rows(kept) if row["inputs"] == inputs}
     wanted = range(first_seed, first_seed + seeds)
     for seed in [seed for seed in wanted if seed not in known][:at_once]:

@@ -220,9 +220,8 @@ def test_rung_correlation_covers_candidates_and_seeds(uncut):
         assert record.rung_correlation[str(step)] == pytest.approx(rho, abs=1e-12)
         assert (table[table.step == step].rung_correlation == record.rung_correlation[str(step)]).all()
         low, high = record.rung_correlation_interval[str(step)]
-        assert (table[table.step == step][["rung_correlation_low", "rung_correlation_high"]] == (low, high)).all(
-            axis=None
-        )
+        at_rung = table[table.step == step]
+        assert set(zip(at_rung.rung_correlation_low, at_rung.rung_correlation_high, strict=True)) == {(low, high)}
         line = f"step {step} with those at step 60: {rho:.2f} (95 % interval {low:.2f} to {high:.2f}, 6 pairs)"
         assert f"tune   rank correlation of scores at {line}" in said
     assert table[table.step == RUNGS[-1]].rung_correlation.isna().all()

@@ -21,6 +21,7 @@ from pipelines.runs.run import Run, of_other_code
 from pipelines.runs.run_lease import working_on
 from pipelines.runtime import exit_codes, notifications, ray_session, supervisor
 from pipelines.runtime.cluster import Cluster
+from pipelines.stages import earlier_searches
 from pipelines.stages.table import STAGES, Stage
 from pipelines.storage import Storage
 
@@ -110,13 +111,16 @@ class Pipeline:
     def _created(
         self, settings: Configuration, stem: str, name: str | None, continue_from: str | None, overridden: Sequence[str]
     ) -> Run:
-        if continue_from is None:
-            return Run.create(settings, stem, name, self.storage)
-        known, tensors = warm_start.recorded(continue_from, name, self.storage), None
-        if known is None:
-            known, tensors = warm_start.find(continue_from, self.storage, self.tracking_uri, settings)
-        run = Run.create(warm_start.adapt(settings, known, overridden), stem, name, self.storage, known)
-        run.origin_tensors = tensors
+        known = tensors = document = None
+        if continue_from is not None:
+            known = warm_start.recorded(continue_from, name, self.storage)
+            if known is None:
+                known, tensors = warm_start.find(continue_from, self.storage, self.tracking_uri, settings)
+            settings = warm_start.adapt(settings, known, overridden)
+        if settings.tune.learn_from and settings.tune.candidates:
+            settings, document = earlier_searches.learned(settings, name, self.storage, self.log)
+        run = Run.create(settings, stem, name, self.storage, known)
+        run.origin_tensors, run.learned = tensors, document
         return run
 
     def _do(
@@ -198,6 +202,7 @@ class Flow:
             GanError: The first fault found.
         """
         preflight.check(self.run, self.dataset, self.tracking_uri)
+        earlier_searches.check_data(self.run, self.dataset)
 
     def do(self, name: str) -> Any:
         """A stage's record: the one there is for the same inputs, or that of doing it now.

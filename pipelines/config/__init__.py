@@ -15,8 +15,10 @@ from pipelines.config.loader import (
     load_text,
     override,
     resolve,
+    to_compare,
     to_plain,
     to_yaml,
+    without_later,
 )
 from pipelines.config.schema import (
     ENVIRONMENT_NAME,
@@ -55,6 +57,8 @@ __all__ = [
     "parse_yaml",
     "read_text",
     "resolve",
+    "to_compare",
     "to_plain",
     "to_yaml",
+    "without_later",
 ]

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from gan_core.errors import ConfigurationError
 from gan_core.randomness import stream
 from pipelines import config
-from pipelines.config.schema import ResolvedConfiguration
+from pipelines.config.schema import Configuration, ResolvedConfiguration
 from pipelines.config.tune_schema import TuneSettings, grid_values
 
 
@@ -49,7 +49,7 @@ def draw_candidates(configuration: ResolvedConfiguration) -> list[dict[str, Any]
     return [*known, *drawn]
 
 
-def known_candidates(configuration: ResolvedConfiguration) -> list[dict[str, Any]]:
+def known_candidates(configuration: Configuration) -> list[dict[str, Any]]:
     """The candidates that are given: the configuration itself and `tune.points`, each with every searched setting.
 
     Raises:
@@ -70,6 +70,31 @@ def known_candidates(configuration: ResolvedConfiguration) -> list[dict[str, Any
             value = value[part]
         default[key] = value
     return [*([default] if settings.include_default else []), *({**default, **point} for point in settings.points)]
+
+
+def in_space(space: Mapping[str, Mapping[str, list[Any]]], values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Settings as the space has them, each a choice's own value or a number; None if one of them is not in the space."""
+    inside: dict[str, Any] = {}
+    for key, distribution in space.items():
+        (kind, bounds), *_ = distribution.items()
+        if key not in values:
+            return None
+        value = values[key]
+        if kind == "choice":
+            if value not in bounds:
+                return None
+            inside[key] = bounds[bounds.index(value)]
+        elif not isinstance(value, int | float) or not bounds[0] <= value <= bounds[1]:
+            return None
+        else:
+            inside[key] = value
+    return inside
+
+
+def rung_steps(candidate: Configuration, rungs: Sequence[int]) -> tuple[int, ...]:
+    """The steps at which a candidate is at these rungs, which are steps or, by `tune.rung_unit`, updates of D and G."""
+    updates = 1 if candidate.tune.rung_unit == "steps" else candidate.algorithm.discriminator_steps + 1
+    return tuple(max(1, round(rung / updates)) for rung in rungs)
 
 
 def draw_value(distribution: Mapping[str, list[Any]], random: np.random.Generator) -> Any:
@@ -104,6 +129,13 @@ def candidate_configurations(configuration: ResolvedConfiguration) -> list[Resol
     """
     settings = configuration.tune
     candidates = [config.override(configuration, candidate) for candidate in draw_candidates(configuration)]
+    for candidate in candidates:
+        if len(set(steps := rung_steps(candidate, settings.rungs))) < len(steps):
+            raise ConfigurationError(
+                "rungs too close", "tune.rungs",
+                f"{list(settings.rungs)} updates are steps {list(steps)} with k = {candidate.algorithm.discriminator_steps}",
+                "rungs that are a step or more apart",
+            )  # fmt: skip
     if settings.searcher == "tpe" or settings.scheduler == "population_based":
         for key, value in _ends(settings):
             config.override(configuration, {key: value})

@@ -23,6 +23,7 @@ from pipelines.config.keys import (
 )
 from pipelines.config.schema import AFTERWARDS, Configuration, ResolvedConfiguration
 from pipelines.config.spaces import SPACES
+from pipelines.config.tune_schema import LATER
 from pipelines.config.yaml_text import as_number, parse_yaml, read_text
 
 Settings = TypeVar("Settings", bound=Configuration)
@@ -164,8 +165,19 @@ def _plain(value: Any) -> Any:
 
 
 def identity(configuration: Configuration) -> dict[str, Any]:
-    """What a run is, as plain data: its configuration without what only follows it."""
+    """What a run is, as plain data, for a digest: its settings without later ones that change nothing."""
+    plain = to_compare(configuration)
+    return {**plain, "tune": without_later(plain["tune"])}
+
+
+def to_compare(configuration: Configuration) -> dict[str, Any]:
+    """A run's configuration as plain data, without what only follows it."""
     return {key: value for key, value in to_plain(configuration).items() if key not in AFTERWARDS}
+
+
+def without_later(tune: Mapping[str, Any]) -> dict[str, Any]:
+    """A search's plain settings without later ones that change nothing: what a digest of them is made of."""
+    return {key: value for key, value in tune.items() if key not in LATER or value != LATER[key]}
 
 
 def to_yaml(configuration: Configuration) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MOST_CANDIDATES = 10_000  # all are drawn, and checked, before the first is trained
+# Settings that came later, at the values by which a search is as it was without them: digests leave them out then.
+LATER = {"learn_from": [], "learn_best": 3, "rung_unit": "steps"}
 
 # What population based training may change in the middle of a training: settings read anew by every
 # update. Others would need another network, other moments, or another count of updates and batches.
@@ -59,7 +61,8 @@ class TuneSettings:
 
     The first candidate is the configuration itself (`include_default`), which no rung cuts, and another is chosen
     only if it is better by the promotion gate's test; the next are `points`, whose other settings are the
-    configuration's; the searcher gives the rest.
+    configuration's, and the best of the searches of the runs `learn_from`, on the same data; the searcher gives the
+    rest, `tpe` with those searches' scores in mind.
 
     `space` maps a configuration key to a distribution: {choice: [..]}, {uniform: [a, b]},
     {log_uniform: [a, b]} or {integer: [a, b]}, bounds included.
@@ -67,6 +70,9 @@ class TuneSettings:
     `searcher`: `random` draws all candidates up front from the seed; `grid` takes the first
     `candidates` points of the product of all choices and integers, keys in alphabetical order, the
     last one varying fastest; `tpe` lets Optuna suggest each from the scores of those before.
+
+    Rungs count steps of G or, by `rung_unit`, updates of D and G, of which a step has k + 1: then a candidate with a
+    greater k comes to a rung, and is compared there, after fewer steps.
 
     `scheduler`: `synchronous_halving` cuts a rung when all have reached it, those below
     `min_coverage` first; `asha` cuts each as it arrives, its reduction factor 1 / `keep`;
@@ -80,11 +86,14 @@ class TuneSettings:
     candidates: int = 0  # the configuration and `points` among them; 0: no search
     include_default: bool = True
     points: tuple[Mapping[str, Any], ...] = ()  # candidates by hand: values of settings of the space
+    learn_from: tuple[str, ...] = ()  # runs; what they have found is taken once, when the run is created
+    learn_best: int = 3  # of their candidates, at most
     searcher: Literal["random", "grid", "tpe"] = "random"
     scheduler: Literal["synchronous_halving", "asha", "median_stopping", "population_based", "none"] = (
         "synchronous_halving"
     )
-    rungs: tuple[int, ...] = (500, 1000)  # steps; the last one ends a candidate
+    rungs: tuple[int, ...] = (500, 1000)  # the last one ends a candidate
+    rung_unit: Literal["steps", "updates"] = "steps"  # steps of G, or updates of D and G: k + 1 in a step
     keep: float = 0.5  # of a rung's candidates, at least one; 1.0 cuts none
     space: Mapping[str, Mapping[str, list[Any]]] = field(default_factory=dict)
     confirm: ConfirmSettings = field(default_factory=ConfirmSettings)
@@ -100,6 +109,7 @@ class TuneSettings:
         at_least(0, "tune.candidates", self.candidates)
         if self.candidates > MOST_CANDIDATES:
             raise ValueError(f"tune.candidates {self.candidates} is too many; use {MOST_CANDIDATES} or fewer")
+        at_least(1, "tune.learn_best", self.learn_best)
         at_least(10, "tune.samples", self.samples)
         at_least(1, "tune.sample_sets", self.sample_sets)
         at_least(0, "tune.max_failures", self.max_failures)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.search.ranking import rung_of
+
 Option = dict[str, Any]
 Row = Mapping[str, Any]
 # The page's style sheet gives the colours, by light or dark; how a line is drawn tells lines apart without them.
@@ -128,14 +130,14 @@ def parallel_chart(rows: Sequence[Row], space: Mapping[str, Row], chosen: int | 
     last = last_rungs(rows)
     if not last or not space:
         return None
-    keys, deepest = list(space), max(row["step"] for row in last)
+    keys, deepest = list(space), max(map(rung_of, last))
     axes: list[Option] = [_axis(number, key, space[key], last) for number, key in enumerate(keys)]
     axes.append({"dim": len(keys), "name": "log-likelihood", "scale": True})
     groups: dict[str, list[Option]] = {group: [] for group in LOOKS}
     for row in last:
         values = [_place(row[key], space[key]) for key in keys]
         line = {"name": f"candidate {row['candidate']}, step {row['step']}", "value": [*values, row["log_likelihood"]]}
-        group = CHOSEN if row["candidate"] == chosen else LAST_RUNG if row["step"] == deepest else CUT
+        group = CHOSEN if row["candidate"] == chosen else LAST_RUNG if rung_of(row) == deepest else CUT
         groups[group].append(line)
     series = [
         {"type": "parallel", "name": group, "data": lines, "lineStyle": {"color": colour, "width": width, "type": style, "opacity": 0.9}, "itemStyle": {"color": colour}}
@@ -158,11 +160,12 @@ def rung_chart(rows: Sequence[Row], chosen: int | None) -> Option | None:
     paths: dict[int, list[tuple[float, float]]] = {}
     for row in sorted(rows, key=lambda row: row["step"]):
         if row["status"] == "finite" and row.get("stage", "search") == "search":
-            paths.setdefault(row["candidate"], []).append((row["step"], row["log_likelihood"]))
+            paths.setdefault(row["candidate"], []).append((rung_of(row), row["log_likelihood"]))
     if not paths:
         return None
+    unit = "updates of D and G" if "budget" in rows[0] else "step"
     deepest = max(step for path in paths.values() for step, _ in path)
-    chart = line_chart("From rung to rung", {f"candidate {one}": paths[one] for one in sorted(paths)}, y_name="nats")
+    chart = line_chart("From rung to rung", {f"candidate {one}": paths[one] for one in sorted(paths)}, unit, "nats")
     for candidate, series in zip(sorted(paths), chart["series"], strict=True):
         group = CHOSEN if candidate == chosen else LAST_RUNG if paths[candidate][-1][0] == deepest else CUT
         colour, width, style = LOOKS[group]

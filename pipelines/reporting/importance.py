@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.reporting.charts import last_rungs, text_of
+from pipelines.search.ranking import rung_of
 
 FEWEST = 4  # candidates at one rung, below which there is nothing to explain
 
@@ -14,9 +15,9 @@ def importances(rows: Sequence[Mapping[str, Any]], space: Mapping[str, Mapping[s
     Hutter et al. 2014, over a random forest with a fixed seed: the same rows, the same shares. Nothing of fewer than
     four candidates, of equal scores, or of a candidate outside the space.
     """
-    first = min((row["step"] for row in last_rungs(rows)), default=None)
+    first = min(map(rung_of, last_rungs(rows)), default=None)
     compared = [
-        row for row in rows if row["status"] == "finite" and row.get("stage") == "search" and row["step"] == first
+        row for row in rows if row["status"] == "finite" and row.get("stage") == "search" and rung_of(row) == first
     ]
     if len(compared) < FEWEST or not space or len({row["log_likelihood"] for row in compared}) == 1:
         return {}

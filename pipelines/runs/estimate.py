@@ -14,7 +14,7 @@ from gan_core.algorithm1 import AlgorithmSettings
 from gan_core.conditions.base import UNCONDITIONAL, Conditions
 from gan_core.randomness import stream
 from pipelines.config import ResolvedConfiguration
-from pipelines.config.candidates import candidate_configurations
+from pipelines.config.candidates import candidate_configurations, rung_steps
 from pipelines.runs.time_left import FINISH, RAY_START, TRIALS_START, WORKERS_START
 
 # Torch is imported only where steps are timed.
@@ -79,7 +79,7 @@ def time_estimate(
     if "train" in stages:
         crowded = max(1.0, train.workers * train.threads_per_worker / processors())
         step = crowded * clock.step(configuration, train.workers, train.threads_per_worker, _device(train.gpu))
-        trained = min(steps, tune.rungs[-1]) if searched and _goes_on(configuration) else 0
+        trained = min(steps, rung_steps(configuration, tune.rungs)[-1]) if searched and _goes_on(configuration) else 0
         training = WORKERS_START + (steps - trained) * step
     if "infer" in stages:
         device, settings = _device(train.gpu), configuration.extension.inference
@@ -262,18 +262,21 @@ def _search_seconds(configuration: ResolvedConfiguration, counts: Mapping[str, i
     )
     score = clock.pairs(counts["validation"], tune.samples, GRID + tune.sample_sets)
 
-    def waves(trials: int, steps: int) -> float:
+    def waves(trials: int, steps: float) -> float:
         return math.ceil(trials / at_once) * (steps * step + score)
 
-    seconds, left, before = TRIALS_START, tune.candidates, 0
-    for rung in tune.rungs:
+    rungs = [
+        statistics.mean(steps) for steps in zip(*(rung_steps(each, tune.rungs) for each in kinds.values()), strict=True)
+    ]
+    seconds, left, before = TRIALS_START, tune.candidates, 0.0
+    for rung in rungs:
         seconds += waves(left, rung - before)
         before = rung
         if tune.cuts:
             left = min(left, max(1, int(left * tune.keep + 0.5)) + int(tune.include_default))
     finalists = min(tune.candidates, tune.confirm.best + int(tune.include_default))
     if tune.confirm.seeds > 1 and finalists > 1:
-        seconds += TRIALS_START / 2 + waves(finalists * (tune.confirm.seeds - 1), tune.rungs[-1])
+        seconds += TRIALS_START / 2 + waves(finalists * (tune.confirm.seeds - 1), rungs[-1])
     return min(seconds, tune.time_budget_s or math.inf)
 
 

@@ -29,6 +29,7 @@ class TuneRecord:
     segment: str | None = None  # of the search's results, at whose `step` the training goes on
     finalists: Sequence[Mapping[str, Any]] = ()  # the choice and, the best first, those that could go on in its place
     failed_trainings: Sequence[Mapping[str, Any]] = ()  # of earlier choices: candidate, chosen, error
+    device_seconds: Mapping[str, float] = field(default_factory=dict)  # by candidate, over all its seeds
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ class Run(RecordedRun):
         super().__init__(name, storage)
         self.configuration, self.origin = configuration, origin
         self.origin_tensors: Tensors | None = None  # of the origin, until they are in the run's folder
+        self.learned: dict[str, Any] | None = None  # from earlier searches, until it is there
 
     @classmethod
     def create(
@@ -67,7 +68,7 @@ class Run(RecordedRun):
                     "run of another origin", name, f"--continue-from was {then}", f"{now}; start a new run: --name NAME"
                 )
             run.origin = known.origin
-            ours, theirs = config.identity(run.configuration), config.identity(known.configuration)
+            ours, theirs = config.to_compare(run.configuration), config.to_compare(known.configuration)
             run.extends = config.first_difference(ours, theirs, ignore=[CANDIDATES]) is None and _raises(ours, theirs)
             if run.extends and run.folder.child(run_layout.CHECKPOINTS).names():
                 raise ConfigurationError(
@@ -125,6 +126,8 @@ class Run(RecordedRun):
                 save_checkpoint(
                     self.folder.child(run_layout.ORIGIN), self.origin.step, self.origin_tensors, about, keep=1
                 )
+            if self.learned is not None:
+                self.folder.write_json(run_layout.LEARNED, self.learned)
             self.folder.write_json(run_layout.ENVIRONMENT, environment.describe())
             self.folder.write_json(run_layout.RUN, document)
 

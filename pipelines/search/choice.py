@@ -8,7 +8,7 @@ import numpy as np
 
 from gan_core.metrics.paired_test import Comparison, compare
 from pipelines.config import ResolvedConfiguration
-from pipelines.search.ranking import mean_over_seeds
+from pipelines.search.ranking import mean_over_seeds, rung_of
 
 Row = Mapping[str, Any]
 # Of a test before the last seed: the Haybittle-Peto boundary, which costs the last test next to nothing.
@@ -17,9 +17,9 @@ INTERIM_CONFIDENCE = 0.999
 
 @dataclass(frozen=True)
 class Finalists:
-    """The configuration (`default`, or None) and a search's best few, at one step, with the seeds that there are.
+    """The configuration (`default`, or None) and a search's best few, at one rung, with the seeds that there are.
 
-    `log_densities` gives a finite row's at the step: of sets of samples by validation points, in nats. The search's own
+    `step` is the rung, as `tune.rungs` counts; `log_densities` gives a finite row's there: of sets of samples by validation points, in nats. The search's own
     seed chooses who the best few are, so it has no part in a test over several seeds, which is of the others. One that
     diverged, or covers too little, is behind one that did not.
     """
@@ -99,7 +99,7 @@ class Finalists:
         return {
             row["seed"]: row
             for row in self.rows
-            if row["candidate"] == candidate and (row["step"] == self.step or row["status"] == "diverged")
+            if row["candidate"] == candidate and (rung_of(row) == self.step or row["status"] == "diverged")
         }
 
 

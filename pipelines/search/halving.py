@@ -10,7 +10,7 @@ from ray.tune.schedulers import TrialScheduler
 class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
     """Run every candidate to the first rung, keep the best, run those to the next, and so on.
 
-    Rungs count `step` of the results, so neither the speed of a trial nor the order in which
+    Rungs count `time_attr` of the results, so neither the speed of a trial nor the order in which
     results arrive changes who survives. A trial that has reached its rung gives its resources to
     one that has not, and waits, paused, on its checkpoint. One that ends early (it diverged or
     failed) is out of the comparison; one whose coverage is too small ranks behind all others.
@@ -25,12 +25,13 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
         max_concurrent: int | None = None,
         min_coverage: float = 0.0,
         protected: Callable[[Trial], bool] = lambda trial: False,
+        time_attr: str = "step",
     ) -> None:
         """`population` is how many candidates there will be: no rung is cut before all were added."""
         super().__init__()
         self.rungs, self.keep = list(rungs), keep
         self.population, self.max_concurrent, self.min_coverage = population, max_concurrent, min_coverage
-        self.protected = protected
+        self.protected, self.time_attr = protected, time_attr
         self.added: set[Trial] = set()
         self.rung = 0
         # candidates still in; whether their coverage is enough, and their score, at this rung
@@ -47,7 +48,7 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
         self.running.setdefault(trial, None)  # one that failed and is tried again keeps its place
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        if result["step"] < self.rungs[self.rung] or result.get("status") == "diverged":
+        if result[self.time_attr] < self.rungs[self.rung] or result.get("status") == "diverged":
             return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
         covers = result["coverage"] >= self.min_coverage
         self.running[trial] = covers, self.sign * float(result[self.metric])

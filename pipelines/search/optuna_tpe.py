@@ -1,7 +1,7 @@
 """Candidates that Optuna suggests one after another, from the scores of those before."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from pipelines.config import ResolvedConfiguration
-from pipelines.config.candidates import known_candidates, within
+from pipelines.config.candidates import in_space, known_candidates, within
 from pipelines.storage import Storage
 
 SUGGESTED = "suggested"
@@ -23,7 +23,10 @@ class Suggestions(Searcher):  # type: ignore[misc]
     candidates that are given come first, and Optuna learns from those that are in the space.
     """
 
-    def __init__(self, configuration: ResolvedConfiguration, results: Storage) -> None:
+    def __init__(
+        self, configuration: ResolvedConfiguration, results: Storage, observations: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """`observations` are what earlier searches have found, as `search.learning` says."""
         super().__init__(metric="log_likelihood", mode="max")
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.settings, self.seed, self.folder = configuration.tune, configuration.seed, results.child(SUGGESTED)
@@ -39,6 +42,15 @@ class Suggestions(Searcher):  # type: ignore[misc]
             sampler=optuna.samplers.TPESampler(seed=self.seed % 2**32),
             points_to_evaluate=[point for point in self.points if point] + list(map(self.folder.read_json, suggested)),
         )
+
+        for observation in observations:
+            self._learn(observation["values"], observation["scores"], observation["complete"])
+
+    def _learn(self, values: Mapping[str, Any], scores: list[float], complete: bool) -> None:
+        """Tell Optuna of a candidate by its scores from rung to rung; one that was cut is behind all that were not."""
+        point = _to_optuna(self.settings.space, values)
+        assert point is not None  # those outside were left out
+        self.inner.add_evaluated_point(point, scores[-1], pruned=not complete, intermediate_values=scores)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         if self.number == self.settings.candidates:
@@ -92,16 +104,9 @@ def from_optuna(distribution: dict[str, list[Any]], value: Any) -> Any:
 
 def _to_optuna(space: Mapping[str, Mapping[str, list[Any]]], values: Mapping[str, Any]) -> dict[str, Any] | None:
     """Settings as Optuna's numbers; None if one of them is not in the space."""
-    point: dict[str, Any] = {}
-    for key, distribution in space.items():
-        (kind, bounds), *_ = distribution.items()
-        value = values[key]
-        if kind == "choice":
-            if value not in bounds:
-                return None
-            point[key] = bounds.index(value)
-        elif not isinstance(value, int | float) or not bounds[0] <= value <= bounds[1]:
-            return None
-        else:
-            point[key] = value
-    return point
+    inside = in_space(space, values)
+    if inside is None:
+        return None
+    return {
+        key: space[key]["choice"].index(value) if "choice" in space[key] else value for key, value in inside.items()
+    }

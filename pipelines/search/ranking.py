@@ -10,10 +10,15 @@ import numpy as np
 Rows = Sequence[dict[str, Any]]
 
 
-def at_step(rows: Rows, step: int, min_coverage: float = 0.0) -> list[dict[str, Any]]:
-    """The finite rows of a step whose coverage is enough."""
+def rung_of(row: Mapping[str, Any]) -> int:
+    """Where a row stands among `tune.rungs`: its step or, where these are updates, the updates of D and G."""
+    return int(row.get("budget", row["step"]))
+
+
+def at_step(rows: Rows, rung: int, min_coverage: float = 0.0) -> list[dict[str, Any]]:
+    """The finite rows of a rung whose coverage is enough."""
     return [
-        row for row in rows if row["step"] == step and row["status"] == "finite" and row["coverage"] >= min_coverage
+        row for row in rows if rung_of(row) == rung and row["status"] == "finite" and row["coverage"] >= min_coverage
     ]
 
 
@@ -25,8 +30,8 @@ def deciding_step(rows: Rows, rungs: Sequence[int], out_of_time: bool, default: 
     if not out_of_time:
         return rungs[-1]
     finite = [row for row in rows if row["status"] == "finite"]
-    of_default = [row["step"] for row in finite if row["candidate"] == default]
-    return max(of_default or [row["step"] for row in finite], default=rungs[-1])
+    of_default = [rung_of(row) for row in finite if row["candidate"] == default]
+    return max(of_default or map(rung_of, finite), default=rungs[-1])
 
 
 def without_diverged(rows: Rows) -> list[dict[str, Any]]:
@@ -48,7 +53,7 @@ def mean_over_seeds(
         row
         for row in rows
         if row["candidate"] == candidate
-        and (row["step"] == step or row["status"] == "diverged")
+        and (rung_of(row) == step or row["status"] == "diverged")
         and (seeds is None or row["seed"] in seeds)
     ]
     return float(np.mean([row["log_likelihood"] for row in mine])), float(np.mean([row["coverage"] for row in mine]))
@@ -76,7 +81,9 @@ def rung_correlation(rows: Rows, rungs: Iterable[int]) -> dict[int, RankCorrelat
 
     *earlier, last = rungs
     scores = {
-        (row["candidate"], row["seed"], row["step"]): row["log_likelihood"] for row in rows if row["status"] == "finite"
+        (row["candidate"], row["seed"], rung_of(row)): row["log_likelihood"]
+        for row in rows
+        if row["status"] == "finite"
     }
     correlations = {}
     for step in earlier:
@@ -100,6 +107,18 @@ def _interval(rho: float, pairs: int) -> tuple[float, float]:
     low, high = math.tanh(math.atanh(inner) - half), math.tanh(math.atanh(inner) + half)
     high = 1.0 if inner < abs(rho) else high
     return (low, high) if rho >= 0 else (-high, -low)
+
+
+def device_seconds(rows: Rows) -> dict[int, float]:
+    """By candidate, the seconds that its trainings and their scores held their devices, over all seeds."""
+    last: dict[tuple[int, int], float] = {}
+    for row in rows:
+        trial = row["candidate"], row["seed"]
+        last[trial] = max(last.get(trial, 0.0), row["device_seconds"])
+    by_candidate: dict[int, float] = {}
+    for (candidate, _), seconds in sorted(last.items()):
+        by_candidate[candidate] = by_candidate.get(candidate, 0.0) + seconds
+    return by_candidate
 
 
 def seed_deviation(rows: Rows) -> dict[tuple[int, int], float]:

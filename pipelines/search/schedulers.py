@@ -20,20 +20,21 @@ from pipelines.search.halving import SynchronousHalving
 
 
 def make_scheduler(settings: TuneSettings, rungs: tuple[int, ...], seed: int, max_concurrent: int) -> Any:
-    """The scheduler of a search over these rungs, counted in the trials' own steps."""
+    """The scheduler of a search over these rungs, counted in the trials' own steps or updates."""
     first, last = rungs[0], rungs[-1]
+    time_attr = "step" if settings.rung_unit == "steps" else "budget"
     protected = is_default if settings.include_default else lambda trial: False
     if settings.scheduler == "synchronous_halving" and len(rungs) > 1:
         return SynchronousHalving(
-            rungs, settings.keep, settings.candidates, max_concurrent, settings.min_coverage, protected
+            rungs, settings.keep, settings.candidates, max_concurrent, settings.min_coverage, protected, time_attr
         )
     if settings.scheduler == "asha":
-        halving = Halving(time_attr="step", grace_period=first, max_t=last, reduction_factor=1 / settings.keep)
+        halving = Halving(time_attr=time_attr, grace_period=first, max_t=last, reduction_factor=1 / settings.keep)
         halving.protected = protected
         return halving
     if settings.scheduler == "median_stopping":
         stopping = MedianStopping(
-            time_attr="step", grace_period=first, min_samples_required=min(3, settings.candidates)
+            time_attr=time_attr, grace_period=first, min_samples_required=min(3, settings.candidates)
         )
         stopping.protected = protected
         return stopping

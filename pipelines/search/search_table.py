@@ -20,9 +20,13 @@ def write_table(rows: list[dict[str, Any]], correlation: dict[int, RankCorrelati
     deviation = seed_deviation(rows)
     pairs = zip(table["candidate"], table["step"], strict=True)
     table["seed_deviation"] = [deviation.get(pair, float("nan")) for pair in pairs]
-    table["rung_correlation"] = (
-        table["step"].map({step: found.rho for step, found in correlation.items()}).astype(float)
-    )
+    rungs = table["budget" if "budget" in table else "step"]
+    for name, part in {
+        "rung_correlation": "rho",
+        "rung_correlation_low": "low",
+        "rung_correlation_high": "high",
+    }.items():
+        table[name] = rungs.map({rung: getattr(found, part) for rung, found in correlation.items()}).astype(float)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
         table.to_parquet(path, index=False)

@@ -1,10 +1,11 @@
 """One candidate of a search, as a Ray Tune trial: earlier results are reported at once, the rest is trained."""
 
 import json
+import math
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ import torch
 from gan_core.conditions.settings import conditions_of
 from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, Diverged
+from gan_core.state import State
 from gan_core.training import initial_state, train
 from pipelines.config import ResolvedConfiguration, override
+from pipelines.config.candidates import rung_steps
+from pipelines.config.tune_schema import ResourceSettings
 from pipelines.search.results_store import TrainingSegment, open_segment
 from pipelines.search.scores import rung_score, scored_generator
 from pipelines.storage import Storage, Tensors
@@ -56,68 +60,114 @@ def trial(config: dict[str, Any], search: Search, dataset: Dataset) -> None:
         origin = pointer and {"stretch": pointer["stretch"], "step": pointer["step"]}
         segment = open_segment(search.results, job, origin, kept)
     reported = pointer["step"] if pointer else 0
-    for row in _rows(segment, job, search, dataset):
+    candidate = override(search.configuration, settings_of(job))
+    rungs, updates = rung_steps(candidate, search.rungs), candidate.algorithm.discriminator_steps + 1
+    for row in rows_of(segment, job, candidate, replace(search, rungs=rungs), dataset):
         if row["step"] <= reported:
             continue
-        rung = sum(step < row["step"] for step in search.rungs) + 1  # the one it stands for, if it has diverged
-        result = {**row, "rung": rung, "stretch": segment.name}
+        rung = sum(step < row["step"] for step in rungs) + 1  # the one it stands for, if it has diverged
+        result = {"device_seconds": math.nan, **row, "rung": rung, "stretch": segment.name}
+        result["updates"] = updates * row["step"]
+        if candidate.tune.rung_unit == "updates":
+            result["budget"] = search.rungs[rung - 1] if row["step"] in rungs else result["updates"]
         if row["status"] == "diverged":
             tune.report(result)
             return
-        if row["step"] in search.rungs:
+        if row["step"] in rungs:
             with tempfile.TemporaryDirectory() as folder:
                 pointer = {"stretch": segment.name, "step": row["step"], "job": job}
                 (Path(folder) / POINTER).write_text(json.dumps(pointer))
                 tune.report(result, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def _rows(segment: TrainingSegment, job: dict[str, Any], search: Search, dataset: Dataset) -> Iterator[dict[str, Any]]:
-    """The segment's rows: those in the results store, then those of training on from the last of them."""
+def settings_of(job: Mapping[str, Any]) -> dict[str, Any]:
+    """A candidate's settings, by dotted name."""
+    return {key: value for key, value in job.items() if key not in ("candidate", "seed")}
+
+
+def rows_of(
+    segment: TrainingSegment, job: dict[str, Any], candidate: ResolvedConfiguration, search: Search, dataset: Dataset
+) -> Iterator[dict[str, Any]]:
+    """The segment's rows: those in the results store, then those of training on from the last of them.
+
+    `search.rungs` are the candidate's own steps. A row's `seconds` are since the trial began, or went on;
+    `device_seconds` are all, from step 0, and of each CPU or, where a trial has them, each GPU.
+    """
     earlier = segment.rows()
     yield from earlier
     last = earlier[-1]["step"] if earlier else 0
     if last >= search.rungs[-1] or (earlier and earlier[-1]["status"] == "diverged"):
         return
-    values = {key: value for key, value in job.items() if key not in ("candidate", "seed")}
-    candidate = override(search.configuration, values)
     settings = replace(candidate.training(), seed=job["seed"])
     tune, rungs = search.configuration.tune, search.rungs
-    kept, every = tune.rungs, search.configuration.train.report_every
+    kept, every = rung_steps(candidate, tune.rungs), search.configuration.train.report_every
     conditions = conditions_of(settings.extension, dataset)
-    state = initial_state(settings, dataset.train, dataset.shape, conditions)
-    state = state.to(torch.device("cuda" if tune.resources_per_trial.gpu else "cpu"))
-    if (weights := _starting_weights(segment, before=min(rung for rung in rungs if rung > last))) is not None:
-        state.load(weights, segment.name)
+    initial = initial_state(settings, dataset.train, dataset.shape, conditions)
+    state = _gone_on(initial, segment, min(rung for rung in rungs if rung > last), bool(tune.resources_per_trial.gpu))
     # The search's own seed is the training's, which goes on from the winner's last rung; confirmations end at theirs.
     goes_on = job["seed"] == search.configuration.seed
-    started = time.monotonic()
+    started, spent = time.monotonic(), _Spent(tune.resources_per_trial, _spent_before(segment, earlier))
     try:
         due = lambda step: step in kept or step % every == 0 or step % CHECK_EVERY == 0  # noqa: E731
         for report in train(settings, dataset.train, state, rungs[-1], due, conditions=conditions):
             if report.step in kept or report.step % every == 0:
                 segment.log_metrics({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
             if report.step in rungs and report.step > last:
-                generator = scored_generator(state, candidate.scored_weights)
-                scores, log_densities = rung_score(
-                    generator, settings, dataset.validation, conditions, tune.samples, tune.sample_sets
-                )
+                generator, points = scored_generator(state, candidate.scored_weights), dataset.validation
+                scores, densities = rung_score(generator, settings, points, conditions, tune.samples, tune.sample_sets)
                 row: dict[str, Any] = {
                     "step": report.step,
                     "status": "finite",
                     **scores,
                     "value": report.metrics.get("value"),  # none, of an objective that has no V
                     "seconds": time.monotonic() - started,
+                    "device_seconds": spent.now(),
                 }
-                segment.commit(row, state.tensors() if goes_on or report.step < rungs[-1] else None, log_densities)
+                segment.commit(row, state.tensors() if goes_on or report.step < rungs[-1] else None, densities)
                 yield row
+                spent.since = time.monotonic()  # whom it reports to may take a while
             elif report.step in kept and report.step not in rungs:
                 segment.keep(report.step, state.tensors())
             if search.deadline is not None and time.time() > search.deadline:
                 return
     except Diverged:
-        row = {"step": int(state.step), "status": "diverged", **NO_SCORE, "seconds": time.monotonic() - started}
+        seconds = {"seconds": time.monotonic() - started, "device_seconds": spent.now()}
+        row = {"step": int(state.step), "status": "diverged", **NO_SCORE, **seconds}
         segment.commit(row, None)
         yield row
+
+
+@dataclass
+class _Spent:
+    """Seconds that a candidate has held its devices: CPUs or, if it has them, GPUs."""
+
+    resources: ResourceSettings
+    seconds: float
+    since: float = field(default_factory=time.monotonic)
+
+    def now(self) -> float:
+        """All until now."""
+        now, before = time.monotonic(), self.since
+        self.since = now
+        self.seconds += (self.resources.gpu or self.resources.cpu) * (now - before)
+        return self.seconds
+
+
+def _spent_before(segment: TrainingSegment, earlier: Sequence[Mapping[str, Any]]) -> float:
+    """The device-seconds up to where a segment goes on; NaN, of results by a version that did not count them."""
+    origin = segment.about["origin"]
+    if not earlier and origin is not None:
+        of_origin = TrainingSegment(segment.results, origin["stretch"]).rows()
+        earlier = [row for row in of_origin if row["step"] <= origin["step"]]
+    return float(earlier[-1].get("device_seconds", math.nan)) if earlier else 0.0
+
+
+def _gone_on(state: State, segment: TrainingSegment, before: int, gpu: bool) -> State:
+    """The state with the newest weights from before a rung, if there are any, on the trial's device."""
+    state = state.to(torch.device("cuda" if gpu else "cpu"))
+    if (weights := _starting_weights(segment, before)) is not None:
+        state.load(weights, segment.name)
+    return state
 
 
 def _starting_weights(segment: TrainingSegment, before: int) -> Tensors | None:

@@ -20,6 +20,10 @@ from pipelines.storage import Storage, check_storage, run_layout
 
 MEMORY_OF_RAY = 2**20  # bytes that Ray Tune keeps of a search beside the weights
 CHECK_SECONDS = 1.0  # between looks at the disk
+KEPT = (  # of a result; `budget` is of a search by updates
+    "step", "budget", "status", "log_likelihood", "standard_error", "sigma", "coverage", "value", "updates", "seconds",
+    "device_seconds", "stretch",
+)  # fmt: skip
 
 
 @dataclass
@@ -92,7 +96,8 @@ class Trials:
         watcher = _watcher(shortage, self.configuration.train.start_timeout_s, losses, self._check_disk)
         searcher: Any = Variants(self.max_concurrent)
         if jobs is None:
-            suggestions = Suggestions(self.configuration, self.results)
+            learned = self.run.read_json(run_layout.LEARNED) or {"observations": []}
+            suggestions = Suggestions(self.configuration, self.results, learned["observations"])
             searcher = ConcurrencyLimiter(suggestions, max_concurrent=self.max_concurrent)
         place_patiently()
         tuner = tune.Tuner(
@@ -209,18 +214,7 @@ def _collector(
         def on_trial_result(
             self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
         ) -> None:
-            kept = (
-                "step",
-                "status",
-                "log_likelihood",
-                "standard_error",
-                "sigma",
-                "coverage",
-                "value",
-                "seconds",
-                "stretch",
-            )
-            row = {"stage": stage, **result["config"]["job"], **{name: result[name] for name in kept}}
+            row = {"stage": stage, **result["config"]["job"], **{name: result[name] for name in KEPT if name in result}}
             identity = [row[name] for name in ("candidate", "seed", "step", "stretch")]
             if any(identity == [other[name] for name in ("candidate", "seed", "step", "stretch")] for other in rows):
                 return  # of a trial that was tried again
@@ -231,7 +225,7 @@ def _collector(
             else:
                 log(
                     f"{place}  log-likelihood {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats  "
-                    f"coverage {row['coverage']:.2f}"
+                    f"coverage {row['coverage']:.2f}  {row['device_seconds']:.1f} device-seconds"
                 )
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

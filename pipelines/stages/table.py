@@ -10,7 +10,7 @@ from gan_core.datasets import Dataset
 from gan_core.errors import CheckpointError, GanError, RegistryError
 from gan_core.portable import PortableGenerator
 from pipelines import config
-from pipelines.config import EvaluateSettings, Weights
+from pipelines.config import EvaluateSettings, ResolvedConfiguration, Weights
 from pipelines.registry import Registry, address
 from pipelines.runs import code_version
 from pipelines.runs.records import (
@@ -70,12 +70,18 @@ class Stage:
     kept: Callable[[Context], str] = lambda context: f"records kept: {', '.join(context.run.records()) or 'none'}"
 
 
-def _tune_inputs(context: Context) -> Any:
-    plain = config.to_plain(context.run.configuration)
+def tune_inputs(configuration: ResolvedConfiguration, data_digest: str) -> Any:
+    """What a search's record is a function of."""
+    plain = config.to_plain(configuration)
     keys = ("seed", "data", "noise", "network", "algorithm", "extension", "tune")
     unknown_then = [key for key, value in BEFORE_0_3.items() if plain["tune"][key] == value]
-    plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in unknown_then}
-    return [[plain[key] for key in keys], context.dataset.digest]
+    later = config.without_later(plain["tune"])
+    plain["tune"] = {key: value for key, value in later.items() if key not in unknown_then}
+    return [[plain[key] for key in keys], data_digest]
+
+
+def _tune_inputs(context: Context) -> Any:
+    return tune_inputs(context.run.configuration, context.dataset.digest)
 
 
 def _tune(context: Context) -> TuneRecord:

@@ -16,6 +16,7 @@ from gan_core.state import AVERAGED, State, step_of
 from gan_core.training import Report, TrainingSettings, initial_state, train
 from pipelines import config
 from pipelines.config import ResolvedConfiguration, TrainSettings
+from pipelines.config.candidates import rung_steps
 from pipelines.runs.records import TrainRecord
 from pipelines.runs.resume import TrainingSpec, begin
 from pipelines.runs.run import Run
@@ -212,6 +213,7 @@ def runner_up_goes_on(run: Run, error: GanError, log: Callable[[str], None]) -> 
         run.folder.child(folder).remove()
     failed = {"candidate": searched["candidate"], "chosen": searched["chosen"], "error": str(error)}
     kept = {key: following[key] for key in ("candidate", "chosen", "segment", "log_likelihood", "coverage")}
+    kept["step"] = following.get("step", searched["step"])  # by updates, of another k it is another one
     reason = f"the training of candidate {searched['candidate']} failed"
     run.revise("tune", **kept, reason=reason, failed_trainings=[*searched["failed_trainings"], failed])
     return True
@@ -245,7 +247,7 @@ def _go_on(
     step = step_of(weights)
     append_history(spec.folder.child(run_layout.HISTORY), [row for row in segment.curve() if row["step"] <= step])
     save_checkpoint(spec.checkpoints, step, weights, spec.about, spec.train.keep_checkpoints)
-    for rung in configuration.tune.rungs:
+    for rung in rung_steps(configuration, configuration.tune.rungs):
         if rung <= step:
             strip.show_weights(segment.weights(rung), spec.initial_state(data))
     log(f"train  goes on from step {step} of candidate {searched['candidate']}")

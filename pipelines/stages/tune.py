@@ -24,7 +24,7 @@ import numpy as np
 from gan_core.datasets import Dataset
 from gan_core.errors import Diverged
 from pipelines import config
-from pipelines.config import ResolvedConfiguration
+from pipelines.config import ResolvedConfiguration, TuneSettings
 from pipelines.config.candidates import known_candidates
 from pipelines.runs.records import TuneRecord
 from pipelines.runtime import autoscaler
@@ -34,8 +34,10 @@ from pipelines.search.ranking import (
     at_step,
     best_rows,
     deciding_step,
+    device_seconds,
     mean_over_seeds,
     rung_correlation,
+    rung_of,
     without_diverged,
 )
 from pipelines.search.results_store import TrainingSegment, lineage, open_results, segments
@@ -48,7 +50,7 @@ AT_ONCE = 3  # further seeds: of fewer no test says much, and each search by Ray
 # What may differ when a search is started again and reuses its earlier results.
 NOT_IN_A_SCORE = (
     "candidates", "include_default", "points", "scheduler", "keep", "confirm", "min_coverage", "time_budget_s",
-    "max_concurrent", "max_failures",
+    "max_concurrent", "max_failures", "learn_from", "learn_best",
 )  # fmt: skip
 
 
@@ -76,10 +78,9 @@ def tune_run(
     choice = _choose(trials, step, log)
     correlation = rung_correlation(trials.rows, settings.rungs)
     write_table(trials.rows, correlation, run)
-    population = settings.scheduler == "population_based"
-    schedule = _write_perturbations(trials.results, choice.row, run) if population else []
+    schedule = _write_perturbations(trials, choice.row, run)
     chosen, number = {key: choice.row[key] for key in settings.space}, choice.row["candidate"]
-    _log_correlation(correlation, settings.rungs[-1], log)
+    _log_correlation(correlation, settings, log)
     log(f"tune   chosen: candidate {number}, {', '.join(f'{key} {value}' for key, value in chosen.items())}")
     scored = any(row["candidate"] == number for row in choice.rows)  # a configuration beside a population may not be
     log_likelihood, covered = mean_over_seeds(number, choice.rows, step) if scored else (None, None)
@@ -93,7 +94,7 @@ def tune_run(
         failed=trials.failed,
         seconds=time.monotonic() - started,
         finished=len({row["candidate"] for row in at_step(searched, settings.rungs[-1])}),
-        step=step,
+        step=choice.row.get("step", step),
         rung_correlation={str(rung): found.rho for rung, found in correlation.items()},
         rung_correlation_interval={str(rung): (found.low, found.high) for rung, found in correlation.items()},
         schedule=schedule,
@@ -101,6 +102,7 @@ def tune_run(
         reason=choice.reason,
         segment=choice.segment,
         finalists=_finalists(trials, choice, step),
+        device_seconds={str(candidate): seconds for candidate, seconds in device_seconds(trials.rows).items()},
     )
 
 
@@ -135,7 +137,7 @@ def _choose(trials: Trials, step: int, log: Callable[[str], None]) -> Choice:
         _nothing_usable(trials, log)
 
     def log_densities(row: Mapping[str, Any]) -> np.ndarray:
-        return TrainingSegment(trials.results, row["stretch"]).log_densities(step)
+        return TrainingSegment(trials.results, row["stretch"]).log_densities(row["step"])
 
     def finalists() -> Finalists:
         scored = trials.rows[searched:] if population and len(trials.rows) > searched else trials.rows
@@ -204,7 +206,7 @@ def _finalists(trials: Trials, choice: Choice, step: int) -> list[dict[str, Any]
     usable = at_step(without_diverged(trials.rows), step, trials.configuration.tune.min_coverage)
     ranked = best_rows([row for row in usable if row["seed"] == seed], len(usable))
     ranked.sort(key=lambda row: row["candidate"] != choice.row["candidate"])
-    kept = ("candidate", "log_likelihood", "standard_error", "coverage")
+    kept = ("candidate", "step", "log_likelihood", "standard_error", "coverage")
     return [
         {**{key: row[key] for key in kept}, "chosen": {key: row[key] for key in space}, "segment": row["stretch"]}
         for row in ranked
@@ -214,7 +216,8 @@ def _finalists(trials: Trials, choice: Choice, step: int) -> list[dict[str, Any]
 def search_inputs(configuration: ResolvedConfiguration, data_digest: str) -> list[Any]:
     """All that a search's scores are a function of: earlier results of the same are reused, others removed."""
     plain = config.to_plain(configuration)
-    plain["tune"] = {key: value for key, value in plain["tune"].items() if key not in NOT_IN_A_SCORE}
+    tune = config.without_later(plain["tune"])
+    plain["tune"] = {key: value for key, value in tune.items() if key not in NOT_IN_A_SCORE}
     inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
     inputs.append(configuration.train.shards)
     return [inputs, configuration.scored_weights, data_digest]
@@ -234,7 +237,7 @@ def _open_trials(
     of_grid = f" of the grid's {settings.grid_size}" if settings.searcher == "grid" else ""
     log(
         f"tune   {settings.candidates}{of_grid} candidates, {max_concurrent} at a time ({limit}), "
-        f"rungs at {', '.join(map(str, settings.rungs))} steps"
+        f"rungs at {', '.join(map(str, settings.rungs))} {settings.rung_unit}"
     )
     if earlier:
         log(f"tune   reusing {earlier} earlier results")
@@ -245,19 +248,22 @@ def _log_what_was_cut(
     rows: list[dict[str, Any]], configuration: ResolvedConfiguration, log: Callable[[str], None]
 ) -> None:
     settings = configuration.tune
-    last = {row["candidate"] for row in rows if row["step"] == settings.rungs[-1]}
+    last = {row["candidate"] for row in rows if rung_of(row) == settings.rungs[-1]}
     scored = {row["candidate"] for row in rows} - last
     log(
         f"tune   the time budget of {settings.time_budget_s:g} s is over: {len(last)} of {settings.candidates} candidates "
-        f"reached step {settings.rungs[-1]}, {len(scored)} were scored before it, "
+        f"reached {settings.rung_unit.removesuffix('s')} {settings.rungs[-1]}, {len(scored)} were scored before it, "
         f"{settings.candidates - len(last) - len(scored)} were not scored"
     )
 
 
-def _log_correlation(correlation: Mapping[int, RankCorrelation], last: int, log: Callable[[str], None]) -> None:
+def _log_correlation(
+    correlation: Mapping[int, RankCorrelation], settings: TuneSettings, log: Callable[[str], None]
+) -> None:
+    unit = settings.rung_unit.removesuffix("s")
     for rung, found in correlation.items():
         log(
-            f"tune   rank correlation of scores at step {rung} with those at step {last}: {found.rho:.2f} "
+            f"tune   rank correlation of scores at {unit} {rung} with those at {unit} {settings.rungs[-1]}: {found.rho:.2f} "
             f"(95 % interval {found.low:.2f} to {found.high:.2f}, {found.pairs} pairs)"
         )
 
@@ -276,11 +282,13 @@ def _nothing_usable(trials: Trials, log: Callable[[str], None]) -> NoReturn:
     )  # fmt: skip
 
 
-def _write_perturbations(results: Storage, winner: dict[str, Any], run: Storage) -> list[dict[str, Any]]:
-    """Write every change of settings, by whom and from whose weights, and return the winner's own schedule.
+def _write_perturbations(trials: Trials, winner: dict[str, Any], run: Storage) -> list[dict[str, Any]]:
+    """Of a population, write every change of settings, by whom and from whose weights, and return the winner's schedule.
 
     The configuration, which has no row of the search, has none.
     """
-    abouts = [segment.about for segment in segments(results)]
+    if trials.configuration.tune.scheduler != "population_based":
+        return []
+    abouts = [segment.about for segment in segments(trials.results)]
     run.write_json(run_layout.PERTURBATIONS, [about for about in abouts if about["origin"] is not None])
-    return lineage(TrainingSegment(results, winner["stretch"])) if "stretch" in winner else []
+    return lineage(TrainingSegment(trials.results, winner["stretch"])) if "stretch" in winner else []

@@ -5,7 +5,7 @@ environment.json         when the run was begun, on what machine, by which versi
 owner.json               who works on it, while somebody does; stop-request.json asks them to save and stop
 records/STAGE.json       the record of a finished stage, and a digest of its inputs
 tune/                    the search: findings/ (results by candidate, kept), table.parquet and its digest, perturbations.json,
-                         and Ray's working memory of its searches
+                         learned.json (what earlier searches gave it), and Ray's working memory of its searches
 origin/                  the checkpoint that a warm start begins with
 checkpoints/, history/   of G's and D's training, beside live.json, stop.json and Ray Train's working memory
 encoder/                 the same of the inference net: checkpoints, history/, live.json, stop.json
@@ -18,6 +18,7 @@ OWNER, STOP_REQUEST = "owner.json", "stop-request.json"
 TUNE, RESULTS = "tune", "findings"  # RESULTS in TUNE
 SEGMENT = "stretch.json"  # in the folder of a segment of RESULTS: its job and its origin
 TABLE, TABLE_DIGEST, PERTURBATIONS = "tune/table.parquet", "tune/table.json", "tune/perturbations.json"
+LEARNED = "tune/learned.json"
 ORIGIN, CHECKPOINTS, ENCODER = "origin", "checkpoints", "encoder"
 HISTORY, LIVE, STOP, RAY_TRAIN = "history", "live.json", "stop.json", "ray-train"  # in the folder of a training
 SAMPLES = "samples"

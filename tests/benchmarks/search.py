@@ -1,6 +1,7 @@
 """Is a search worth its time: it, its configuration without it and for as long, and a random pick, over seeds.
 
     python -m tests.benchmarks.search configs/digits.yaml --seeds 10
+    python -m tests.benchmarks.search configs/digits.yaml --seeds 10 --kept FILE --at-once 2
 
 The search is synchronous halving as the configuration says, its choice is a run's (`pipelines.search.choice`), and the
 choice's training goes on to the end. The configuration is trained as it is, and, as a random pick of the same space, for
@@ -8,9 +9,11 @@ as many seconds of one core as all of the search took. Trials run in this proces
 training and scoring and of nothing else.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -40,6 +43,7 @@ from pipelines.stages.tune import AT_ONCE
 
 LOOK_EVERY = 50  # steps between looks at the clock
 ENDLESS = 10**9
+MOST_SEEDS = 10**6
 
 
 @dataclass
@@ -129,49 +133,75 @@ def searched(configuration: ResolvedConfiguration, data: Dataset) -> tuple[Train
     return alive[choice].to(configuration.algorithm.steps), choice
 
 
+def measured(configuration: ResolvedConfiguration, data: Dataset) -> dict[str, Any]:
+    """One seed: what each arm's G is worth by the test set, the seconds that each had, and what the search chose."""
+    seed, started = configuration.seed, time.process_time()
+    training, choice = searched(configuration, data)
+    seconds = time.process_time() - started
+    pick = config.override(configuration, draw_candidates(configuration)[1])
+    trained = {
+        "search": training,
+        "configuration": Training(configuration, data, seed).to(configuration.algorithm.steps),
+        "for as long": Training(configuration, data, seed).for_seconds(seconds),
+        "random pick": Training(pick, data, seed).for_seconds(seconds),
+    }
+    arms = {name: [*of.test_score(), int(of.state.step)] for name, of in trained.items()}
+    return {"seed": seed, "seconds": seconds, "choice": choice, "arms": arms}
+
+
+def line(row: dict[str, Any]) -> str:
+    """A seed in words."""
+    arms = "  ".join(f"{name} {score:.1f} (step {step})" for name, (score, _, step) in row["arms"].items())
+    return f"seed {row['seed']}  {row['seconds']:.0f} s each, chose candidate {row['choice']}  {arms}"
+
+
+def summary(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Each arm's mean, and the search's paired difference from it."""
+    ours = np.array([row["arms"]["search"][0] for row in rows])
+    for name in rows[0]["arms"]:
+        scores, covered, _ = np.array([row["arms"][name] for row in rows]).T
+        error = scores.std(ddof=1) / np.sqrt(len(rows))
+        yield f"{name:17s} {scores.mean():7.2f} ± {error:.2f} nats (standard error over seeds), coverage {covered.mean():.2f}"
+        if name != "search":
+            differences = ours - scores
+            half = t.ppf(0.975, len(rows) - 1) * differences.std(ddof=1) / np.sqrt(len(rows))
+            yield (
+                f"  search - {name}: {differences.mean():+.2f} ± {half:.2f} nats (95 %, paired), "
+                f"worst seed {differences.min():+.2f}, Wilcoxon p (one-sided) {_wilcoxon(differences):.3g}"
+            )
+
+
 @click.command(help=__doc__)
 @click.argument("path")
 @click.option("--set", "overrides", multiple=True, metavar="a.b=c")
 @click.option("--seeds", type=click.IntRange(min=3), default=8, show_default=True)
 @click.option("--first-seed", type=click.IntRange(min=0), default=0, show_default=True)
-def main(path: str, overrides: tuple[str, ...], seeds: int, first_seed: int) -> None:
+@click.option("--kept", type=click.Path(path_type=Path), help="A file of finished seeds: the same command goes on.")
+@click.option("--at-once", type=click.IntRange(min=1), default=MOST_SEEDS, help="Seeds that one call measures.")
+def main(path: str, overrides: tuple[str, ...], seeds: int, first_seed: int, kept: Path | None, at_once: int) -> None:
     torch.set_num_threads(1)
     loaded = config.resolve(config.load(path, overrides), "benchmark")
     data = datasets.load(loaded.data)
-    arms: dict[str, list[tuple[float, float]]] = {
-        name: [] for name in ("search", "configuration", "for as long", "random pick")
-    }
-    for seed in range(first_seed, first_seed + seeds):
-        configuration = replace(loaded, seed=seed)
-        started = time.process_time()
-        training, choice = searched(configuration, data)
-        seconds = time.process_time() - started
-        pick = config.override(configuration, draw_candidates(configuration)[1])
-        trained = {
-            "search": training,
-            "configuration": Training(configuration, data, seed).to(configuration.algorithm.steps),
-            "for as long": Training(configuration, data, seed).for_seconds(seconds),
-            "random pick": Training(pick, data, seed).for_seconds(seconds),
-        }
-        for name, training in trained.items():
-            arms[name].append(training.test_score())
-        print(f"seed {seed}  {seconds:.0f} s each, chose candidate {choice}  ", end="")
-        print(
-            "  ".join(f"{n} {arms[n][-1][0]:.1f} (step {int(of.state.step)})" for n, of in trained.items()), flush=True
-        )
-    for name, found in arms.items():
-        scores, covered = np.array(found).T
-        error = scores.std(ddof=1) / np.sqrt(seeds)
-        print(
-            f"{name:17s} {scores.mean():7.2f} ± {error:.2f} nats (standard error over seeds), coverage {covered.mean():.2f}"
-        )
-        if name != "search":
-            differences = np.array([score for score, _ in arms["search"]]) - scores
-            half = t.ppf(0.975, seeds - 1) * differences.std(ddof=1) / np.sqrt(seeds)
-            print(
-                f"  search - {name}: {differences.mean():+.2f} ± {half:.2f} nats (95 %, paired), "
-                f"worst seed {differences.min():+.2f}, Wilcoxon p (one-sided) {_wilcoxon(differences):.3g}"
-            )
+    plain = config.to_plain(loaded)
+    inputs = config.digest([{**plain, "seed": None, "tune": config.without_later(plain["tune"])}, data.digest])
+    known = {row["seed"]: row for row in kept_rows(kept) if row["inputs"] == inputs}
+    wanted = range(first_seed, first_seed + seeds)
+    for seed in [seed for seed in wanted if seed not in known][:at_once]:
+        known[seed] = {"inputs": inputs, **measured(replace(loaded, seed=seed), data)}
+        if kept is not None:
+            with kept.open("a") as file:
+                file.write(json.dumps(known[seed]) + "\n")
+        print(line(known[seed]), flush=True)
+    rows = [known[seed] for seed in wanted if seed in known]
+    if len(rows) == seeds:
+        print(*map(line, rows), *summary(rows), sep="\n")
+    else:
+        print(f"{len(rows)} of {seeds} seeds")
+
+
+def kept_rows(path: Path | None) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; none, if there is no such file."""
+    return [json.loads(text) for text in path.read_text().splitlines()] if path is not None and path.exists() else []
 
 
 def _wilcoxon(differences: np.ndarray) -> float:

@@ -1,6 +1,7 @@
 """Candidates are a function of the seed and the space, drawn before any trial starts."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from gan_core.errors import ConfigurationError
 from pipelines import config
 from pipelines.config import ResolvedConfiguration, TuneSettings
-from pipelines.config.candidates import candidate_configurations, draw_candidates
+from pipelines.config.candidates import candidate_configurations, draw_candidates, rung_steps
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 SPACE = {
@@ -20,6 +21,26 @@ SPACE = {
     "algorithm.generator_learning_rate": {"log_uniform": [0.001, 1.0]},
     "algorithm.learning_rate_decay": {"uniform": [1.0, 1.5]},
 }
+
+
+@pytest.mark.parametrize(("k", "steps"), [(1, (300, 700)), (2, (200, 467)), (4, (120, 280))])
+def test_rungs_of_updates_are_fewer_steps_of_more_updates(k, steps):
+    """A step is k updates of D and one of G; rungs in steps are the same for every k."""
+    algorithm = {"algorithm.discriminator_steps": k}
+    candidate = config.override(ResolvedConfiguration(), {**algorithm, "tune.rung_unit": "updates"})
+    assert rung_steps(candidate, (600, 1400)) == steps
+    assert rung_steps(config.override(candidate, {"tune.rung_unit": "steps"}), (600, 1400)) == (600, 1400)
+
+
+def test_rungs_of_updates_that_are_one_step_are_refused():
+    """Rungs at 4 and 6 updates are both the first step of a candidate with k = 4, and it would be scored once."""
+    space = {"algorithm.discriminator_steps": {"choice": [1, 4]}}
+    tune = TuneSettings(candidates=2, searcher="grid", include_default=False, space=space, rungs=(4, 6))
+    candidate_configurations(ResolvedConfiguration(tune=tune))
+    with pytest.raises(
+        ConfigurationError, match=r"rungs too close \(tune.rungs\): \[4, 6\] updates are steps \[1, 1\] with k = 4"
+    ):
+        candidate_configurations(ResolvedConfiguration(tune=replace(tune, rung_unit="updates")))
 
 
 DRAWN_ALONE = {"include_default": False}

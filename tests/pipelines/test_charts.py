@@ -56,6 +56,15 @@ def test_rungs_show_the_search_alone():
     }
 
 
+def test_rungs_of_updates_are_compared_at_their_updates():
+    """Of a search by updates two candidates of other k have come equally far, at other steps."""
+    rows = [{**row(0, 20, 1.0), "budget": 40}, {**row(1, 10, 2.0), "budget": 40}]
+    chart = charts.rung_chart(rows, chosen=1)
+    assert [one["data"] for one in chart["series"]] == [[[40, 1.0]], [[40, 2.0]]]
+    assert chart["series"][0]["lineStyle"]["width"] == charts.LOOKS[charts.LAST_RUNG][1]
+    assert chart["xAxis"]["name"] == "updates of D and G"
+
+
 def test_importance_finds_the_setting_that_decides():
     """A score that is a function of one setting is explained by it, each time by the same number."""
     rows = [

@@ -9,14 +9,17 @@ from scipy.stats import spearmanr
 
 from gan_core.conditions.base import UNCONDITIONAL
 from gan_core.errors import Diverged
+from gan_core.state import step_of
 from gan_core.threads import one_thread
 from gan_core.training import initial_state, train
 from pipelines import config
+from pipelines.search.results_store import TrainingSegment
 from pipelines.search.scores import rung_score
 from pipelines.stages.tune import tune_run
 from pipelines.storage import Storage
 from pipelines.storage.run_layout import PERTURBATIONS, TABLE
 
+STEPS = "algorithm.discriminator_steps"
 RATE, OTHER_RATE = "algorithm.discriminator_learning_rate", "algorithm.generator_learning_rate"
 RUNGS = (20, 40, 60)
 
@@ -141,8 +144,10 @@ def test_repeated_suggestion_search_trains_nothing_twice(suggested):
     for row in again.to_dict("records"):
         before = known.get((row["candidate"], row["step"]))
         if before is not None:  # ASHA's cuts depend on who arrives first: a row may be new
-            of_all = {"rung_correlation": 0, "seed_deviation": 0}  # of rows that may be new
-            assert {**before, **of_all} == {**row, **of_all}  # seconds too
+            of_all = [
+                name for name in row if "correlation" in name or name == "seed_deviation"
+            ]  # of rows that may be new
+            assert {**before, **dict.fromkeys(of_all)} == {**row, **dict.fromkeys(of_all)}  # seconds too
     assert set(again.candidate) == set(first.candidate)
 
 
@@ -215,9 +220,41 @@ def test_rung_correlation_covers_candidates_and_seeds(uncut):
         assert record.rung_correlation[str(step)] == pytest.approx(rho, abs=1e-12)
         assert (table[table.step == step].rung_correlation == record.rung_correlation[str(step)]).all()
         low, high = record.rung_correlation_interval[str(step)]
+        at_rung = table[table.step == step]
+        assert set(zip(at_rung.rung_correlation_low, at_rung.rung_correlation_high, strict=True)) == {(low, high)}
         line = f"step {step} with those at step 60: {rho:.2f} (95 % interval {low:.2f} to {high:.2f}, 6 pairs)"
         assert f"tune   rank correlation of scores at {line}" in said
     assert table[table.step == RUNGS[-1]].rung_correlation.isna().all()
+
+
+@pytest.fixture(scope="module")
+def by_updates(search):
+    """A search whose rungs are updates, of candidates that have k = 1 and 3."""
+    space = {STEPS: {"choice": [1, 3]}}
+    settings = {"searcher": "grid", "rung_unit": "updates", "rungs": [40, 80], "keep": 1.0, "candidates": 2}
+    return search({**settings, "space": space})
+
+
+def test_at_rungs_of_updates_more_discriminator_steps_cost_more(by_updates, small, digits):
+    """At a rung of 40 updates k = 1 has had 20 steps and k = 3 ten: they are compared, and scored as these are alone."""
+    record, table, said, _ = by_updates
+    found = table.sort_values(["candidate", "step"])[[STEPS, "step", "updates", "budget"]].values.tolist()
+    assert found == [[1, 20, 40, 40], [1, 40, 80, 80], [3, 10, 40, 40], [3, 20, 80, 80]]
+    for row in table.to_dict("records"):
+        schedule = [{"step": 0, "settings": {STEPS: row[STEPS]}}]
+        assert scored_along(schedule, row["step"], small, digits)["log_likelihood"] == row["log_likelihood"]
+    at_last = table[table.budget == 80]
+    best = at_last.loc[at_last.log_likelihood.idxmax()]
+    assert (record.candidate, record.step, record.finished) == (best.candidate, best.step, 2)
+    assert {finalist["step"] for finalist in record.finalists} == {20, 40}
+    assert "rungs at 40, 80 updates" in said[0]
+
+
+def test_training_goes_on_from_a_rung_of_updates(by_updates, small):
+    """The weights of the choice are there at its own step, from which its training goes on."""
+    record, _, _, folder = by_updates
+    segment = TrainingSegment(folder.child("tune", "findings"), record.segment)
+    assert step_of(segment.weights(record.step)) == record.step
 
 
 @pytest.mark.slow

@@ -2,8 +2,10 @@
 
 import io
 import shutil
+import time
 from dataclasses import replace
 
+import numpy as np
 import pandas
 import pytest
 
@@ -12,7 +14,9 @@ from gan_core.errors import Diverged
 from gan_core.threads import one_thread
 from pipelines import config
 from pipelines.config.candidates import candidate_configurations, draw_candidates
+from pipelines.search.results_store import open_segment
 from pipelines.search.scores import rung_score
+from pipelines.search.trial import Search, rows_of
 from pipelines.stages.tune import tune_run
 from pipelines.storage import Storage
 from pipelines.storage.run_layout import TABLE
@@ -52,6 +56,11 @@ def searched(settings, digits, ray_cluster, tmp_path_factory):
         results.folder = results.folder or folder
         results.append((record, pandas.read_parquet(io.BytesIO(folder.read(TABLE))), said))
     return results
+
+
+def untimed(record):
+    """A search's record without what never repeats to the bit."""
+    return replace(record, seconds=0, device_seconds={})
 
 
 def alone(configuration, seed, step, digits):
@@ -143,10 +152,34 @@ def test_the_table_has_both_kinds_of_chance(searched):
         assert row["seed_deviation"] == pytest.approx(of_seeds.std(), abs=1e-12, nan_ok=True)
 
 
+def test_device_seconds_are_in_table_and_record(settings, searched):
+    """Each score has the device-seconds and the updates of D and G up to it; the record has them by candidate."""
+    (record, table, _), _ = searched
+    assert (table.updates == table.step * (settings.algorithm.discriminator_steps + 1)).all()
+    assert table.device_seconds.between(0.001, 600).all()
+    last = table.groupby(["candidate", "seed"]).device_seconds.max()
+    expected = {str(number): pytest.approx(seconds) for number, seconds in last.groupby("candidate").sum().items()}
+    assert record.device_seconds == expected
+
+
+def test_device_seconds_add_up_where_a_trial_goes_on(settings, digits, tmp_path):
+    """A trial that goes on after 1,000 device-seconds counts on from there, twice as fast on two CPUs."""
+    two = config.override(settings, {"tune.resources_per_trial.cpu": 2.0})
+    job = {"candidate": 0, "seed": 7, **draw_candidates(settings)[0]}
+    segment = open_segment(Storage.at(tmp_path), job, None)
+    weights = trained_alone(replace(two.training(), seed=7), digits, RUNGS[0]).tensors()
+    row = {"step": RUNGS[0], "status": "finite", "device_seconds": 1000.0}
+    segment.commit(row, weights, np.zeros((1, 1)))
+    started = time.monotonic()
+    *_, last = rows_of(segment, job, two, Search(two, RUNGS, segment.results), digits)
+    assert (last["step"], last["seconds"] > 0) == (RUNGS[1], True)
+    assert 2 * last["seconds"] <= last["device_seconds"] - 1000 + 1e-3 <= 2 * (time.monotonic() - started)
+
+
 def test_a_search_repeats_to_the_bit(searched):
     (first, table, _), (again, same, _) = searched
     assert table[NUMBERS].equals(same[NUMBERS])
-    assert replace(first, seconds=0) == replace(again, seconds=0)
+    assert untimed(first) == untimed(again)
 
 
 def test_candidate_trains_at_its_own_rate_throughout(settings, searched, digits):
@@ -204,7 +237,7 @@ def test_interrupted_search_trains_only_what_is_missing(settings, searched, digi
     record = tune_run(settings, digits, folder, said.append)
     resumed = table_of(folder)
     assert resumed[NUMBERS].equals(table[NUMBERS])
-    assert replace(record, seconds=0) == replace(whole, seconds=0)
+    assert untimed(record) == untimed(whole)
     assert f"tune   reusing {len(table) - 3} earlier results" in said
     missing = {(survivor.stretch, RUNGS[1]), (other.stretch, RUNGS[0]), (confirmed.stretch, RUNGS[1])}
     for before, after in zip(table.to_dict("records"), resumed.to_dict("records"), strict=True):
@@ -223,7 +256,7 @@ def test_damaged_weights_cost_a_search_only_time(settings, searched, digits, ray
     weights.write_bytes(weights.read_bytes()[:-1])
     record = tune_run(settings, digits, Storage.at(tmp_path), lambda line: None)
     assert table_of(Storage.at(tmp_path))[NUMBERS].equals(table[NUMBERS])
-    assert replace(record, seconds=0) == replace(whole, seconds=0)
+    assert untimed(record) == untimed(whole)
 
 
 @pytest.mark.slow
@@ -236,7 +269,7 @@ def test_extended_search_equals_one_of_all_candidates(settings, searched, digits
     record = tune_run(settings, digits, folder, lambda line: None)
     extended = table_of(folder)
     assert extended[NUMBERS].equals(table[NUMBERS])
-    assert replace(record, seconds=0) == replace(whole, seconds=0)
+    assert untimed(record) == untimed(whole)
     known = [row for row in extended.to_dict("records") if (row["stretch"], row["step"]) in fewer]
     assert len(known) >= 3
     assert all(row["seconds"] == fewer[row["stretch"], row["step"]] for row in known)

@@ -75,9 +75,15 @@ class TuneSettings:
     are perturbed; `none` cuts nothing. A search is repeatable to the bit with `synchronous_halving`
     or `none` and candidates known up front (`random`, `grid`); with the others the order of arrival
     decides.
+
+    `members` is how many candidates one trial trains, a population; `auto` deals them all to as many trials as run at a
+    time. It changes no score, no weight and no choice, and saves what a trial costs beside its training. Members that are
+    `batched` are one program where their nets, k and batch size allow, and then equal to what they are alone to rounding.
     """
 
     candidates: int = 0  # the configuration and `points` among them; 0: no search
+    members: int | Literal["auto"] = 1  # candidates of a trial
+    batched: bool | None = None  # members of one program trained as one; none: on a GPU
     include_default: bool = True
     points: tuple[Mapping[str, Any], ...] = ()  # candidates by hand: values of settings of the space
     searcher: Literal["random", "grid", "tpe"] = "random"
@@ -100,6 +106,8 @@ class TuneSettings:
         at_least(0, "tune.candidates", self.candidates)
         if self.candidates > MOST_CANDIDATES:
             raise ValueError(f"tune.candidates {self.candidates} is too many; use {MOST_CANDIDATES} or fewer")
+        if self.members != "auto":
+            at_least(1, "tune.members", self.members)
         at_least(10, "tune.samples", self.samples)
         at_least(1, "tune.sample_sets", self.sample_sets)
         at_least(0, "tune.max_failures", self.max_failures)
@@ -122,6 +130,11 @@ class TuneSettings:
             self._check_test()
             self._check_searcher()
             self._check_scheduler()
+
+    @property
+    def trains_batched(self) -> bool:
+        """Whether the members of a population are trained as batched programs."""
+        return self.members != 1 and (self.resources_per_trial.gpu > 0 if self.batched is None else self.batched)
 
     @property
     def cuts(self) -> bool:
@@ -189,6 +202,11 @@ class TuneSettings:
             )
 
     def _check_scheduler(self) -> None:
+        if self.members != 1 and (self.searcher == "tpe" or self.scheduler not in ("synchronous_halving", "none")):
+            raise ValueError(
+                f"tune.members {self.members} needs candidates that are known up front and cut together: tune.searcher random "
+                f"or grid and tune.scheduler synchronous_halving or none, not {self.searcher} and {self.scheduler}"
+            )
         if self.scheduler == "asha" and self.keep == 1:
             raise ValueError("tune.keep 1.0 leaves tune.scheduler asha nothing to cut; use tune.scheduler none")
         if self.scheduler != "population_based":

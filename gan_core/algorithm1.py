@@ -134,7 +134,12 @@ def train_step(
     Raises:
         ValueError: If there are not k of both.
     """
-    step = Step(state, settings, shards, batches_per_epoch)
+    return iteration(Step(state, settings, shards, batches_per_epoch), batches, draws)
+
+
+def iteration(step: "Step", batches: Sequence[Batch], draws: Draws) -> StepOutcome:
+    """The updates of one iteration in their order, whatever they are made of: one net's, or a population's."""
+    settings = step.settings
     *alone, last = zip(batches, draws.discriminator, strict=True)
     for batch, draw in alone:
         step.update_discriminator(step.ascent(batch, draw).gradients)
@@ -149,7 +154,7 @@ def train_step(
         ascent, descent = step.ascent(*last), step.descent(last[0], draws.generator)
         step.update_discriminator(ascent.gradients)
     step.update_generator(descent.gradients)
-    state.step.add_(1)
+    step.count()
     return StepOutcome(ascent, descent)
 
 
@@ -162,6 +167,9 @@ class Step:
         self.generator_parameters = list(state.generator.parameters())
         self.discriminator_parameters = list(state.discriminator.parameters())
         self.discriminator_updates = 0
+        # Of a population, one for each member.
+        self.loss_scale: float | Tensor = settings.discriminator_loss_scale
+        self.gradient_penalty: float | Tensor = settings.gradient_penalty
         # An epoch is counted in D's minibatches, k of them a step.
         epoch = state.step.to(torch.float64) * settings.discriminator_steps / batches_per_epoch
         self.momentum = settings.momentum.at(epoch).to(torch.float32)
@@ -213,6 +221,10 @@ class Step:
         self.state.generator.apply_weight_constraint()
         self.state.update_ema(self.settings.generator_average)
 
+    def count(self) -> None:
+        """Count the iteration."""
+        self.state.step.add_(1)
+
     def _logits(self, batch: Batch, fake: Float[Tensor, "*members batch pixels"], draw: Draw) -> Logits:
         """D's logits of the real and the fake rows, from one pass over both."""
         real = batch.data.requires_grad_() if self.settings.gradient_penalty else batch.data
@@ -225,7 +237,7 @@ class Step:
         """A shard's share of D's side."""
         loss, real_accuracy, fake_accuracy = self._loss_and_accuracies(logits)
         # The sum over members gives every member exactly its own gradient.
-        minimised = self.settings.discriminator_loss_scale * loss.sum()
+        minimised = (self.loss_scale * loss).sum()
         if self.settings.gradient_penalty:
             minimised = minimised + self.shards.share * self._gradient_penalty(logits).sum()
         gradients = torch.autograd.grad(minimised, self.discriminator_parameters, retain_graph=retain_graph)
@@ -235,7 +247,7 @@ class Step:
     def _gradient_penalty(self, logits: Logits) -> Float[Tensor, "*members"]:
         """gamma / 2 times the mean of |grad_x logit(x)|^2 over the real rows: no row's logit depends on another's."""
         (gradient,) = torch.autograd.grad(logits.real.sum(), logits.examples, create_graph=True)
-        return self.settings.gradient_penalty / 2 * gradient.square().sum(dim=-1).mean(dim=-1)
+        return self.gradient_penalty / 2 * gradient.square().sum(dim=-1).mean(dim=-1)
 
     def _descent(self, fake_logits: Tensor) -> Descent:
         """A shard's share of G's side."""

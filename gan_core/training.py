@@ -96,15 +96,7 @@ def train(
     algorithm = settings.algorithm
     shards = shards or Shards(algorithm.batch_size, settings.virtual_shards)
     batches = BatchSource(settings.seed, data, algorithm.batch_size, state.step.device, conditions)
-    draws = DrawSource(
-        settings.seed,
-        settings.noise,
-        state.discriminator.dropout,
-        algorithm.batch_size,
-        algorithm.discriminator_steps,
-        algorithm.share_draws,
-        state.step.device,
-    )
+    draws = draw_source(settings, state)
     start = int(state.step)
     reported, clock = start, time.perf_counter()
     for step in range(start, steps):
@@ -113,18 +105,49 @@ def train(
         outcome = train_step(state, real, draws.at(step, shards.rows), algorithm, shards, batches.per_epoch)
         done = step + 1
         if done == steps or report_due(done):
-            metrics = step_metrics(outcome, OBJECTIVES[algorithm.generator_loss])
-            variance = variance_of_samples(state.generator, settings, step, conditions)
-            metrics["sample_variance"] = variance / data.total_variance
-            seconds = time.perf_counter() - clock
-            metrics["epoch"] = done * algorithm.discriminator_steps / batches.per_epoch
-            metrics["steps_per_second"] = (done - reported) / seconds
-            metrics["images_per_second"] = (
-                metrics["steps_per_second"] * algorithm.discriminator_steps * algorithm.batch_size
-            )
-            _check_finite(done, metrics)
+            speed = (done - reported) / (time.perf_counter() - clock)
+            metrics = report_metrics(outcome, settings, state, data, step, speed, conditions)
             yield Report(done, metrics, state)
             reported, clock = done, time.perf_counter()
+
+
+def draw_source(settings: TrainingSettings, state: State) -> DrawSource:
+    """The draws of a training, made where its state is."""
+    algorithm = settings.algorithm
+    return DrawSource(
+        settings.seed,
+        settings.noise,
+        state.discriminator.dropout,
+        algorithm.batch_size,
+        algorithm.discriminator_steps,
+        algorithm.share_draws,
+        state.step.device,
+    )
+
+
+def report_metrics(
+    outcome: StepOutcome,
+    settings: TrainingSettings,
+    state: State,
+    data: Examples,
+    step: int,
+    steps_per_second: float,
+    conditions: Conditions = UNCONDITIONAL,
+) -> dict[str, float]:
+    """What is reported of a step (counted from 0) once it is done, `state` being the one after it.
+
+    Raises:
+        Diverged: If a loss or a gradient norm is not finite.
+    """
+    algorithm, done = settings.algorithm, step + 1
+    metrics = step_metrics(outcome, OBJECTIVES[algorithm.generator_loss])
+    variance = variance_of_samples(state.generator, settings, step, conditions)
+    metrics["sample_variance"] = variance / data.total_variance
+    metrics["epoch"] = done * algorithm.discriminator_steps / (len(data.images) // algorithm.batch_size)
+    metrics["steps_per_second"] = steps_per_second
+    metrics["images_per_second"] = steps_per_second * algorithm.discriminator_steps * algorithm.batch_size
+    _check_finite(done, metrics)
+    return metrics
 
 
 @dataclass(frozen=True)

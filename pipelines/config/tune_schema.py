@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 MOST_CANDIDATES = 10_000  # all are drawn, and checked, before the first is trained
 # Settings that came later, at the values by which a search is as it was without them: digests leave them out then.
-LATER = {"learn_from": [], "learn_best": 3, "rung_unit": "steps"}
+LATER = {"learn_from": [], "learn_best": 3, "rung_unit": "steps", "members": 1, "batched": None}
 
 # What population based training may change in the middle of a training: settings read anew by every
 # update. Others would need another network, other moments, or another count of updates and batches.
@@ -81,9 +81,15 @@ class TuneSettings:
     are perturbed; `none` cuts nothing. A search is repeatable to the bit with `synchronous_halving`
     or `none` and candidates known up front (`random`, `grid`); with the others the order of arrival
     decides.
+
+    `members` is how many candidates one trial trains, a population; `auto` deals them all to as many trials as run at a
+    time. It changes no score, no weight and no choice, and saves what a trial costs beside its training. Members that are
+    `batched` are one program where their nets, k and batch size allow, and then equal to what they are alone to rounding.
     """
 
     candidates: int = 0  # the configuration and `points` among them; 0: no search
+    members: int | Literal["auto"] = 1  # candidates of a trial
+    batched: bool | None = None  # members of one program trained as one; none: on a GPU
     include_default: bool = True
     points: tuple[Mapping[str, Any], ...] = ()  # candidates by hand: values of settings of the space
     learn_from: tuple[str, ...] = ()  # runs; what they have found is taken once, when the run is created
@@ -110,6 +116,8 @@ class TuneSettings:
         if self.candidates > MOST_CANDIDATES:
             raise ValueError(f"tune.candidates {self.candidates} is too many; use {MOST_CANDIDATES} or fewer")
         at_least(1, "tune.learn_best", self.learn_best)
+        if self.members != "auto":
+            at_least(1, "tune.members", self.members)
         at_least(10, "tune.samples", self.samples)
         at_least(1, "tune.sample_sets", self.sample_sets)
         at_least(0, "tune.max_failures", self.max_failures)
@@ -132,6 +140,11 @@ class TuneSettings:
             self._check_test()
             self._check_searcher()
             self._check_scheduler()
+
+    @property
+    def trains_batched(self) -> bool:
+        """Whether the members of a population are trained as batched programs."""
+        return self.members != 1 and (self.resources_per_trial.gpu > 0 if self.batched is None else self.batched)
 
     @property
     def cuts(self) -> bool:
@@ -199,6 +212,11 @@ class TuneSettings:
             )
 
     def _check_scheduler(self) -> None:
+        if self.members != 1 and (self.searcher == "tpe" or self.scheduler not in ("synchronous_halving", "none")):
+            raise ValueError(
+                f"tune.members {self.members} needs candidates that are known up front and cut together: tune.searcher random "
+                f"or grid and tune.scheduler synchronous_halving or none, not {self.searcher} and {self.scheduler}"
+            )
         if self.scheduler == "asha" and self.keep == 1:
             raise ValueError("tune.keep 1.0 leaves tune.scheduler asha nothing to cut; use tune.scheduler none")
         if self.scheduler != "population_based":

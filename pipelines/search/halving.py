@@ -1,10 +1,22 @@
 """Synchronous successive halving as a Ray Tune scheduler: a rung is cut when all have reached it."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
+
+Candidate = TypeVar("Candidate")
+
+
+def ranking(scores: Mapping[Candidate, tuple[bool, float]]) -> list[Candidate]:
+    """By whether they cover enough, then by score, the best first; equal ones as they are given."""
+    return sorted(scores, key=lambda candidate: scores[candidate], reverse=True)
+
+
+def survivors(ranked: Sequence[Candidate], keep: float, protected: Callable[[Candidate], bool]) -> set[Candidate]:
+    """Who survives a rung: the best `keep` of all, rounded and at least one, and whoever is protected."""
+    return {*ranked[: max(1, int(len(ranked) * keep + 0.5))], *filter(protected, ranked)}
 
 
 class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
@@ -83,18 +95,16 @@ class SynchronousHalving(TrialScheduler):  # type: ignore[misc]
         if len(self.added) < self.population or not scores or len(scores) < len(self.running):
             return TrialScheduler.PAUSE  # type: ignore[no-any-return]
         last = self.rung == len(self.rungs) - 1
-        ranked = sorted(scores, key=lambda trial: scores[trial], reverse=True)
-        kept = ranked[: max(1, int(len(ranked) * self.keep + 0.5))]
-        survivors = set() if last else {*kept, *filter(self.protected, ranked)}
-        for trial in ranked:
-            if trial in survivors:
-                self.running[trial] = None
-                self.resumable.add(trial)
-        self.running = {trial: score for trial, score in self.running.items() if trial in survivors}
+        ranked = ranking(scores)
+        kept = set() if last else survivors(ranked, self.keep, self.protected)
+        for trial in kept:
+            self.running[trial] = None
+            self.resumable.add(trial)
+        self.running = {trial: score for trial, score in self.running.items() if trial in kept}
         self.rung = min(self.rung + 1, len(self.rungs) - 1)
         for trial in ranked:
-            if trial not in survivors and trial is not reporting:
+            if trial not in kept and trial is not reporting:
                 tune_controller.stop_trial(trial)
-        if reporting in survivors:
+        if reporting in kept:
             return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
         return TrialScheduler.STOP  # type: ignore[no-any-return]

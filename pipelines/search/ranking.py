@@ -51,7 +51,7 @@ def mean_over_seeds(
     """Mean log-likelihood and coverage over a candidate's seeds, or some; one that diverged counts as the worst."""
     mine = [
         row
-        for row in rows
+        for row in sorted(rows, key=lambda row: int(row["seed"]))  # a mean's last bits are of its order
         if row["candidate"] == candidate
         and (rung_of(row) == step or row["status"] == "diverged")
         and (seeds is None or row["seed"] in seeds)
@@ -124,7 +124,7 @@ def device_seconds(rows: Rows) -> dict[int, float]:
 def seed_deviation(rows: Rows) -> dict[tuple[int, int], float]:
     """By candidate and step, the standard deviation of the log-likelihood (nats) over its seeds, of two or more."""
     scores: dict[tuple[int, int], dict[int, float]] = {}
-    for row in rows:
+    for row in sorted(rows, key=lambda row: int(row["seed"])):  # whose order decides in the last bits
         if row["status"] == "finite":
             scores.setdefault((row["candidate"], row["step"]), {})[row["seed"]] = row["log_likelihood"]
     return {key: float(np.std(list(of.values()), ddof=1)) for key, of in scores.items() if len(of) > 1}

@@ -39,7 +39,7 @@ def make_scheduler(settings: TuneSettings, rungs: tuple[int, ...], seed: int, ma
         stopping.protected = protected
         return stopping
     if settings.scheduler == "population_based":
-        return Population(settings, seed)
+        return PopulationBased(settings, seed)
     return FIFOScheduler()
 
 
@@ -82,7 +82,7 @@ class MedianStopping(EndsDiverged, MedianStoppingRule):  # type: ignore[misc]
         return decision
 
 
-class Population(PopulationBasedTraining):  # type: ignore[misc]
+class PopulationBased(PopulationBasedTraining):  # type: ignore[misc]
     """Population based training at synchronous rungs; a candidate keeps its number, and its settings the space.
 
     One that has diverged is the worst of its rung: it goes on from a copy of one of the best, or, where

@@ -1,6 +1,5 @@
 """The search's and the confirmations' trials, run by Ray Tune, and the rows they report."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,17 +12,15 @@ from gan_core.errors import CheckpointError
 from gan_core.training import initial_state
 from pipelines.config import ResolvedConfiguration
 from pipelines.config.candidates import draw_candidates
-from pipelines.runtime.lost_resources import Losses, Lost
+from pipelines.runtime.lost_resources import Losses
 from pipelines.runtime.progress import Shortage
-from pipelines.search.trial import Search, trial
+from pipelines.search.candidate_training import Search
+from pipelines.search.population_shares import Job, Shares, deal
+from pipelines.search.population_trial import population
+from pipelines.search.trial import trial
 from pipelines.storage import Storage, check_storage, run_layout
 
 MEMORY_OF_RAY = 2**20  # bytes that Ray Tune keeps of a search beside the weights
-CHECK_SECONDS = 1.0  # between looks at the disk
-KEPT = (  # of a result; `budget` is of a search by updates
-    "step", "budget", "status", "log_likelihood", "standard_error", "sigma", "coverage", "value", "updates", "seconds",
-    "device_seconds", "stretch",
-)  # fmt: skip
 
 
 @dataclass
@@ -53,16 +50,13 @@ class Trials:
 
     def search(self) -> None:
         """Run the candidates under the scheduler."""
-        from pipelines.search.schedulers import make_scheduler
-
         settings, seed = self.configuration.tune, self.configuration.seed
-        scheduler = make_scheduler(settings, settings.rungs, seed, self.max_concurrent)
         if settings.searcher == "tpe":
-            self._run("search", None, settings.rungs, scheduler)
+            self._run("search", None, settings.rungs)
             return
         candidates = draw_candidates(self.configuration)
         jobs = [{"candidate": index, "seed": seed, **values} for index, values in enumerate(candidates)]
-        self._run("search", jobs, settings.rungs, scheduler)
+        self._run("search", jobs, settings.rungs)
 
     def confirm(self, finalists: list[dict[str, Any]], seeds: Sequence[int], step: int) -> None:
         """Train finalists (rows) again, with other seeds, to the step they were compared at.
@@ -76,24 +70,26 @@ class Trials:
             for row in finalists
             for seed in seeds
         ]
-        self._run("confirm", jobs, (step,) if settings.cuts else settings.rungs, None)
+        self._run("confirm", jobs, (step,) if settings.cuts else settings.rungs)
 
-    def _run(self, stage: str, jobs: list[dict[str, Any]] | None, rungs: tuple[int, ...], scheduler: Any) -> None:
-        """Run one trial for each job, or for each of Optuna's suggestions, and collect their rows."""
+    def _run(self, stage: str, jobs: list[Job] | None, rungs: tuple[int, ...]) -> None:
+        """Run one trial for each job or population of them, or for each of Optuna's suggestions, and collect their rows."""
         from ray import tune
         from ray.tune.search import ConcurrencyLimiter
 
         from pipelines.search.optuna_tpe import Suggestions
         from pipelines.search.placement import place_patiently
         from pipelines.search.schedulers import Variants
+        from pipelines.search.trial_callbacks import Collector, Watcher, trial_name
 
-        settings = self.configuration.tune
+        settings, populations = self.configuration.tune, self._populations(jobs)
         folder = self.run.child(run_layout.TUNE)
         folder.child(stage).remove()  # Ray's own working memory, which may be damaged; ours is the truth
         limits = {"cpu": settings.resources_per_trial.cpu, "gpu": settings.resources_per_trial.gpu}
         shortage = Shortage("tune", {"CPU": limits["cpu"], "GPU": limits["gpu"]}, self.log)
         losses = Losses("tune", self.log)
-        watcher = _watcher(shortage, self.configuration.train.start_timeout_s, losses, self._check_disk)
+        collector = Collector(stage, self.rows, self.log, self._check_storage)
+        watcher = Watcher(shortage, self.configuration.train.start_timeout_s, losses, self._check_disk)
         searcher: Any = Variants(self.max_concurrent)
         if jobs is None:
             learned = self.run.read_json(run_layout.LEARNED) or {"observations": []}
@@ -101,18 +97,18 @@ class Trials:
             searcher = ConcurrencyLimiter(suggestions, max_concurrent=self.max_concurrent)
         place_patiently()
         tuner = tune.Tuner(
-            tune.with_resources(self._trainable(rungs), limits),
-            param_space={} if jobs is None else {"job": tune.grid_search(jobs)},
+            tune.with_resources(self._trainable(stage, rungs, bool(populations)), limits),
+            param_space=_each_a_trial(jobs, populations),
             tune_config=tune.TuneConfig(
                 metric="log_likelihood",
                 mode="max",
                 search_alg=searcher,
                 num_samples=settings.candidates if jobs is None else 1,
-                scheduler=scheduler,
+                scheduler=self._scheduler(stage, rungs, populations),
                 reuse_actors=True,
                 time_budget_s=self.seconds_left,
-                trial_name_creator=_trial_name,
-                trial_dirname_creator=_trial_name,
+                trial_name_creator=trial_name,
+                trial_dirname_creator=trial_name,
             ),
             run_config=tune.RunConfig(
                 name=stage,
@@ -120,23 +116,23 @@ class Trials:
                 verbose=0,
                 stop={"rung": len(rungs)} if settings.scheduler == "population_based" else None,
                 failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-                callbacks=[_collector(stage, self.rows, self.log, self._check_storage), watcher],
+                callbacks=[collector, watcher],
             ),
         )
-        failed = self._fit(tuner, watcher, shortage)
-        self.failed += failed
-        if not failed:  # else their errors are in it
+        self._fit(tuner, watcher, shortage)
+        self.failed += collector.failed
+        if not collector.failed:  # else their errors are in it
             folder.child(stage).remove()
 
-    def _fit(self, tuner: Any, watcher: Any, shortage: Shortage) -> int:
-        """Let the trials run to their end, and count those that failed.
+    def _fit(self, tuner: Any, watcher: Any, shortage: Shortage) -> None:
+        """Let the trials run to their end.
 
         Raises:
             Lost: If a Ray of our own has lost what they wait for.
             CheckpointError: If the storage refuses, or no node had room for a trial.
         """
         try:
-            return int(tuner.fit().num_errors)
+            tuner.fit()
         except Exception as error:  # of a full disk Ray Tune makes errors of many names, EOFError is one
             if watcher.lost:
                 raise watcher.lost from error
@@ -148,13 +144,45 @@ class Trials:
                 "nodes that have it; what was found is kept: run the same command again",
             ) from error  # fmt: skip
 
-    def _trainable(self, rungs: tuple[int, ...]) -> Any:
-        """A trial to these rungs, within the time that is left."""
+    def _populations(self, jobs: list[Job] | None) -> list[list[Job]]:
+        """The jobs as the members of populations, each with about as many updates of D; none, where each is a trial."""
+        steps, members = "algorithm.discriminator_steps", self.configuration.tune.members
+        if jobs is None or members == 1 or (members == "auto" and self.max_concurrent >= len(jobs)):
+            return []
+        shares = self.max_concurrent if members == "auto" else -(-len(jobs) // members)
+        return deal([(job, job.get(steps, 1)) for job in jobs], shares)
+
+    def _scheduler(self, stage: str, rungs: tuple[int, ...], populations: list[list[Job]]) -> Any:
+        """What cuts the trials, or the members of populations: nothing, where they confirm."""
+        from pipelines.search.population_halving import PopulationHalving
+        from pipelines.search.schedulers import make_scheduler
+
+        settings, searching = self.configuration.tune, stage == "search"
+        if not populations:
+            return make_scheduler(settings, rungs, self.configuration.seed, self.max_concurrent) if searching else None
+        return PopulationHalving(
+            rungs,
+            settings.keep if searching and settings.scheduler == "synchronous_halving" else 1.0,
+            populations,
+            self.max_concurrent,
+            self._shares(stage).publish,
+            settings.min_coverage,
+            never_cut=0 if settings.include_default else None,
+        )
+
+    def _trainable(self, stage: str, rungs: tuple[int, ...], of_populations: bool) -> Any:
+        """A trial, or a population, to these rungs, within the time that is left."""
         from ray import tune
 
         left = self.seconds_left
         search = Search(self.configuration, rungs, self.results, None if left is None else time.time() + left)
+        if of_populations:
+            return tune.with_parameters(population, search=search, dataset=self.dataset, shares=self._shares(stage))
         return tune.with_parameters(trial, search=search, dataset=self.dataset)
+
+    def _shares(self, stage: str) -> Shares:
+        """In Ray's own working memory of a stage, which begins empty."""
+        return Shares(self.run.child(run_layout.TUNE, stage, "shares"))
 
     def _check_storage(self) -> None:
         """End a search whose storage refuses: that is no candidate's fault, and the next would fail as well.
@@ -175,66 +203,10 @@ class Trials:
         return initial_state(self.configuration.training(), self.dataset.train, self.dataset.shape, conditions).nbytes
 
 
-def _watcher(shortage: Shortage, limit: float, losses: Losses, check_disk: Callable[[], None]) -> Any:
-    from ray.tune import Callback
+def _each_a_trial(jobs: list[Job] | None, populations: list[list[Job]]) -> dict[str, Any]:
+    """Ray Tune's space: the populations there are, else the jobs; none, where a searcher suggests them."""
+    from ray import tune
 
-    class Watcher(Callback):  # type: ignore[misc]
-        """Ends a search that has no room any more: for its trials, which Ray Tune would wait for, or on its disk.
-
-        Of a full disk Ray Tune learns by a trial's last failure, after minutes.
-        """
-
-        lost: Lost | None = None
-        checked_at = -math.inf
-
-        def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-            if time.monotonic() - self.checked_at >= CHECK_SECONDS:
-                check_disk()
-                self.checked_at = time.monotonic()
-            if shortage.check() > limit:
-                raise RuntimeError(shortage.missing)
-            self.lost = losses.check()
-            if self.lost:
-                raise self.lost
-
-    return Watcher()
-
-
-def _collector(
-    stage: str,
-    rows: list[dict[str, Any]],
-    log: Callable[[str], None],
-    check_storage: Callable[[], None],
-) -> Any:
-    from ray.tune import Callback
-
-    class Collector(Callback):  # type: ignore[misc]
-        """Keeps every result as a row of the table, and logs it."""
-
-        def on_trial_result(
-            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-        ) -> None:
-            row = {"stage": stage, **result["config"]["job"], **{name: result[name] for name in KEPT if name in result}}
-            identity = [row[name] for name in ("candidate", "seed", "step", "stretch")]
-            if any(identity == [other[name] for name in ("candidate", "seed", "step", "stretch")] for other in rows):
-                return  # of a trial that was tried again
-            rows.append(row)
-            place = f"tune   {stage} candidate {row['candidate']} seed {row['seed']} step {row['step']}"
-            if row["status"] == "diverged":
-                log(f"{place}  diverged")
-            else:
-                log(
-                    f"{place}  log-likelihood {row['log_likelihood']:.1f} ± {row['standard_error']:.1f} nats  "
-                    f"coverage {row['coverage']:.2f}  {row['device_seconds']:.1f} device-seconds"
-                )
-
-        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            check_storage()
-            log(f"tune   {stage} candidate {trial.config['job']['candidate']} failed; see {trial.path}")
-
-    return Collector()
-
-
-def _trial_name(trial: Any) -> str:
-    job = trial.config["job"]
-    return f"candidate-{job['candidate']}-seed-{job['seed']}"
+    if populations:
+        return {"population": tune.grid_search([{"members": members} for members in populations])}
+    return {} if jobs is None else {"job": tune.grid_search(jobs)}

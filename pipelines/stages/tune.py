@@ -49,8 +49,8 @@ AT_ONCE = 3  # further seeds: of fewer no test says much, and each search by Ray
 
 # What may differ when a search is started again and reuses its earlier results.
 NOT_IN_A_SCORE = (
-    "candidates", "include_default", "points", "scheduler", "keep", "confirm", "min_coverage", "time_budget_s",
-    "max_concurrent", "max_failures", "learn_from", "learn_best",
+    "candidates", "members", "batched", "include_default", "points", "scheduler", "keep", "confirm", "min_coverage",
+    "time_budget_s", "max_concurrent", "max_failures", "learn_from", "learn_best",
 )  # fmt: skip
 
 
@@ -220,6 +220,8 @@ def search_inputs(configuration: ResolvedConfiguration, data_digest: str) -> lis
     plain["tune"] = {key: value for key, value in tune.items() if key not in NOT_IN_A_SCORE}
     inputs = [plain[key] for key in ("seed", "data", "noise", "network", "algorithm", "tune")]
     inputs.append(configuration.train.shards)
+    if configuration.tune.trains_batched:  # whose last bits are others
+        inputs.append("batched")
     return [inputs, configuration.scored_weights, data_digest]
 
 

@@ -35,10 +35,10 @@ from gan_core.training import TrainingSettings, initial_state, sample, train
 from pipelines import config
 from pipelines.config import ResolvedConfiguration
 from pipelines.config.candidates import candidate_configurations, draw_candidates
+from pipelines.search.candidate_training import DIVERGED_SCORE
 from pipelines.search.choice import Finalists
 from pipelines.search.ranking import at_step
 from pipelines.search.scores import rung_score, scored_generator
-from pipelines.search.trial import DIVERGED_SCORE
 from pipelines.stages.tune import AT_ONCE
 
 LOOK_EVERY = 50  # steps between looks at the clock

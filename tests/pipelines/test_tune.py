@@ -14,9 +14,10 @@ from gan_core.errors import Diverged
 from gan_core.threads import one_thread
 from pipelines import config
 from pipelines.config.candidates import candidate_configurations, draw_candidates
+from pipelines.search.candidate_training import Search
 from pipelines.search.results_store import open_segment
 from pipelines.search.scores import rung_score
-from pipelines.search.trial import Search, rows_of
+from pipelines.search.trial import rows_of
 from pipelines.stages.tune import tune_run
 from pipelines.storage import Storage
 from pipelines.storage.run_layout import TABLE
@@ -171,7 +172,7 @@ def test_device_seconds_add_up_where_a_trial_goes_on(settings, digits, tmp_path)
     row = {"step": RUNGS[0], "status": "finite", "device_seconds": 1000.0}
     segment.commit(row, weights, np.zeros((1, 1)))
     started = time.monotonic()
-    *_, last = rows_of(segment, job, two, Search(two, RUNGS, segment.results), digits)
+    *_, last = rows_of(segment, job, Search(two, RUNGS, segment.results), digits)
     assert (last["step"], last["seconds"] > 0) == (RUNGS[1], True)
     assert 2 * last["seconds"] <= last["device_seconds"] - 1000 + 1e-3 <= 2 * (time.monotonic() - started)
 

@@ -1,6 +1,7 @@
 """The `gan` command."""
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -138,6 +139,7 @@ def process() -> NoReturn:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(int(end.code))
+        gc.freeze()  # else Python looks through all that was imported once more: a second of torch, Ray and MLflow
         raise
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from gan_core.errors import ConfigurationError, first_line
 from pipelines.config import Configuration
-from pipelines.runtime import autoscaler, exit_codes, import_path, own_session, ray_parts
+from pipelines.runtime import autoscaler, exit_codes, fork_server, import_path, own_session, ray_parts
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ def cluster(log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
     """
     prepare_environment()
     import ray
+    from ray._common.utils import get_default_system_temp_dir
 
     if ray.is_initialized():  # the caller's own
         yield
@@ -89,6 +90,7 @@ def cluster(log: Callable[[str], None] = lambda text: None) -> Iterator[None]:
         _join(named)
     with contextlib.ExitStack() as stack:
         if not named:
+            stack.enter_context(fork_server.running(FORKED, get_default_system_temp_dir()))
             stack.enter_context(own_session.holding(partial(_start, log)))
         try:
             yield

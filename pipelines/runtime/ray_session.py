@@ -36,8 +36,10 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
-# The same of a Ray of our own: how long it waits for its parts, whose 30 s are too short on a busy machine.
+# The same of a Ray of our own: how long it waits for its parts, whose 30 s are too short on a busy machine, and no watch
+# for machines that are taken away.
 OWN_RAY = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_gcs_server_port_wait_time_s": "90",
     "RAY_raylet_start_wait_time_s": "90",
     "RAY_worker_register_timeout_seconds": "180",

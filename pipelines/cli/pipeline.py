@@ -130,6 +130,8 @@ def _make(
     """Do these stages of the configuration's run, or all that it has."""
     from pathlib import Path
 
+    if Path(configuration).is_file():
+        context.log(f"run    reading {configuration}")  # importing torch takes seconds
     from pipelines import config
 
     settings, overridden = config.load(configuration, overrides), [text.partition("=")[0] for text in overrides]

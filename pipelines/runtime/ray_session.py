@@ -15,7 +15,7 @@ from typing import Any
 
 from gan_core.errors import ConfigurationError, first_line
 from pipelines.config import Configuration
-from pipelines.runtime import autoscaler, exit_codes, import_path, liveness, own_session
+from pipelines.runtime import autoscaler, exit_codes, import_path, liveness, own_session, ray_parts
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,10 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "TUNE_RESULT_BUFFER_LENGTH": "0",
 }
-# The same of a Ray of our own: how long it waits for its parts, whose 30 s are too short on a busy machine.
-PATIENCE = {
+# The same of a Ray of our own: how long it waits for its parts, whose 30 s are too short on a busy machine, and no watch
+# for machines that are taken away.
+OWN_RAY = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_gcs_server_port_wait_time_s": "90",
     "RAY_raylet_start_wait_time_s": "90",
     "RAY_worker_register_timeout_seconds": "180",
@@ -55,7 +57,7 @@ def address() -> str | None:
 
 def prepare_environment() -> None:
     """Quiet, quick defaults for Ray, to be called before it is imported."""
-    for name, value in (ENVIRONMENT | (PATIENCE if address() is None else {})).items():
+    for name, value in (ENVIRONMENT | (OWN_RAY if address() is None else {})).items():
         os.environ.setdefault(name, value)
     import_path.leave_out_current_folder()
     if address() is None and os.getppid() == 1:  # in a container, say: Ray takes such a driver's raylet for dead
@@ -132,7 +134,7 @@ def _start(log: Callable[[str], None]) -> None:
     """
     for start in range(1, STARTS + 1):
         try:
-            with _on_loopback():
+            with ray_parts.of_one_machine():
                 # Without an address Ray would join whatever `ray start` was last used for, alive or not. Its dashboard
                 # would be eleven processes and 1 GB, of a Ray that ends with its run.
                 return _init("local", include_dashboard=False)
@@ -145,21 +147,6 @@ def _start(log: Callable[[str], None]) -> None:
                 ) from error  # fmt: skip
             reason = first_line(error).rstrip(".")
             log(f"ray    did not start: {reason}; tried again, {start + 1} of at most {STARTS} times")
-
-
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """Let a Ray that starts listen on 127.0.0.1 only, all its parts, as it does by itself on macOS.
-
-    Its own setting of a node's address takes 127.0.0.1 for a mistake, and replaces it by the machine's.
-    """
-    from ray._private import ray_constants
-
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _end_parts(error: Exception) -> None:

@@ -111,12 +111,21 @@ def _trainer(spec: TrainingSpec, payload: Any, use_gpu: bool, progress: Progress
     """Ray Train's trainer of a training."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
     from pipelines.runtime.local_process_group import LocalTorchConfig
     from pipelines.stages.failure_policy import FailurePolicy
 
     class Trainer(TorchTrainer):  # type: ignore[misc]
-        """Ray's, but Ctrl-C is the command's, where Ray's own handler would end the process as if it had succeeded."""
+        """Ray's, but Ctrl-C is the command's, where Ray's own handler would end the process as if it had succeeded.
+
+        A Ray of our own has no server for Ray's cleaner of placement groups to ask; `_release_resources` does its work.
+        """
+
+        def _create_default_callbacks(self) -> list[Any]:
+            callbacks = super()._create_default_callbacks()
+            cleans = lambda callback: isinstance(callback, PlacementGroupCleanerCallback)  # noqa: E731
+            return [each for each in callbacks if not (cleans(each) and ray_session.started_here())]
 
         def _register_sigint_handler(self, controller: Any) -> None:
             progress.controller = controller

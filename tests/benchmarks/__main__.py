@@ -30,6 +30,7 @@ from pipelines.stages.train import train_run
 from pipelines.storage import Storage
 from pipelines.storage.metric_log import read_history
 from tests.benchmarks.peers import broadcast_parzen, handwritten_loop
+from tests.benchmarks.phases import quick_start_phases
 
 THREADS = 2
 ROUNDS = 5
@@ -264,6 +265,7 @@ BENCHMARKS = (
     parzen_against_broadcast,
     parzen_memory,
     help_start,
+    quick_start_phases,
     ray_train_against_bare,
     two_workers_against_two_threads,
     serve_requests_of_one_client,

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from gan_core.datasets import Dataset
 from gan_core.errors import Collapsed, GanError
@@ -26,7 +26,6 @@ from pipelines.stages.table import STAGES, Stage
 from pipelines.storage import Storage
 
 Log = Callable[[str], None]
-Watching = Callable[[Run, tuple[str, ...], Callable[[], str]], contextlib.AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,9 @@ class Pipeline:
     tracking_uri: Callable[[], str]
     log: Log = lambda text: None
     log_warning: Log = lambda text: None
-    watching: Watching = lambda run, stages, current: contextlib.nullcontext()  # around the work on a run
+    watching: Callable[..., contextlib.AbstractContextManager[Any]] = lambda *of: (
+        contextlib.nullcontext()
+    )  # a run's work
 
     def run(
         self,
@@ -104,17 +105,15 @@ class Pipeline:
         self, configuration: Configuration, name: str, dry_run: bool = False
     ) -> contextlib.AbstractContextManager[notifications.ActiveRun]:
         active = notifications.ActiveRun(name, self.storage.uri)
-        if dry_run:
-            return contextlib.nullcontext(active)
-        return notifications.notify_on_failure(configuration.notify, active, self.log_warning)
+        telling = notifications.notify_on_failure(configuration.notify, active, self.log_warning)
+        return contextlib.nullcontext(active) if dry_run else telling
 
     def _created(
         self, settings: Configuration, stem: str, name: str | None, continue_from: str | None, overridden: Sequence[str]
     ) -> Run:
         known = tensors = document = None
         if continue_from is not None:
-            known = warm_start.recorded(continue_from, name, self.storage)
-            if known is None:
+            if (known := warm_start.recorded(continue_from, name, self.storage)) is None:
                 known, tensors = warm_start.find(continue_from, self.storage, self.tracking_uri, settings)
             settings = warm_start.adapt(settings, known, overridden)
         if settings.tune.learn_from and settings.tune.candidates:
@@ -170,8 +169,8 @@ class Pipeline:
             from pipelines.registry.promotion_gate import collapsed_model  # and with it SciPy
 
             failure = collapsed_model(f"{registered['model']}/{registered['version']}", registered["reason"])
-            how = {"stage": active.stage, "exit_code": failure.exit_code, "error": str(failure)}
-            notifications.notify(run.configuration.notify, "failed", active, self.log_warning, **how)
+            ending = {"stage": active.stage, "exit_code": failure.exit_code, "error": str(failure)}
+            notifications.notify(run.configuration.notify, "failed", active, self.log_warning, **ending)
         return ended("done", done, failure=failure)
 
 
@@ -213,8 +212,7 @@ class Flow:
         """
         stage = STAGES[name]
         work = partial(self._work, stage)
-        if stage.on_cluster:
-            work = partial(self.cluster.call, work)
+        work = partial(self.cluster.call, work) if stage.on_cluster else work
         while True:
             try:
                 return self.run.stage(name, stage.record, stage.inputs(self), work)
@@ -266,8 +264,7 @@ class Flow:
         """The registry, once it is open."""
         if self.opening_registry is None:
             self.open_registry()
-        assert self.opening_registry is not None
-        return self.opening_registry.result()
+        return cast("Future[Registry]", self.opening_registry).result()
 
 
 def run(
@@ -293,13 +290,13 @@ def run(
         GanError: Whatever cannot be done, in a line; what was done is kept, and the same call resumes.
     """
     place = Storage.at(storage or os.environ.get("GAN_STORAGE") or "gan-storage")
-    stem = "run" if isinstance(configuration, Configuration) else Path(configuration).stem
-    settings = configuration if isinstance(configuration, Configuration) else config.load(configuration, overrides)
-    if isinstance(configuration, Configuration) and overrides:
-        document = config.to_plain(settings)
+    if isinstance(configuration, Configuration):
+        stem, document = "run", config.to_plain(configuration)
         for text in overrides:
             config.apply_override(document, text)
-        settings = config.build(document)
+        settings = config.build(document) if overrides else configuration
+    else:
+        stem, settings = Path(configuration).stem, config.load(configuration, overrides)
     pipeline = Pipeline(place, lambda: address.tracking_uri(tracking_uri, place), log, log_warning)
     with exit_codes.sigterm_as_exit():
         return pipeline.run(settings, stem, overridden=[text.partition("=")[0] for text in overrides], **how)

@@ -18,7 +18,14 @@ MEASURED = (  # of a result; `budget` is of a search by updates
 IDENTITY = ("candidate", "seed", "step", "stretch")
 
 
-class Collector(Callback):  # type: ignore[misc]
+class OfThisProcess(Callback):  # type: ignore[misc]
+    """A callback that Ray Tune writes down empty: it logs where the command does, and no search is restored from there."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Collector(OfThisProcess):
     """Keeps every result as a row of the table, of a population one for each member, and logs it."""
 
     def __init__(
@@ -59,7 +66,7 @@ class Collector(Callback):  # type: ignore[misc]
             )
 
 
-class Watcher(Callback):  # type: ignore[misc]
+class Watcher(OfThisProcess):
     """Ends a search that has no room any more: for its trials, which Ray Tune would wait for, or on its disk.
 
     Of a full disk Ray Tune learns by a trial's last failure, after minutes.

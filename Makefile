@@ -10,7 +10,7 @@ SITE ?= site
 BIN    := $(VENV)/bin
 UV     := VIRTUAL_ENV=$(CURDIR)/$(VENV) UV_COMPILE_BYTECODE=1 $(BIN)/uv
 
-.PHONY: setup run test test-slow check format docs bench faults fuzz sbom audit lock clean
+.PHONY: setup run test test-slow check format docs bench bench-gpu faults fuzz sbom audit lock clean
 
 setup: $(STAMP)
 
@@ -55,6 +55,11 @@ $(VENV)/.docs: requirements-docs.lock $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+# A population against one GAN on a GPU, by gan_core and torch alone: with no environment of ours, PYTHON is what has them.
+bench-gpu:
+	$(PYTHON) -m tests.benchmarks.populations program --device cuda --nets published
+	$(PYTHON) -m tests.benchmarks.populations program --device cuda --nets digits --members 256
 
 # The scorecard of faults (docs/faults.md); PART="--part flips --runs 1000" is a part of it, PART=--busy has busy neighbours.
 faults: $(STAMP)

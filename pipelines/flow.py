@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from gan_core.datasets import Dataset
 from gan_core.errors import Collapsed, GanError
@@ -253,18 +253,17 @@ class Flow:
             return None
         return unchanged(self.run, Registry(self.tracking_uri), self.dataset)
 
-    def open_registry(self) -> None:
+    def open_registry(self) -> "Future[Registry]":
         """Open the registry in the background: an sqlite database takes seconds to create."""
         pool = ThreadPoolExecutor(1)
         self.opening_registry = pool.submit(partial(Registry, self.tracking_uri, create=True))
         pool.shutdown(wait=False)
         self._at_end.callback(pool.shutdown)  # however the work ends: none is left half made
+        return self.opening_registry
 
     def registry(self) -> Registry:
         """The registry, once it is open."""
-        if self.opening_registry is None:
-            self.open_registry()
-        return cast("Future[Registry]", self.opening_registry).result()
+        return (self.opening_registry or self.open_registry()).result()
 
 
 def run(

@@ -114,7 +114,7 @@ def refusal(diagnosis: Diagnosis, settings: GateSettings) -> Verdict | None:
         (
             diagnosis.points < settings.min_points,
             False,
-            f"not enough held-out images to judge ({diagnosis.points}; {settings.min_points} needed); by hand: gan models promote --force",
+            f"not enough held-out images to judge ({diagnosis.points}; {settings.min_points} needed); by hand: gan models promote REF --force",
         ),
         (
             diagnosis.relative_coverage < settings.min_coverage,

@@ -24,6 +24,7 @@ class Preview:
     images: dict[str, int]  # of each split
     shape: tuple[int, ...]
     classes: dict[str, int]  # images of each subfolder or label
+    labelled: bool  # subfolders are none
     architecture: str
     parameters: tuple[int, int]  # of G and D
     noise_size: int
@@ -46,6 +47,7 @@ class Preview:
             counts,
             dataset.shape,
             _classes(configuration, dataset),
+            configuration.data.name != "images",
             network.architecture,
             network.parameter_counts(noise_size, conditions.size, dataset.shape),
             noise_size,
@@ -78,7 +80,8 @@ class Preview:
         ]
         if self.classes:
             shown = ", ".join(f"{visible(name)} {count:,}" for name, count in list(self.classes.items())[:SHOWN])
-            lines.append(f"       {len(self.classes)} classes: {shown}{', …' if len(self.classes) > SHOWN else ''}")
+            kind = "classes" if self.labelled else "subfolders"
+            lines.append(f"       {len(self.classes)} {kind}: {shown}{', …' if len(self.classes) > SHOWN else ''}")
         lines.append(nets_line(self.architecture, self.parameters, self.noise_size))
         lines.append(f"needs  about {self.memory / 1e9:.1f} GB of memory")
         if self.time is not None:
@@ -104,7 +107,7 @@ def gate_warning(gate: int, needed: int) -> str | None:
         return None
     return (
         f"the gate has {gate} held-out images and needs {needed}: no version becomes champion by itself; "
-        "by hand: gan models promote --force"
+        "by hand: gan models promote REF --force"
     )
 
 

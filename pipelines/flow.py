@@ -207,8 +207,7 @@ class Flow:
         """A stage's record: the one there is for the same inputs, or that of doing it now.
 
         Raises:
-            CheckpointError: If a stage before it is missing.
-            GanError: What the stage itself raises.
+            GanError: If a stage before it is missing, and what the stage itself raises.
         """
         stage = STAGES[name]
         work = partial(self._work, stage)

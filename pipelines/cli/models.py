@@ -96,8 +96,9 @@ def models_show(context: Context, reference: str) -> None:
     lines = [f"{version['name']}/{version['version']}  {visible(', '.join(version['aliases']))}"]
     if "unreadable" in version:
         lines.append(f"  {'unreadable':<24} {version['unreadable']}")
+    shown = {**version["metrics"], **version["tags"]}
     lines += [
-        f"  {visible(key):<24} {_rounded(value)}" for key, value in sorted(version["tags"].items()) if key != "metrics"
+        f"  {visible(key):<24} {_rounded(str(value))}" for key, value in sorted(shown.items()) if key != "metrics"
     ]
     context.emit_result(version, "\n".join(lines))
 

@@ -41,13 +41,14 @@ class PopulationHalving(TrialScheduler):  # type: ignore[misc]
         self.populations, self.most = len(members), max(map(len, members))
         self.jobs = {_identity(job): job for share in members for job in share}
         self.added: set[Trial] = set()
-        self.live: set[Trial] = set()
+        self.live: list[Trial] = []  # in the order of their first members
         self.arrived: dict[Trial, list[dict[str, Any]]] = {}  # the rows of each trial that has reached the rung
         self.rung = 0
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         self.added.add(trial)
-        self.live.add(trial)
+        if trial not in self.live:  # one that failed and is tried again
+            self.live.append(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if result["rows"] and result["rung"] == len(self.rungs):
@@ -66,7 +67,8 @@ class PopulationHalving(TrialScheduler):  # type: ignore[misc]
             self.on_trial_remove(tune_controller, trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        self.live.discard(trial)
+        if trial in self.live:
+            self.live.remove(trial)
         self.arrived.pop(trial, None)
         self._cut_if_all_are_there(tune_controller)
 
@@ -83,21 +85,21 @@ class PopulationHalving(TrialScheduler):  # type: ignore[misc]
 
     def _cut_if_all_are_there(self, tune_controller: Any) -> None:
         """Keep the best members of all, and tell each trial its share; one that waits and gets none is stopped."""
-        if len(self.added) < self.populations or not self.live or self.live - self.arrived.keys():
+        if len(self.added) < self.populations or not self.live or not self.arrived.keys() >= set(self.live):
             return
         rows = [row for trial in self.live for row in self.arrived[trial] if row["status"] == "finite"]
         rows.sort(key=_identity)
         scores = {_identity(row): (row["coverage"] >= self.min_coverage, row["log_likelihood"]) for row in rows}
         kept = survivors(ranking(scores), self.keep, lambda member: member[0] == self.never_cut)
         costs = [(self.jobs[_identity(row)], row["seconds"]) for row in rows if _identity(row) in kept]
-        trials = sorted(self.live, key=lambda trial: str(trial.trial_id))
+        trials = list(self.live)
         shares = deal(costs, min(len(trials), max(self.max_concurrent, -(-len(costs) // self.most))))
         self.arrived.clear()
         self.rung += 1
         for number, trial in enumerate(trials):
             self.publish(self.rung, trial.trial_id, shares[number] if number < len(shares) else [])
             if number >= len(shares) and trial.status == Trial.PAUSED:
-                self.live.discard(trial)
+                self.live.remove(trial)
                 tune_controller.stop_trial(trial)
 
 

@@ -219,7 +219,7 @@ def test_commands_run_on_a_finished_run(path, finished, here, user, monkeypatch)
     for line in given_commands(path.read_text()):
         ours = read_as_ours(line, finished)
         if begins_with(line, ELSEWHERE):
-            if not re.match(r"gan (run|tune|train) (\S*small|gan|spots)\.yaml(?!.*--continue-from)", ours):
+            if not re.match(r"gan (run|tune|train) (\S*small|gan|spots)\.yaml(?!.*(--continue-from|learn_from))", ours):
                 continue
             ours = f"{ours.replace(' --dry-run', '')} --dry-run --quiet"
         if line not in NAMED and ours not in user.given:

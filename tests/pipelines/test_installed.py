@@ -20,7 +20,7 @@ def test_a_version_is_allowed_as_packaging_allows_it(versions, version):
 def test_every_requirement_is_read_as_packaging_reads_it():
     asked = [Requirement(text) for text in metadata.requires(installed.PACKAGE)]
     extras = [None if one.marker is None else str(one.marker).split('"')[1] for one in asked]
-    read = installed.requirements("pipelines", "services", "fidelity", "dev")
+    read = installed.requirements("pipelines", "services", "fidelity", "exchange", "dev")
     assert [(one.name, SpecifierSet(one.versions), one.extra) for one in read] == [
         (one.name, one.specifier, extra) for one, extra in zip(asked, extras, strict=True)
     ]

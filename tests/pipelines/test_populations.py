@@ -54,7 +54,11 @@ def alone(search):
 
 
 def measured(table):
-    return table.drop(columns="seconds").sort_values(["stage", "candidate", "seed", "step"]).reset_index(drop=True)
+    return (
+        table.drop(columns=["seconds", "device_seconds"])
+        .sort_values(["stage", "candidate", "seed", "step"])
+        .reset_index(drop=True)
+    )
 
 
 def weights(folder):
@@ -74,6 +78,7 @@ def test_members_change_no_score_and_no_bit(search, alone, members):
     expected, expected_table, _, expected_folder = alone
     pandas.testing.assert_frame_equal(measured(table), measured(expected_table), check_exact=True)
     assert (table.status == "diverged").any(), "or nothing is known of members that diverge"
+    assert table.device_seconds.between(0.001, 600).all()
     kept = ("chosen", "candidate", "log_likelihood", "diverged", "failed", "finished", "reason", "segment")
     assert [getattr(record, name) for name in kept] == [getattr(expected, name) for name in kept]
     assert weights(folder) == weights(expected_folder) != {}

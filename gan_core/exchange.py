@@ -54,16 +54,21 @@ def export(model: PortableGenerator, path: Path) -> float:
         check_onnx()
     write, read = (_write_onnx, _read_onnx) if path.suffix == ".onnx" else (_write_pt2, _read_pt2)
     net, inputs = Images(model).eval().cpu(), _real_inputs(model)
-    with one_thread(), torch.no_grad(), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        part = Path(folder) / path.name
-        write(net, {name: value[:2] for name, value in inputs.items()}, part)
-        expected, got = net(*inputs.values()).numpy(), read(part)(inputs)
-        difference = float(np.max(np.abs(got - expected) / np.maximum(1, np.abs(expected))))
-        if got.shape != expected.shape or not difference <= TOLERANCE:
-            raise CheckpointError(
-                "export differs", path, f"pixels that differ by {difference:.1e}", f"at most {TOLERANCE:.0e}"
-            )
-        os.replace(part, path)
+    try:
+        with one_thread(), torch.no_grad(), tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+            part = Path(folder) / path.name
+            write(net, {name: value[:2] for name, value in inputs.items()}, part)
+            expected, got = net(*inputs.values()).numpy(), read(part)(inputs)
+            difference = float(np.max(np.abs(got - expected) / np.maximum(1, np.abs(expected))))
+            if got.shape != expected.shape or not difference <= TOLERANCE:
+                raise CheckpointError(
+                    "export differs", path, f"pixels that differ by {difference:.1e}", f"at most {TOLERANCE:.0e}"
+                )
+            os.replace(part, path)
+    except OSError as error:
+        raise CheckpointError(
+            "cannot be written", path, str(error), "a folder that can be written, with room"
+        ) from error
     return difference
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import shutil
 import sys
 import threading
 import time
@@ -10,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from gan_core.errors import GanError
-from pipelines.cli.terminal import wrapped
+from pipelines.cli.terminal import size, wrapped
 from pipelines.runtime import exit_codes
 
 if TYPE_CHECKING:
@@ -91,11 +90,11 @@ class LiveDisplay:
         from pipelines.reporting.live_panel import panel
 
         with self.writing:
-            width, height = shutil.get_terminal_size()
+            width, height = size(self.terminal)
             picture = self.picture[1] if self.picture and self.seen.state == "running" and height >= 24 else None
             with self.console.capture() as captured:
                 self.console.print(panel(self.seen, self.frame, picture), width=max(20, min(width - 1, WIDEST)))
-            self._replace("", captured.get().splitlines()[: height - 2])
+            self._replace("", captured.get().splitlines()[: max(0, height - 2)])
 
     def _replace(self, above: str, lines: list[str]) -> None:
         """Write text and then lines in place of the lines there are, at once."""

@@ -163,12 +163,12 @@ class MlflowRuns:
             self._children(experiment, parent)
 
     def _children(self, experiment: str, parent: str) -> dict[str, tuple[str, str]]:
-        """Ids and states of a run's children by name: of several of a name the oldest, the others being deleted."""
+        """Ids and states of a run's children by name: of several of a name the finished, or the oldest; others are deleted."""
         oldest_first = ["attributes.start_time ASC", "attributes.run_id ASC"]
         children: dict[str, tuple[str, str]] = {}
-        for run in self.client.search_runs(
-            [experiment], f"tags.`mlflow.parentRunId` = '{parent}'", order_by=oldest_first
-        ):
+        found = self.client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", order_by=oldest_first)
+        # Those of one request that was sent twice began at once: the one that was filled stays.
+        for run in sorted(found, key=lambda run: run.info.status not in ("FINISHED", "FAILED")):
             if run.info.run_name in children:
                 self.client.delete_run(run.info.run_id)
             else:

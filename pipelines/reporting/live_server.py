@@ -13,6 +13,8 @@ from pipelines.runs.observation import Observation, RunObserver
 
 HOST, SECONDS, MOST = "127.0.0.1", 10.0, 16  # to read a request in; requests at a time
 
+WAIT = b'<meta http-equiv="refresh" content="2">the storage does not answer yet'
+
 
 class _Page:
     """The run's page and its version, looked at not more often than every `pause` seconds however many ask."""
@@ -40,7 +42,9 @@ class _Page:
         version = self.look()
         with self.looking:
             if version and version != self.version and self.seen is not None:
-                self.content, self.version = live_page(self.observer.run.folder, self.seen, version).encode(), version
+                with contextlib.suppress(GanError, OSError):  # the last page, where the storage does not answer
+                    self.content = live_page(self.observer.run.folder, self.seen, version).encode()
+                    self.version = version
             return self.content
 
 
@@ -59,10 +63,12 @@ def serving(observer: RunObserver, port: int, pause: float) -> Iterator[str]:
         def do_GET(self) -> None:
             """The page, or the version of what it shows."""
             own = {f"{host}:{server.server_port}" for host in (HOST, "localhost")}
+            own |= {HOST, "localhost"} if server.server_port == 80 else set()
             if self.headers.get("Host") not in own:  # a page of others, whose name has been made to mean this machine
                 self._answer(403, b"", "text/plain")
             elif self.path == "/":
-                self._answer(200, page.page(), "text/html; charset=utf-8")
+                content = page.page()
+                self._answer(200 if content else 503, content or WAIT, "text/html; charset=utf-8")
             elif self.path == "/version":
                 self._answer(200, page.look().encode(), "text/plain")
             else:

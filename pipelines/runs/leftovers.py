@@ -11,14 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gan_core.errors import CheckpointError
 from pipelines.runs import status
 from pipelines.runs.recorded_run import RecordedRun, run_names
 from pipelines.runtime import own_session
 from pipelines.storage import Storage, run_layout
 
 HOUR, DAY = 3600.0, 86400.0
-# Of one write, one checkpoint, one removal or one export that was cut short, and what Ray proves with that it may write.
-HALF_MADE = re.compile(r"\.tmp-\d+-[0-9a-f]{8}|\.removed-[0-9a-f]{32}|\..+-[0-9a-f]{8}|\.validate_storage_marker")
+# Of a checkpoint or a removal that was cut short; of a write, whose name is no date; what Ray proves with that it may write.
+HALF_MADE = re.compile(r"\.tmp-\d+-[0-9a-f]{8}|\.removed-[0-9a-f]{32}")
+HALF_MADE_FILE = re.compile(r"\..+-(?!(19|20)\d{6})[0-9a-f]{8}|\.validate_storage_marker")
 OTHERS = ("mlartifacts",)  # in a storage: MLflow's
 
 
@@ -60,7 +62,13 @@ def leftovers(storage: Storage) -> Iterator[Leftover]:
 
 
 def remove(leftover: Leftover, storage: Storage) -> bool:
-    """Remove it, unless somebody has begun to work on its run meanwhile; whether it was removed."""
+    """Remove it, unless it may not be, or somebody has begun to work on its run meanwhile; whether it was removed."""
+    with contextlib.suppress(OSError, CheckpointError):  # another user's
+        return _remove(leftover, storage)
+    return False
+
+
+def _remove(leftover: Leftover, storage: Storage) -> bool:
     if leftover.run is None:
         return _removed(leftover.path)
     folder = RecordedRun(leftover.run, storage).folder
@@ -88,6 +96,8 @@ def _in_storage(storage: Storage, root: Path) -> Iterator[Leftover]:
 def _half_made(root: Path, but: tuple[str, ...] = ()) -> Iterator[Path]:
     for place, folders, files in os.walk(root):
         yield from (Path(place, name) for name in (*folders, *files) if HALF_MADE.fullmatch(name))
+        written = (name for name in files if HALF_MADE_FILE.fullmatch(name) and not HALF_MADE.fullmatch(name))
+        yield from (Path(place, name) for name in written)
         folders[:] = [name for name in folders if not HALF_MADE.fullmatch(name) and name not in but]
 
 

@@ -162,7 +162,7 @@ class RunObserver:
         folder = self.run.folder if stage == "train" else self.run.folder.child(run_layout.ENCODER)
         live: dict[str, Any] = folder.read_json(run_layout.LIVE) or {}
         if live.get("steps_per_second"):
-            if not self.estimated or self.estimated[0] != (stage, live["step"]):
+            if not self.rates or not self.estimated or self.estimated[0] != (stage, live["step"]):
                 self.rates.append(live["steps_per_second"])
             live["steps_per_second"] = statistics.median(self.rates)
         return live
@@ -171,7 +171,7 @@ class RunObserver:
         self, waiting: list[str], training: Mapping[str, Any], elapsed: float, now: float
     ) -> float | None:
         """An estimate at each change of what is done; in between, time passes."""
-        work = (waiting[0], training.get("step", len(self.candidates)))
+        work = (waiting[0], training.get("step", -1 - len(self.candidates)))  # below any step
         if waiting[0] == "tune" and self.candidates and self.waited:
             start = elapsed - max(row["seconds"] for row in self.candidates)
             self.slowness, self.waited = min(4.0, max(0.5, start / (RAY_START + TRIALS_START))), False

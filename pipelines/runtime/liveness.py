@@ -45,7 +45,8 @@ def watched(otherwise: Callable[[str], object] | None = None) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        by_signal = isinstance(error, SystemExit) and not interrupted.is_set()  # which a raylet may have had too
+        # A signal, which the raylet may have had too.
+        by_signal = isinstance(error, SystemExit) and (exit_codes.is_ending() or not interrupted.is_set())
         if by_signal or (lost := lost_part()) is None:
             raise
         raise _error(lost) from error
@@ -71,6 +72,8 @@ def lost_part() -> str | None:
 
 def _watch(done: threading.Event, otherwise: Callable[[str], object]) -> None:
     while not done.wait(POLL_SECONDS):
+        if exit_codes.is_ending():  # by a signal, within seconds: its code is the command's
+            return
         if (lost := lost_part()) is not None:
             signal.pthread_kill(threading.main_thread().ident or 0, INTERRUPT)
             if not done.wait(LEAVE_SECONDS):

@@ -50,6 +50,8 @@ def processes(session: Path) -> list[int]:
 
 def main() -> None:
     """End a session when the process that has started this one is no more, unless that has done so itself."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # its command's: then there is work to do
+        signal.signal(number, signal.SIG_IGN)
     command, folders = int(sys.argv[1]), [Path(folder) for folder in sys.argv[2:]]
     while os.getppid() == command:
         if not folders[0].exists():

@@ -64,7 +64,7 @@ def holding(start: Callable[[], None]) -> Iterator[None]:
         finally:
             if not exit_codes.is_ending():
                 end()
-                watcher.terminate()  # nothing is left for it to do
+                watcher.kill()  # nothing is left for it to do
                 watcher.wait()
 
 

@@ -63,15 +63,21 @@ def supervise(emit_failure: Callable[[str, int], object]) -> None:
 
 def _status(child: int) -> int:
     """How the child ends: its exit code, or a signal's number below 0. What else has this process as its parent is reaped."""
+    asked = 0
     while True:
         arrived = signal.sigwaitinfo((*FORWARDED, signal.SIGCHLD))
         if arrived.si_signo != signal.SIGCHLD:
-            if arrived.si_code != SENT_BY_KERNEL:
+            if signal.getsignal(arrived.si_signo) is not signal.SIG_IGN:
+                asked = arrived.si_signo
+            # A terminal that is gone tells its session's leader alone, which may be this process.
+            if arrived.si_code != SENT_BY_KERNEL or arrived.si_signo == signal.SIGHUP:
                 os.kill(child, arrived.si_signo)
             continue
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if ended[0] == child:
-                return os.waitstatus_to_exitcode(ended[1])
+                status = os.waitstatus_to_exitcode(ended[1])
+                # One that is asked to end does not begin anew, whatever of a library's has ended it.
+                return -asked if asked and (status == RAY_CODE or status < 0) else status
 
 
 def _end_of(status: int) -> tuple[str, int]:

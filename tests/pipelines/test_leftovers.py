@@ -148,3 +148,29 @@ def test_a_run_that_began_meanwhile_is_kept(temporary, tmp_path):
     assert until(half.exists)
     assert leftovers.remove(found, storage)
     assert not half.exists()
+
+
+def test_dates_and_folders_of_others_are_left(temporary, tmp_path):
+    """A hidden folder is ours by its whole name, and a date at a name's end is no number of a write of ours."""
+    for name in (".backup-20261130", ".venv-0a1b2c3d"):
+        (tmp_path / name).mkdir()
+    for name in (".notes-20261130", ".run.json-0a1b2c3d"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".tmp-12-0a1b2c3d").mkdir()
+    for path in tmp_path.iterdir():
+        aged(path)
+    found = {leftover.path.name for leftover in leftovers.leftovers(Storage.at(tmp_path))}
+    assert found == {".run.json-0a1b2c3d", ".tmp-12-0a1b2c3d"}
+
+
+def test_what_may_not_be_removed_is_kept(tmp_path, monkeypatch):
+    """Another user's file in a shared storage is said to be kept, and the rest is removed."""
+    path = tmp_path / ".run.json-0a1b2c3d"
+    path.write_text("x")
+
+    def refused(*how, **more):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    leftover = leftovers.Leftover(path, "half-made", 1, OLD)
+    assert not leftovers.remove(leftover, Storage.at(tmp_path))

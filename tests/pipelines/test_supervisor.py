@@ -1,6 +1,7 @@
 """The parent of a command: what ends one from within has a line or begins anew; signals arrive once; nothing is left."""
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -149,3 +150,34 @@ def test_a_dead_raylet_in_a_container_is_survived(namespace, small_yaml, tmp_pat
     assert answer.code == 0, answer.err
     assert answer.json["step"] == 5000
     assert "ray    lost: its raylet was ended by SIGKILL; it is started anew" in answer.err
+
+
+def test_a_closed_terminal_ends_the_command(tmp_path):
+    """The kernel tells the session's leader alone, which is the parent: the command has its SIGHUP from it."""
+    told = tmp_path / "told"
+    work = f"""import contextlib, pathlib
+    told = pathlib.Path({str(told)!r})
+    told.write_text("ready")
+    with contextlib.suppress(SystemExit):
+        time.sleep(300)
+    told.write_text("saved")
+    sys.exit(129)"""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(sys.executable, [sys.executable, "-c", SCRIPT.format(work=work)], environment())
+    until(lambda: told.exists() and told.read_text() == "ready")
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 129
+    assert told.read_text() == "saved"
+
+
+def test_a_command_that_is_asked_to_end_begins_no_more_anew(tmp_path):
+    """A scheduler signals the raylet too, and Ray ends its driver from C++: the code is the signal's all the same."""
+    work = """supervisor.resumes('run-7')
+    signal.signal(signal.SIGTERM, lambda *how: os._exit(1))
+    print("ready", flush=True)
+    time.sleep(300)"""
+    process = start(work, tmp_path)
+    assert [process.stdout.readline() for _ in range(2)] == ["None\n", "ready\n"]
+    process.terminate()
+    failed(end(process), 143, "ended (gan): by SIGTERM")

@@ -18,7 +18,7 @@ from tests.pipelines.conftest import SMALL, Answer, kill_group, start_gan
 
 MODEL = "gan-small"
 STAGES = ("tune", "train", "evaluate", "register", "report")
-TIMES = {"train": ["seconds", "run", "checkpoint"], "tune": ["seconds"], "evaluate": ["seconds"]}
+TIMES = {"train": ["seconds", "run", "checkpoint"], "tune": ["seconds", "device_seconds"], "evaluate": ["seconds"]}
 
 LATE = ", after its end"
 CHAINS, MOMENTS = 10, 5  # runs that are killed at random moments, and at how many each

@@ -91,12 +91,12 @@ def train_population(
         outcome, done = population.train_step(step), step + 1
         if done != steps and not report_due(done):
             continue
-        speed = (done - reported) / (time.perf_counter() - clock)
         found: list[Report[State] | Diverged | None] = [None] * len(members)
         for place, (number, member) in enumerate(list(alive.items())):
             try:
+                own = population.outcome_of(place, outcome)
                 metrics = report_metrics(
-                    population.outcome_of(place, outcome), member.settings, member.state, data, step, speed, conditions
+                    own, member.settings, member.state, data, step, done - reported, clock, conditions
                 )
                 found[number] = Report(done, metrics, member.state)
             except Diverged as error:
@@ -138,16 +138,17 @@ class Population:
             member.settings.seed: BatchSource(member.settings.seed, data, algorithm.batch_size, device, conditions)
             for member in members
         }
+        self.loss_scale = self._of_each("discriminator_loss_scale")
+        self.gradient_penalty = self._of_each("gradient_penalty")
         self.draws = [draw_source(member.settings, member.state) for member in members]
 
     def train_step(self, step: int) -> StepOutcome:
         """One iteration of every member, in place."""
         algorithm = self.members[0].settings.algorithm
         per_epoch = next(iter(self.batches.values())).per_epoch
-        first, count = step * algorithm.discriminator_steps, algorithm.discriminator_steps
-        real = [self._real(first + k) for k in range(count)]
-        outcome = iteration(_PopulationStep(self, per_epoch), real, self._drawn(step))
-        return outcome
+        first = step * algorithm.discriminator_steps
+        real = [self._real(first + k) for k in range(algorithm.discriminator_steps)]
+        return iteration(_PopulationStep(self, per_epoch), real, self._drawn(step))
 
     def outcome_of(self, place: int, outcome: StepOutcome) -> StepOutcome:
         """A member's own part of what a step shows of itself."""
@@ -163,6 +164,10 @@ class Population:
         return [
             gradient[place][: len(parameter)].contiguous() for gradient, parameter in zip(gradients, own, strict=True)
         ]
+
+    def _of_each(self, name: str) -> Tensor:
+        values = [getattr(member.settings.algorithm, name) for member in self.members]
+        return torch.tensor(values, dtype=torch.float32, device=self.state.step.device)
 
     def _real(self, index: int) -> Batch:
         by_seed = {seed: source.at(index) for seed, source in self.batches.items()}
@@ -197,8 +202,7 @@ class _PopulationStep(Step):
         self.steps = [
             Step(member.state, member.settings.algorithm, population.shards, batches_per_epoch) for member in members
         ]
-        self.loss_scale = self._of_each("discriminator_loss_scale")
-        self.gradient_penalty = self._of_each("gradient_penalty")
+        self.loss_scale, self.gradient_penalty = population.loss_scale, population.gradient_penalty
 
     def update_discriminator(self, gradients: list[Tensor]) -> None:
         """Each member's update of D."""
@@ -214,10 +218,6 @@ class _PopulationStep(Step):
         """Count every member's iteration."""
         for step in self.steps:
             step.count()
-
-    def _of_each(self, name: str) -> Tensor:
-        values = [getattr(step.settings, name) for step in self.steps]
-        return torch.tensor(values, dtype=torch.float32, device=self.state.step.device)
 
 
 def _become_views(own: Iterator[Tensor], shared: Iterator[Tensor], place: int) -> None:

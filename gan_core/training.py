@@ -105,8 +105,7 @@ def train(
         outcome = train_step(state, real, draws.at(step, shards.rows), algorithm, shards, batches.per_epoch)
         done = step + 1
         if done == steps or report_due(done):
-            speed = (done - reported) / (time.perf_counter() - clock)
-            metrics = report_metrics(outcome, settings, state, data, step, speed, conditions)
+            metrics = report_metrics(outcome, settings, state, data, step, done - reported, clock, conditions)
             yield Report(done, metrics, state)
             reported, clock = done, time.perf_counter()
 
@@ -131,10 +130,14 @@ def report_metrics(
     state: State,
     data: Examples,
     step: int,
-    steps_per_second: float,
+    steps: int,
+    since: float,
     conditions: Conditions = UNCONDITIONAL,
 ) -> dict[str, float]:
     """What is reported of a step (counted from 0) once it is done, `state` being the one after it.
+
+    Its speed is that of the last `steps`, since `time.perf_counter()` was `since`: until their numbers are there, for which
+    a GPU is waited for.
 
     Raises:
         Diverged: If a loss or a gradient norm is not finite.
@@ -143,6 +146,7 @@ def report_metrics(
     metrics = step_metrics(outcome, OBJECTIVES[algorithm.generator_loss])
     variance = variance_of_samples(state.generator, settings, step, conditions)
     metrics["sample_variance"] = variance / data.total_variance
+    steps_per_second = steps / (time.perf_counter() - since)
     metrics["epoch"] = done * algorithm.discriminator_steps / (len(data.images) // algorithm.batch_size)
     metrics["steps_per_second"] = steps_per_second
     metrics["images_per_second"] = steps_per_second * algorithm.discriminator_steps * algorithm.batch_size

@@ -48,6 +48,8 @@ class Search:
 
     def rungs_of(self, job: Mapping[str, Any]) -> tuple[int, ...]:
         """The rungs in a candidate's own steps."""
+        if self.configuration.tune.rung_unit == "steps":  # the same for all
+            return self.rungs
         return rung_steps(self.candidate(job), self.rungs)
 
     def result(self, job: Mapping[str, Any], row: Mapping[str, Any], rung: int) -> dict[str, Any]:
@@ -56,7 +58,7 @@ class Search:
         updates = (candidate.algorithm.discriminator_steps + 1) * row["step"]
         found = {"device_seconds": math.nan, **row, "updates": updates}
         if candidate.tune.rung_unit == "updates":
-            found["budget"] = self.rungs[rung - 1] if row["step"] in self.rungs_of(job) else updates
+            found["budget"] = self.rungs[rung - 1] if row["step"] in rung_steps(candidate, self.rungs) else updates
         return found
 
 
@@ -90,6 +92,7 @@ class CandidateTraining:
     dataset: Dataset
     candidate: ResolvedConfiguration
     rungs: tuple[int, ...]  # in the candidate's own steps
+    last: int  # the step of the last row that there is
     settings: TrainingSettings
     conditions: Conditions
     state: State
@@ -104,14 +107,14 @@ class CandidateTraining:
         job: dict[str, Any],
         search: Search,
         dataset: Dataset,
-        sharing: int = 1,
     ) -> "CandidateTraining":
-        """A job's training after the rows there are, on devices that so many candidates share.
+        """A job's training after the rows there are.
 
         Raises:
             CheckpointError: If what it goes on from is not there whole.
         """
-        candidate, rungs, last = search.candidate(job), search.rungs_of(job), earlier[-1]["step"] if earlier else 0
+        candidate, last = search.candidate(job), earlier[-1]["step"] if earlier else 0
+        rungs = rung_steps(candidate, search.rungs)
         resources = search.configuration.tune.resources_per_trial
         settings = replace(candidate.training(), seed=job["seed"])
         conditions = conditions_of(settings.extension, dataset)
@@ -119,8 +122,13 @@ class CandidateTraining:
         state = state.to(torch.device("cuda" if resources.gpu else "cpu"))
         if (weights := _starting_weights(segment, before=min(rung for rung in rungs if rung > last))) is not None:
             state.load(weights, segment.name)
-        spent = DeviceSeconds(resources, _spent_before(segment, earlier), sharing)
-        return cls(segment, search, dataset, candidate, rungs, settings, conditions, state, spent)
+        spent = DeviceSeconds(resources, _spent_before(segment, earlier))
+        return cls(segment, search, dataset, candidate, rungs, last, settings, conditions, state, spent)
+
+    def begin(self, sharing: int) -> None:
+        """Count time from now on, on devices that so many candidates share."""
+        self.started, self.spent.sharing = time.monotonic(), sharing
+        self.spent.go_on()
 
     def report_due(self, step: int) -> bool:
         """Whether the training reports a step."""
@@ -134,6 +142,8 @@ class CandidateTraining:
     def keep(self, report: Report[State]) -> dict[str, Any] | None:
         """Keep what a step reports: its metrics, at a rung a row with the weights that it scores, which is returned."""
         tune, every = self.search.configuration.tune, self.search.configuration.train.report_every
+        if report.step <= self.last:  # trained again, its weights being damaged
+            return None
         if report.step in self.kept or report.step % every == 0:
             self.segment.log_metrics({"step": report.step, "time_ms": time.time() * 1000 // 1, **report.metrics})
         if report.step not in self.rungs:

@@ -53,6 +53,8 @@ class PopulationHalving(TrialScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if result["rows"] and result["rung"] == len(self.rungs):
             return TrialScheduler.STOP  # type: ignore[no-any-return]
+        if result["rows"] and result["rung"] <= self.rung:  # of one that was tried again: its share is published
+            return TrialScheduler.CONTINUE  # type: ignore[no-any-return]
         if result["rows"]:
             self.arrived[trial] = result["rows"]
             self._cut_if_all_are_there(tune_controller)
@@ -74,14 +76,19 @@ class PopulationHalving(TrialScheduler):  # type: ignore[misc]
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         waiting = [trial for trial in self.live if trial.status == Trial.PENDING]
-        ready = [trial for trial in self.live if trial.status == Trial.PAUSED and trial not in self.arrived]
-        return next(iter(waiting + ready), None)
+        active = len(waiting) + sum(trial.status == Trial.RUNNING for trial in self.live)
+        return next(iter(waiting if active >= self.max_concurrent else waiting + self._ready()), None)
 
     def debug_string(self) -> str:
         return f"rung {self.rung + 1} of {len(self.rungs)}, {len(self.live)} populations"
 
     def _someone_needs_a_place(self) -> bool:
-        return len(self.added) < self.populations or any(trial.status == Trial.PENDING for trial in self.live)
+        pending = any(trial.status == Trial.PENDING for trial in self.live)
+        return len(self.added) < self.populations or pending or bool(self._ready())
+
+    def _ready(self) -> list[Trial]:
+        """Those that paused and know their share by now."""
+        return [trial for trial in self.live if trial.status == Trial.PAUSED and trial not in self.arrived]
 
     def _cut_if_all_are_there(self, tune_controller: Any) -> None:
         """Keep the best members of all, and tell each trial its share; one that waits and gets none is stopped."""

@@ -74,17 +74,21 @@ def _train_together(rung: int, jobs: list[Job], search: Search, dataset: Dataset
         segment, step = open_segment(search.results, job, None), search.rungs_of(job)[rung - 1]
         rows = segment.rows()
         if not rows or (rows[-1]["step"] < step and rows[-1]["status"] != "diverged"):
-            training = CandidateTraining.after(rows, segment, job, search, dataset, sharing=len(jobs))
+            training = CandidateTraining.after(rows, segment, job, search, dataset)
             program = program_of(training.settings)
             if program is not None:  # else it is trained alone
                 programs[program, int(training.state.step)].append(training)
     for trainings in programs.values():
+        if search.out_of_time:
+            return
         _train_program(rung, trainings, search, dataset)
 
 
 def _train_program(rung: int, trainings: list[CandidateTraining], search: Search, dataset: Dataset) -> None:
     members, first = [Member(training.settings, training.state) for training in trainings], trainings[0]
     end = first.rungs[rung - 1]  # of all: they have k in common
+    for training in trainings:
+        training.begin(sharing=len(trainings))
     for reports in train_population(members, dataset.train, end, first.report_due, first.conditions):
         for training, report in zip(trainings, reports, strict=True):
             if isinstance(report, Diverged):

@@ -65,13 +65,13 @@ def rows_of(
     earlier = segment.rows()
     yield from earlier
     last, end = earlier[-1]["step"] if earlier else 0, search.rungs_of(job)[-1]
-    if last >= end or (earlier and earlier[-1]["status"] == "diverged"):
+    if last >= end or (earlier and earlier[-1]["status"] == "diverged") or search.out_of_time:
         return
     training = CandidateTraining.after(earlier, segment, job, search, dataset)
     settings, state, conditions = training.settings, training.state, training.conditions
     try:
         for report in train(settings, dataset.train, state, end, training.report_due, conditions=conditions):
-            if report.step > last and (row := training.keep(report)) is not None:
+            if (row := training.keep(report)) is not None:
                 yield row
                 training.spent.go_on()  # whom it reports to may have taken a while
             if search.out_of_time:

@@ -121,15 +121,16 @@ class Simulation:
     One that has reached a rung waits for its share and, `patient` or not, may report in vain that it still does.
     """
 
-    def __init__(self, scores, keep, populations, order, slots=2, fails=None):
+    def __init__(self, scores, keep, populations, order, slots=2, fails=None, limit=None):
         self.scores, self.order, self.slots, self.fails = scores, order, slots, dict(fails or {})
+        self.limit = limit or slots
         members = deal([({"candidate": i, "seed": 0}, 1.0) for i in range(len(scores))], populations)
         self.published = {}
         publish = lambda rung, trial, share: self.published.__setitem__((rung, trial), share)  # noqa: E731
-        self.scheduler = PopulationHalving(RUNGS, keep, members, slots, publish)
+        self.scheduler = PopulationHalving(RUNGS, keep, members, self.limit, publish)
         self.trials = [Trial("simulated", stub=True, trial_id=str(number)) for number in range(len(members))]
         self.share = dict(zip(self.trials, members, strict=True))
-        self.reached, self.lost = [set() for _ in RUNGS], set()
+        self.reached, self.lost, self.most = [set() for _ in RUNGS], set(), [0 for _ in RUNGS]
         self.done = dict.fromkeys(self.trials, 0)
         for trial in self.trials:
             self.scheduler.on_trial_add(self, trial)
@@ -145,6 +146,8 @@ class Simulation:
                 return self
             running = [trial for trial in self.trials if trial.status == Trial.RUNNING]
             chosen = self.scheduler.choose_trial_to_run(self) if len(running) < self.slots else None
+            if chosen is not None and chosen.status == Trial.PENDING and len(running) >= self.limit:
+                chosen = None  # the searcher has not added it yet
             if chosen is not None:
                 assert chosen.status in (Trial.PENDING, Trial.PAUSED)
                 chosen.status = Trial.RUNNING
@@ -155,6 +158,8 @@ class Simulation:
     def progress(self, trial):
         """One population goes on to its next rung, if it knows its share, and else says that it waits."""
         rung = self.done[trial]
+        running = sum(trial.status == Trial.RUNNING for trial in self.trials)
+        self.most[self.scheduler.rung] = max(self.most[self.scheduler.rung], running)
         if rung:
             self.share[trial] = self.published.get((rung, trial.trial_id))
         if self.share[trial] is None:
@@ -200,6 +205,33 @@ def test_survivors_are_those_of_single_trials(scores, keep, populations, order, 
     """At each rung the best of all members survive, whichever populations they were in, however few run at a time."""
     found = Simulation(scores, keep, min(populations, len(scores)), order, slots).run()
     assert found.reached == survivors(scores, keep)
+
+
+@given(scores, st.integers(2, 9), st.randoms(use_true_random=False), st.integers(1, 2))
+def test_limit_is_kept_where_there_is_room_for_more(scores, populations, order, limit):
+    """No more populations run at a time than may: at first since the searcher adds no more, then by the scheduler."""
+    found = Simulation(scores, 0.67, min(populations, len(scores)), order, slots=9, limit=limit).run()
+    assert found.reached == survivors(scores, 0.67)
+    assert max(found.most) <= limit
+
+
+def test_old_rung_of_a_retried_population_is_not_the_next():
+    """One that was killed before its checkpoint was saved reports a rung that is cut by then: its share stays its own."""
+    found = Simulation([(i, i, i) for i in range(8)], 0.5, 2, random.Random(0), slots=2)
+    for trial in found.trials:
+        trial.status = Trial.RUNNING
+        found.progress(trial)
+    again, other = found.trials
+    published = dict(found.published)
+    rows = [
+        {"candidate": i, "seed": 0, "status": "finite", "coverage": 1.0, "seconds": 1.0, "log_likelihood": 99.0}
+        for i in (0, 2)
+    ]
+    assert found.scheduler.on_trial_result(found, again, {"rung": 1, "rows": rows}) == TrialScheduler.CONTINUE
+    found.progress(other)
+    assert found.published == published, "the next cut waits for the rung that is next"
+    found.run()
+    assert found.reached == [set(range(8)), {4, 5, 6, 7}, {6, 7}]
 
 
 @given(scores, st.integers(1, 9), st.integers(0, 2), st.randoms(use_true_random=False))

@@ -1,10 +1,12 @@
 """The registry in MLflow: its models; every call to MLflow's client is here and in `mlflow_runs`."""
 
+import contextlib
 import json
+import os
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +20,20 @@ from pipelines.registry.model_version import ModelVersion, RegisteredModel
 FILES_FOLDER = "artifacts/generator"  # of a logged model
 VERSIONS_TAG = "mlflow.modelVersions"  # of a logged model, which its page reads
 PREDICT_PARAMETERS = {"num_samples": 0, "seed": 0, "condition": -1}  # of the model as plain MLflow loads it
+
+
+@contextlib.contextmanager
+def _tracked_by(uri: str) -> Iterator[None]:
+    """Let MLflow's own functions work on this registry in the block; they note its address in the environment, for others."""
+    from mlflow.tracking._tracking_service.utils import _use_tracking_uri
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    try:
+        with _use_tracking_uri(uri):
+            yield
+    finally:
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 class MlflowBackend(MlflowRuns):
@@ -74,7 +90,7 @@ class MlflowBackend(MlflowRuns):
         self, name: str, source: str, tags: Mapping[str, str], run_id: str | None = None, description: str = ""
     ) -> None:
         model_id = source.removeprefix("models:/") if source.startswith("models:/") else None
-        with without_retries():
+        with without_retries(), _tracked_by(self.uri):  # where its source is looked for
             self.client.create_model_version(
                 name, source, run_id, tags=dict(tags), model_id=model_id, description=description or None
             )
@@ -127,8 +143,12 @@ class MlflowBackend(MlflowRuns):
             outputs=Schema([TensorSpec(np.dtype("float32"), (-1, *image_shape))]),
             params=ParamSchema([ParamSpec(name, "long", default) for name, default in PREDICT_PARAMETERS.items()]),
         )
-        mlflow.set_tracking_uri(self.uri)
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            warnings.catch_warnings(),
+            _tracked_by(self.uri),
+            mlflow.start_run(run_id=run_id),
+        ):
             warnings.simplefilter("ignore")
             files = Path(folder) / "generator"
             save(files)

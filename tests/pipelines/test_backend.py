@@ -1,5 +1,8 @@
 """What the registry is kept in: MLflow and a second backend do the same, and another is one class and one line."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from gan_core.errors import RegistryError
@@ -63,6 +66,21 @@ def test_models_and_versions_keep_tags_and_aliases(backend):
     for refused in (lambda: backend.set_tag("gan-none", "x", "1"), lambda: backend.set_alias("gan-none", "x", 1)):
         with pytest.raises(RegistryError):
             refused()
+
+
+@pytest.mark.parametrize("given", [None, "http://elsewhere"])
+def test_an_upload_leaves_the_users_registry(given, registry_uri, monkeypatch, tmp_path):
+    """What MLflow, or the next run of this process, would use without being told is after an upload what it was before."""
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    if given:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    before = mlflow.get_tracking_uri()
+    backend = Registry(registry_uri).backend
+    backend.upload(Tracking(backend, "gan-tracked", "one", None).parent, Path.mkdir, (8, 8))
+    assert os.environ.get("MLFLOW_TRACKING_URI") == given
+    assert mlflow.get_tracking_uri() == before
 
 
 def test_runs_are_found_again_and_files_come_back(backend, digits, tmp_path):

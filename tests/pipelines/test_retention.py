@@ -188,8 +188,8 @@ def test_pruned_files_go_unless_shared_with_a_version(registry, tmp_path):
     size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file() and "mlflow.db" not in path.name)
     places = {version.version: files_of(registry, version) for version in (one, two, three)}
     assert all(os.path.isdir(place.removeprefix("file://")) for place in places.values())
-    again = registry.backend.client.create_model_version(name, three.source, tags=dict(three.tags))
-    delete(registry, registry.version(name, int(again.version)))
+    registry.backend.create_version(name, three.source, three.tags)
+    delete(registry, registry.versions(name)[0])
     assert registry.load(three).sha256 == three.tags["generator_sha256"]
     for version in (one, two):  # no recent move names them any more
         assert version.version not in registry.aliases(name).values()

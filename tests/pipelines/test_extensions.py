@@ -172,10 +172,11 @@ def test_a_request_over_http_may_ask_for_a_class(runs):
     assert np.array_equal(np.load(io.BytesIO(npy)), drawn)
 
 
-def test_registered_model_keeps_classes_in_plain_mlflow(runs, registry_uri):
+def test_registered_model_keeps_classes_in_plain_mlflow(runs, registry_uri, monkeypatch):
     """A registered model keeps its classes, for us and for plain MLflow, whose z must fit."""
     import mlflow
 
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry_uri)
     registry, model = Registry(registry_uri, create=True), Run.open("conditional", runs).generator()
     experiment = registry.backend.client.create_experiment("gan-classes")
     run_id = registry.backend.client.create_run(experiment).info.run_id
